@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On Linux outside a machine with a CPU build at hand, the default wheel of torch brings CUDA along (gigabytes, and it works
+# as well): TORCH_ARGS=--index-url=URL names an index of CPU builds instead.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_ARGS ?=
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint bench mutate clean
+
+demo: $(VENV)/ready
+	@$(BIN)/consortium demo
+
+# Lint, types and every quick test; SLOW=1 adds the slow ones (real Flower processes, virtual environments).
+test: lint
+	$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/python -m bench
+
+# Delete each refusal in turn and see a test fail.
+mutate: $(VENV)/ready
+	$(BIN)/python -m tests.mutate
+
+clean:
+	rm -rf $(VENV) .consortium-demo build dist
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'torch==2.13.*' $(TORCH_ARGS)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $@
