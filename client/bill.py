@@ -1,0 +1,38 @@
+"""The bill as a person reads it. Every number of it stands in the statement; only the layout is made here."""
+
+from fractions import Fraction
+
+from shared_models.records.kinds import Charter, Statement
+
+
+def money(minor: int | Fraction, charter: Charter) -> str:
+    """An amount in units of the currency: whole minor units, or rationals to four digits more, `~` where cut there."""
+    more = 0 if isinstance(minor, int) else 4
+    scaled = abs(Fraction(minor)) * 10**more
+    unit, whole = 10 ** (charter.minor_digits + more), scaled.numerator // scaled.denominator
+    point = f".{whole % unit:0{charter.minor_digits + more}}" if unit > 1 else ""
+    return f"{'-' if minor < 0 else ''}{whole // unit:,}{point}{'' if scaled.denominator == 1 else '~'}"
+
+
+def text(bill: Statement, charter: Charter) -> str:
+    """The statement as a table, a column for each member."""
+    members = [balance.member for balance in bill.balances]
+    rows = [["", *members]]
+    rows.append(["accepted work, GFLOP", *(f"{balance.flop // 10**9:,}" for balance in bill.balances)])
+    rules = {pot.name: pot.rule for pot in charter.pots}
+    for pot in dict.fromkeys(line.pot for line in bill.lines):
+        lines = {line.member: line for line in bill.lines if line.pot == pot}
+        rows.append([f"{pot}: credit", *(money(lines[member].credit, charter) for member in members)])
+        rows.append([f"{pot}: charge, {rules[pot]}", *(money(-lines[member].charge, charter) for member in members)])
+    rows.append(["carried over", *(money(balance.carry, charter) for balance in bill.balances)])
+    rows.append([f"net, {charter.currency}", *(money(balance.net, charter) for balance in bill.balances)])
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = [
+        "  ".join([row[0].ljust(wide[0]), *(cell.rjust(wide[1 + i]) for i, cell in enumerate(row[1:]))]).rstrip()
+        for row in rows
+    ]
+    pays = [
+        f"{each.payer} pays {each.payee} {money(each.amount, charter)} {charter.currency}" for each in bill.transfers
+    ]
+    title = f"statement {bill.period} of {charter.consortium}, entries {bill.start} to {bill.end - 1}"
+    return "\n".join([title, *table, *(pays or ["nobody owes anything"])])

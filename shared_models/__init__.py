@@ -1,0 +1,1 @@
+"""What every party holds in common. Imports no other folder of this project."""

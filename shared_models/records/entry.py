@@ -1,0 +1,128 @@
+"""An entry of the log: a record signed as a note. The same bytes from the signer to the auditor; nobody re-encodes.
+
+    commons.example/receipt@v1
+    {"base":"9c1e…","busy_ms":2710,…}
+
+    — acme/compute AbCd…
+
+A leaf is the whole note, signatures included, so the log commits to what was said and to who said it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shared_models.records import canonical, merkle, note
+from shared_models.records.keys import SigningKey, VerifyKey
+from shared_models.records.kinds import KINDS, Charter, Record
+from shared_models.records.refusals import Refusal, Refused
+
+MAX_BYTES = note.MAX_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A leaf that was opened: its record, who signed it, and its bytes."""
+
+    leaf: bytes
+    hash: bytes
+    record: Record
+    signers: tuple[str, ...]
+
+    @property
+    def author(self) -> str:
+        """The key name that speaks in this entry: the first signer."""
+        return self.signers[0]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What this entry is about: its author may say it once."""
+        return self.author, self.record.kind, self.record.idem
+
+    @property
+    def text(self) -> bytes:
+        """The signed text. Two leaves of the same text differ in their signatures only and say the same."""
+        return self.leaf[: self.leaf.rindex(b"\n\n") + 1]
+
+
+def sign(record: Record, consortium: str, keys: Iterable[SigningKey]) -> bytes:
+    """The leaf of this record. Raises `Refused`: BAD_FIELD, or TOO_LARGE if no log would take it."""
+    text = f"{consortium}/{record.kind}@v1\n{canonical.encode(record).decode()}\n"
+    leaf = note.sign(text, keys)
+    if len(leaf) > MAX_BYTES:
+        raise Refused(Refusal.TOO_LARGE, f"a {record.kind} of {len(leaf)} bytes; at most {MAX_BYTES}")
+    return leaf
+
+
+def open_leaf(leaf: bytes, consortium: str, keys: note.Keys) -> Entry:
+    """The record in this leaf, if a known key signed it and it is spelled in its one canonical way.
+
+    The order is fixed: size, text, signature, kind, fields, re-encoding. What is not signed is not parsed.
+    Raises `Refused`.
+    """
+    parsed = note.parse(leaf)
+    signers = note.verify(parsed, keys)
+    return Entry(leaf, merkle.leaf_hash(leaf), _record(parsed, consortium), signers)
+
+
+def open_charter(leaf: bytes) -> Entry:
+    """The charter in this leaf, if every member and every operator it names has signed it.
+
+    It is the one record that brings its own keys. Whether it is the right charter only its reader can say: by its leaf
+    hash, which each member keeps from the day it signed.
+    """
+    parsed = note.parse(leaf)
+    consortium = parsed.text.partition("\n")[0].rpartition("/")[0]
+    charter = _record(parsed, consortium)
+    if not isinstance(charter, Charter):
+        raise Refused(Refusal.NO_CHARTER, f"the first entry is a {charter.kind}")
+    if charter.consortium != consortium:
+        raise Refused(Refusal.WRONG_ORIGIN, f"the charter of {charter.consortium} under the name {consortium[:80]}")
+    keys = charter_keys(charter)
+    signers = note.verify(parsed, keys)
+    unsigned = {name for name in keys if not name.endswith("/compute")} - set(signers)
+    if unsigned:
+        raise Refused(Refusal.BAD_SIGNATURE, f"the charter is not signed by {', '.join(sorted(unsigned))}")
+    return Entry(leaf, merkle.leaf_hash(leaf), charter, signers)
+
+
+def peek(leaf: bytes) -> Record | None:
+    """What this leaf claims to say, believed by nobody: for naming what is wrong with it, never for a decision."""
+    try:
+        parsed = note.parse(leaf)
+        return _record(parsed, parsed.text.partition("\n")[0].rpartition("/")[0])
+    except Refused:
+        return None
+
+
+def charter_keys(charter: Charter) -> dict[str, VerifyKey]:
+    """Every key that the charter names, by name; each name must be that of its holder's role.
+
+    Raises `Refused`: BAD_KEY, or BAD_FIELD if a key does not bear the name its role asks for.
+    """
+    keys = {}
+    for holder, role, text in roles(charter):
+        key = VerifyKey.parse(text)
+        if key.name != f"{holder}/{role}" or key.name in keys:
+            raise Refused(Refusal.BAD_FIELD, f"{key.name} stands where {holder}/{role} should, or stands twice")
+        keys[key.name] = key
+    return keys
+
+
+def roles(charter: Charter) -> list[tuple[str, str, str]]:
+    """(holder, role, verifier key) of every key in the charter."""
+    found = [(charter.consortium, role, getattr(charter, role)) for role in ("admin", "coordinator", "log")]
+    for member in charter.members:
+        found += [(member.name, "admin", member.admin), (member.name, "compute", member.compute)]
+    return found
+
+
+def _record(parsed: note.Note, consortium: str) -> Record:
+    line, _, body = parsed.text.partition("\n")
+    if not line.startswith(consortium + "/") or "/" in line[len(consortium) + 1 :]:
+        raise Refused(Refusal.WRONG_ORIGIN, f"{line[:120]!r} is not of {consortium[:80]}")
+    kind, at, version = line[len(consortium) + 1 :].partition("@")
+    if at + version != "@v1" or kind not in KINDS:
+        raise Refused(Refusal.UNKNOWN_KIND, f"{line[:120]!r} names no kind of record that is known here")
+    if not body.endswith("\n") or "\n" in body[:-1]:
+        raise Refused(Refusal.NOT_CANONICAL, "a record is one line of JSON")
+    return canonical.decode(KINDS[kind], body[:-1].encode())

@@ -1,0 +1,139 @@
+"""Why something was refused: one closed list of names, each with what to do about it.
+
+A caller who can ignore a verdict will, so a refusal is an exception:
+
+    Refused             wrong input, somebody else's doing; named, and shown to whoever sent it
+    AssertionError      our own invariant is broken: a bug
+    anything else       a bug, or the machine; it crashes
+"""
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """The name of a refusal, as it stands in problem+json, in `round.close` entries and in audit findings."""
+
+    # Reading bytes (any party).
+    TOO_LARGE = "too_large"
+    NOT_TEXT = "not_text"
+    NOT_A_NOTE = "not_a_note"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    BAD_KEY = "bad_key"
+    WRONG_ORIGIN = "wrong_origin"
+    UNKNOWN_KIND = "unknown_kind"
+    NOT_CANONICAL = "not_canonical"
+    BAD_FIELD = "bad_field"
+    BAD_PROOF = "bad_proof"
+    # The books (ledger and audit).
+    NO_CHARTER = "no_charter"
+    WRONG_ROLE = "wrong_role"
+    WRONG_MEMBER = "wrong_member"
+    SEQUENCE_GAP = "sequence_gap"
+    WRONG_PREV = "wrong_prev"
+    CONFLICT = "conflict"
+    UNKNOWN_RUN = "unknown_run"
+    WRONG_MANIFEST = "wrong_manifest"
+    WRONG_FLOP = "wrong_flop"
+    NO_CONSENT = "no_consent"
+    WRONG_ROUND = "wrong_round"
+    WRONG_BASE = "wrong_base"
+    NOT_INVITED = "not_invited"
+    IMPLAUSIBLE = "implausible"
+    WRONG_HEAD = "wrong_head"
+    WRONG_RECEIPT = "wrong_receipt"
+    WRONG_CHECKPOINT = "wrong_checkpoint"
+    WRONG_ITEM = "wrong_item"
+    WRONG_PERIOD = "wrong_period"
+    WRONG_STATEMENT = "wrong_statement"
+    # A round's answers (coordinator).
+    MALFORMED = "malformed"
+    REPLAYED = "replayed"
+    WRONG_DIGEST = "wrong_digest"
+    WRONG_SHAPE = "wrong_shape"
+    NOT_FINITE = "not_finite"
+    LATE = "late"
+    DEAD = "dead"
+    FAILED = "failed"
+    # A member's daemon.
+    NOT_APPROVED = "not_approved"
+    NO_TASK = "no_task"
+    FORK = "fork"
+    # The stores.
+    CORRUPT = "corrupt"
+    BEHIND = "behind"
+    LOCKED = "locked"
+    STOPPED = "stopped"
+    NOT_FOUND = "not_found"
+    UNREACHABLE = "unreachable"
+    NOT_SET_UP = "not_set_up"
+
+
+REMEDY: dict[Refusal, str] = {
+    Refusal.TOO_LARGE: "send less: an entry is at most 65,535 bytes, an update exactly the size of the model",
+    Refusal.NOT_TEXT: "send UTF-8 without control characters other than newline",
+    Refusal.NOT_A_NOTE: "send a C2SP signed note: text, a blank line, signature lines",
+    Refusal.UNKNOWN_KEY: "sign with a key that the charter names",
+    Refusal.BAD_SIGNATURE: "the bytes are not what was signed: ask the signer for the original",
+    Refusal.BAD_KEY: "use an Ed25519 key in canonical encoding and not of small order",
+    Refusal.WRONG_ORIGIN: "this record belongs to another consortium: check the address",
+    Refusal.UNKNOWN_KIND: "update this software, or check the type line of the record",
+    Refusal.NOT_CANONICAL: "encode the record as RFC 8785 canonical JSON on one line",
+    Refusal.BAD_FIELD: "correct the named field: the protocol page gives its domain",
+    Refusal.BAD_PROOF: "fetch the proof again; if it fails twice, compare tree heads with another member",
+    Refusal.NO_CHARTER: "the first entry of a log is its charter, signed by every member: append that first",
+    Refusal.WRONG_ROLE: "sign with the key of the role that may write this kind",
+    Refusal.WRONG_MEMBER: "a member speaks only for itself: sign your own record",
+    Refusal.SEQUENCE_GAP: "append the missing earlier entries of this author first, in order",
+    Refusal.WRONG_PREV: "cite the leaf hash of this author's previous entry",
+    Refusal.CONFLICT: "the first text stands and this one is refused; a correction is a new entry",
+    Refusal.UNKNOWN_RUN: "append the run's manifest first, or check the run's name",
+    Refusal.WRONG_MANIFEST: "cite the manifest that stands in the log",
+    Refusal.WRONG_FLOP: "compute FLOP per token by the closed formula of docs/protocol.md",
+    Refusal.NO_CONSENT: "the member's operator must countersign the run's manifest first",
+    Refusal.WRONG_ROUND: "rounds open in order, one at a time; answer the round that was opened",
+    Refusal.WRONG_BASE: "train from the checkpoint that the round names",
+    Refusal.NOT_INVITED: "only members invited to a round have receipts and a place in it",
+    Refusal.IMPLAUSIBLE: "claim what was done: the meter and the device's peak bound the claim",
+    Refusal.WRONG_HEAD: "cite a tree head of this log: its size and its root",
+    Refusal.WRONG_RECEIPT: "cite receipts of this round that stand in the log, in member order",
+    Refusal.WRONG_CHECKPOINT: "a round without quorum keeps its base; a run ends at its last checkpoint",
+    Refusal.WRONG_ITEM: "give the item a shared pot, the charter's currency and its payer's own signature",
+    Refusal.WRONG_PERIOD: "a period begins where the last one ended and ends in the log as it stands",
+    Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
+    Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
+    Refusal.REPLAYED: "send each receipt once: this one was answered with before",
+    Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",
+    Refusal.WRONG_SHAPE: "send one float32 array for each parameter, in its shape",
+    Refusal.NOT_FINITE: "the update holds NaN or infinity: lower the learning rate or check the data",
+    Refusal.LATE: "answer before the round's deadline; the receipt is kept and goes into the log next round",
+    Refusal.DEAD: "restart the member's daemon: it rejoins at the next round",
+    Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
+    Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
+    Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
+    Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
+    Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
+    Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",
+    Refusal.LOCKED: "another process holds this folder: stop it, or choose another folder",
+    Refusal.STOPPED: "the log stopped after a failed write: free or mend the disk, then start it again",
+    Refusal.NOT_FOUND: "check the name or the hash: the log does not hold it",
+    Refusal.UNREACHABLE: "check that the service runs and that its address is right",
+    Refusal.NOT_SET_UP: "create the missing file first; the message names it",
+}
+
+
+class Refused(Exception):
+    """Wrong input, by name, with the detail that the sender needs."""
+
+    def __init__(self, refusal: Refusal, detail: str) -> None:
+        super().__init__(refusal, detail)
+        self.refusal = refusal
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.refusal.value}: {self.detail}"
+
+    @property
+    def remedy(self) -> str:
+        """What its sender can do about it."""
+        return REMEDY[self.refusal]

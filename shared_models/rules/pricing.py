@@ -1,0 +1,71 @@
+"""Work: what a token costs in FLOP, what FLOP cost in money, and what no honest machine can claim."""
+
+from fractions import Fraction
+
+from shared_models.records.kinds import Charter, Manifest, Receipt, Recipe
+from shared_models.records.refusals import Refusal, Refused
+
+FLOP_PER_NCU = (
+    10**18
+)  # 1 NCU is 10^18 accepted model-FLOP: output, not hours, so every kind of machine compares by itself.
+
+
+def matmul_parameters(recipe: Recipe) -> int:
+    """The weights that a token is multiplied with: those of every block and of the head, embeddings not.
+
+    A block holds 4·d² of attention (query, key, value, output) and 8·d² of a feed-forward four times as wide.
+    """
+    return recipe.layers * 12 * recipe.width**2 + recipe.width * recipe.vocabulary
+
+
+def flop_per_token(recipe: Recipe) -> int:
+    """Model-FLOP to train on one token: 6 for each matmul weight, and 6·L·T·d for causal attention.
+
+    Forward 2 and backward 4 FLOP per weight; attention's two products take 4·T·d forward, half of it under a causal
+    mask, and three times that in all. Recomputation does not count: it is how, not what (arXiv:2204.02311, appendix B,
+    with the causal half).
+    """
+    return 6 * matmul_parameters(recipe) + 6 * recipe.layers * recipe.context * recipe.width
+
+
+def value(flop: int, charter: Charter) -> Fraction:
+    """What this much accepted work is worth, in minor units, exactly."""
+    return charter.price * flop / FLOP_PER_NCU
+
+
+def tokens_asked(recipe: Recipe) -> int:
+    """The tokens of one member in one round."""
+    return recipe.inner_steps * recipe.batch * recipe.context
+
+
+def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
+    """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
+
+    1. FLOP are tokens × the manifest's FLOP per token.
+    2. Tokens are exactly those the round asked for, in whole steps.
+    3. Time inside the steps is not more than the time that passed.
+    4. The FLOP fit into that time at the device's peak: a model-FLOP utilisation above 1 is impossible.
+    """
+    if receipt.flop != receipt.tokens * manifest.flop_per_token:
+        raise Refused(
+            Refusal.WRONG_FLOP,
+            f"{receipt.flop} FLOP for {receipt.tokens} tokens of {manifest.flop_per_token} FLOP each",
+        )
+    if receipt.steps != manifest.recipe.inner_steps or receipt.tokens != tokens_asked(manifest.recipe):
+        raise Refused(
+            Refusal.IMPLAUSIBLE,
+            f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(manifest.recipe)}"
+            f" in {manifest.recipe.inner_steps}",
+        )
+    if receipt.busy_ms > receipt.wall_ms:
+        raise Refused(Refusal.IMPLAUSIBLE, f"busy for {receipt.busy_ms} ms of {receipt.wall_ms} ms")
+    if receipt.started_ms > receipt.ended_ms:
+        raise Refused(Refusal.IMPLAUSIBLE, f"ended at {receipt.ended_ms}, started at {receipt.started_ms}")
+    peaks = {device.name: device.peak_flops for device in charter.devices}
+    if receipt.device not in peaks:
+        raise Refused(Refusal.IMPLAUSIBLE, f"the charter names no device {receipt.device}")
+    if receipt.flop * 1000 > peaks[receipt.device] * receipt.devices * receipt.wall_ms:
+        raise Refused(
+            Refusal.IMPLAUSIBLE,
+            f"{receipt.flop} FLOP in {receipt.wall_ms} ms is above the peak of {receipt.devices} × {receipt.device}",
+        )

@@ -1,0 +1,81 @@
+"""What work is: the closed formula, and what no honest machine can claim."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from world import TOY, World
+
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import check_claim, flop_per_token, matmul_parameters, tokens_asked, value
+
+# Shapes and counts measured with torch's own counter: vocabulary, width, layers, context, batch, matmul parameters, and
+# the FLOP of forward and backward without attention, which the counter does not see on a CPU.
+MEASURED = [
+    (256, 128, 4, 128, 8, 819_200, 5_033_164_800),
+    (8192, 256, 6, 256, 4, 6_815_744, None),
+    (32000, 512, 8, 512, 2, 41_549_824, None),
+]
+
+
+@pytest.mark.parametrize(("vocabulary", "width", "layers", "context", "batch", "matmul", "counted"), MEASURED)
+def test_the_published_table(vocabulary, width, layers, context, batch, matmul, counted):
+    recipe = replace(TOY, vocabulary=vocabulary, width=width, layers=layers, context=context, batch=batch)
+    assert matmul_parameters(recipe) == matmul
+    if counted is not None:
+        assert 6 * matmul * batch * context == counted
+    assert flop_per_token(recipe) == 6 * matmul + 6 * layers * context * width
+
+
+def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
+    recipe = replace(TOY, layers=1, width=8, context=5)
+    pairs = recipe.context**2 / 2  # Half of all pairs of positions, counting the diagonal by half.
+    forward = 2 * 2 * pairs * recipe.width  # Two products, 2 FLOP for each multiply-add.
+    assert (flop_per_token(recipe) - 6 * matmul_parameters(recipe)) * recipe.context == 3 * forward
+
+
+def test_value_is_exact():
+    charter = replace(World().charter, price=Fraction(1, 3))
+    assert value(10**18 + 1, charter) == Fraction(10**18 + 1, 3 * 10**18)
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = World()
+    world.start()
+    world.say(world.coordinator, world.opened())
+    return world
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"flop": 1}, Refusal.WRONG_FLOP),
+        ({"tokens": 95, "flop": 95 * 44_544}, Refusal.IMPLAUSIBLE),
+        ({"tokens": 97, "flop": 97 * 44_544}, Refusal.IMPLAUSIBLE),
+        ({"steps": 2}, Refusal.IMPLAUSIBLE),
+        ({"busy_ms": 1_201}, Refusal.IMPLAUSIBLE),
+        ({"started_ms": 2_000_000}, Refusal.IMPLAUSIBLE),
+        ({"device": "gpu"}, Refusal.IMPLAUSIBLE),
+        ({"wall_ms": 0, "busy_ms": 0}, Refusal.IMPLAUSIBLE),
+    ],
+)
+def test_an_impossible_claim_is_refused(world, changes, refusal):
+    manifest = world.books.runs["r1"].manifest
+    with pytest.raises(Refused) as caught:
+        check_claim(world.receipt("acme", **changes), manifest, world.charter)
+    assert caught.value.refusal is refusal
+
+
+def test_the_peak_of_the_device_is_the_limit_to_the_millisecond(world):
+    manifest, honest = world.books.runs["r1"].manifest, world.receipt("acme")
+    slow = replace(world.charter, devices=(replace(world.charter.devices[0], peak_flops=honest.flop),))
+    check_claim(replace(honest, wall_ms=1_000), manifest, slow)
+    check_claim(replace(honest, wall_ms=500, busy_ms=500, devices=2), manifest, slow)
+    with pytest.raises(Refused) as caught:
+        check_claim(replace(honest, wall_ms=999), manifest, slow)
+    assert caught.value.refusal is Refusal.IMPLAUSIBLE
+
+
+def test_tokens_asked_are_what_the_recipe_says():
+    assert tokens_asked(TOY) == 3 * 2 * 16

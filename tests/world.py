@@ -1,0 +1,274 @@
+"""A small consortium for tests: its keys, its charter, and a log that grows in memory.
+
+Keys come from seeds, so the same world has the same bytes on every run.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from shared_models.records import entry as entries
+from shared_models.records import merkle, tlog
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import (
+    FIRST,
+    Chained,
+    Charter,
+    Consent,
+    CostItem,
+    Device,
+    Excluded,
+    Included,
+    Manifest,
+    Member,
+    Pot,
+    Receipt,
+    Recipe,
+    RoundClose,
+    RoundOpen,
+    RunEnd,
+    Statement,
+)
+from shared_models.rules.books import Books, Last
+from shared_models.rules.pricing import flop_per_token, tokens_asked
+
+CONSORTIUM = "commons.example"
+TOY = Recipe(
+    vocabulary=256,
+    layers=1,
+    heads=2,
+    width=16,
+    context=16,
+    batch=2,
+    inner_steps=3,
+    inner_rate="0.004",
+    outer_rate="1",
+    outer_momentum="0",
+    corpus="python-stdlib",
+    seed=7,
+)
+
+
+def digest(what: str) -> str:
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
+def key(name: str) -> SigningKey:
+    return SigningKey(name, Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"seed of {name}".encode()).digest()))
+
+
+def charter(benefits: dict[str, int], **changes: Any) -> Charter:
+    def vkey(name: str) -> str:
+        return key(name).verify_key.text()
+
+    whole = Charter(
+        consortium=CONSORTIUM,
+        currency="EUR",
+        minor_digits=2,
+        price=Fraction(10**14),
+        compute_pot="compute",
+        pots=(Pot(name="compute", rule="proportional"), Pot(name="services", rule="equal")),
+        members=tuple(
+            Member(name=name, admin=vkey(f"{name}/admin"), compute=vkey(f"{name}/compute"), benefit=benefit)
+            for name, benefit in sorted(benefits.items())
+        ),
+        devices=(Device(name="cpu-core", peak_flops=200_000_000_000),),
+        admin=vkey(f"{CONSORTIUM}/admin"),
+        coordinator=vkey(f"{CONSORTIUM}/coordinator"),
+        log=vkey(f"{CONSORTIUM}/log"),
+    )
+    return replace(whole, **changes)
+
+
+class World:
+    """A log in memory, and everybody's keys. Each method appends one honest entry and returns its leaf hash."""
+
+    def __init__(self, benefits: dict[str, int] | None = None, **changes: Any) -> None:
+        self.charter = charter(benefits or {"acme": 2, "birch": 1, "cedar": 1}, **changes)
+        self.members = [member.name for member in self.charter.members]
+        self.books = Books()
+        self.leaves: list[bytes] = []
+        self.append(entries.sign(self.charter, CONSORTIUM, map(key, self.charter_signers())))
+
+    def charter_signers(self) -> list[str]:
+        operators = [f"{CONSORTIUM}/{role}" for role in ("admin", "coordinator", "log")]
+        return operators + [f"{member}/admin" for member in self.members]
+
+    def append(self, leaf: bytes) -> str:
+        entry = self.books.open(leaf)
+        assert self.books.said(entry) is None
+        self.books.check(entry)
+        self.books.add(entry)
+        self.leaves.append(leaf)
+        return entry.hash.hex()
+
+    def sign(self, author: str, record: Chained) -> bytes:
+        """The leaf of this record, put at the end of its author's chain; nothing is appended."""
+        last = self.books.chains.get(author, Last(-1, FIRST, -1))
+        return entries.sign(replace(record, seq=last.seq + 1, prev=last.hash), CONSORTIUM, [key(author)])
+
+    def say(self, author: str, record: Chained) -> str:
+        return self.append(self.sign(author, record))
+
+    @property
+    def coordinator(self) -> str:
+        return f"{CONSORTIUM}/coordinator"
+
+    def manifest(self, run: str = "r1", **changes: Any) -> Manifest:
+        recipe = changes.pop("recipe", TOY)
+        whole = Manifest(
+            seq=0,
+            prev=FIRST,
+            run=run,
+            charter=self.books.charter_hash,
+            bundle=digest("bundle"),
+            recipe=recipe,
+            members=tuple(self.members),
+            rounds=3,
+            deadline_ms=60_000,
+            quorum=2,
+            flop_per_token=flop_per_token(recipe),
+            base=digest("base"),
+            loss_unats=5_545_177,
+        )
+        return replace(whole, **changes)
+
+    def consent(self, member: str, run: str = "r1", **changes: Any) -> Consent:
+        whole = Consent(seq=0, prev=FIRST, member=member, run=run, manifest=self.books.runs[run].hash)
+        return replace(whole, **changes)
+
+    def start(self, run: str = "r1", **changes: Any) -> None:
+        """A run to which every member has consented."""
+        self.say(self.coordinator, self.manifest(run, **changes))
+        for member in self.members:
+            self.say(f"{member}/compute", self.consent(member, run))
+
+    def opened(self, run: str = "r1", **changes: Any) -> RoundOpen:
+        state = self.books.runs[run]
+        whole = RoundOpen(
+            seq=0,
+            prev=FIRST,
+            run=run,
+            round=len(state.rounds) + 1,
+            manifest=state.hash,
+            base=state.checkpoint,
+            invited=tuple(self.members),
+            opened_ms=1_000_000,
+            deadline_ms=1_060_000,
+        )
+        return replace(whole, **changes)
+
+    def receipt(self, member: str, run: str = "r1", **changes: Any) -> Receipt:
+        state = self.books.runs[run]
+        turn = state.rounds[-1]
+        tokens = tokens_asked(state.manifest.recipe)
+        size = self.books.tree.size
+        whole = Receipt(
+            seq=0,
+            prev=FIRST,
+            member=member,
+            node="1",
+            run=run,
+            round=turn.opened.round,
+            opened=turn.hash,
+            base=turn.opened.base,
+            update=digest(f"update {member} {turn.opened.round}"),
+            data=digest(f"data {member} {turn.opened.round}"),
+            tokens=tokens,
+            steps=state.manifest.recipe.inner_steps,
+            flop=tokens * state.manifest.flop_per_token,
+            busy_ms=900,
+            wall_ms=1_200,
+            cpu_ms=1_000,
+            device="cpu-core",
+            devices=1,
+            energy_mj=0,
+            energy_method="none",
+            bytes_down=1_000,
+            bytes_up=1_000,
+            started_ms=1_000_500,
+            ended_ms=1_001_700,
+            witnessed_size=size,
+            witnessed_root=self.books.tree.root(size).hex(),
+        )
+        return replace(whole, **changes)
+
+    def close(self, included: dict[str, str], run: str = "r1", **changes: Any) -> RoundClose:
+        turn = self.books.runs[run].rounds[-1]
+        whole = RoundClose(
+            seq=0,
+            prev=FIRST,
+            run=run,
+            round=turn.opened.round,
+            base=turn.opened.base,
+            checkpoint=digest(f"checkpoint {turn.opened.round}") if len(included) > 1 else turn.opened.base,
+            included=tuple(Included(member=member, receipt=hashed) for member, hashed in sorted(included.items())),
+            excluded=tuple(Excluded(member=member, reason="late") for member in self.members if member not in included),
+            loss_unats=3_000_000,
+        )
+        return replace(whole, **changes)
+
+    def round(self, run: str = "r1", members: Iterable[str] | None = None) -> None:
+        """A whole round in which these members answer; all of them by default."""
+        self.say(self.coordinator, self.opened(run))
+        hashes = {
+            member: self.say(f"{member}/compute", self.receipt(member, run))
+            for member in (self.members if members is None else members)
+        }
+        self.say(self.coordinator, self.close(hashes, run))
+
+    def end(self, run: str = "r1", **changes: Any) -> RunEnd:
+        whole = RunEnd(
+            seq=0, prev=FIRST, run=run, checkpoint=self.books.runs[run].checkpoint, status="completed", reason=""
+        )
+        return replace(whole, **changes)
+
+    def item(self, payer: str, amount: int, name: str = "hosting", **changes: Any) -> CostItem:
+        whole = CostItem(
+            seq=0,
+            prev=FIRST,
+            item=name,
+            payer=payer,
+            pot="services",
+            amount=amount,
+            currency="EUR",
+            evidence=digest(f"invoice {name}"),
+        )
+        return replace(whole, **changes)
+
+    def statement(self, period: str = "2026-11") -> Statement:
+        author = f"{CONSORTIUM}/admin"
+        last = self.books.chains.get(author, Last(-1, FIRST, -1))
+        return self.books.statement(period, self.books.tree.size, seq=last.seq + 1, prev=last.hash)
+
+    def bill(self, period: str = "2026-11") -> Statement:
+        whole = self.statement(period)
+        self.say(f"{CONSORTIUM}/admin", whole)
+        return whole
+
+    # What the log publishes.
+
+    def head(self) -> bytes:
+        tree = self.books.tree
+        return tlog.TreeHead(f"{CONSORTIUM}/log", tree.size, tree.root()).sign(key(f"{CONSORTIUM}/log"))
+
+    def hashes(self) -> list[bytes]:
+        return [merkle.leaf_hash(leaf) for leaf in self.leaves]
+
+
+def whole() -> World:
+    """A run of three rounds, two shared costs, and its bill."""
+    world = World()
+    world.start()
+    world.round()
+    world.say("birch/admin", world.item("birch", 1_200))
+    world.round(members=["acme", "cedar"])
+    world.say("acme/admin", world.item("acme", 501, "mail"))
+    world.round()
+    world.say(world.coordinator, world.end())
+    world.bill()
+    return world
