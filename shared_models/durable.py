@@ -1,0 +1,28 @@
+"""Files that are there after a crash, whole, or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put these bytes at this path, for good: written aside, flushed to the disk, moved into place, folder flushed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def show(path: Path, what: dict[str, Any]) -> None:
+    """Put this JSON at this path for whoever looks; whole, but not flushed: it is only worth something now."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(what))
+    aside.replace(path)

@@ -1,0 +1,98 @@
+"""The ledger over HTTP: the only file that knows its addresses. Standard library only, so that the auditor has it too.
+
+    POST /v1/entries                 a leaf               201 new, 200 known: a C2SP tlog-proof of its place
+    GET  /v1/inclusion?index&size    {"path": [...]}      from an entry to the root of that size
+    GET  /v1/consistency?old&new     {"path": [...]}      that the old log is a beginning of the new one
+    GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
+    GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
+    GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
+    GET  /healthz                    {"status": "ok", "size": n}
+
+A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from shared_models.records import tlog
+from shared_models.records.refusals import Refusal, Refused
+
+PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHttp:
+    """A ledger at an address. Nothing it answers is believed: proofs are verified by who asked for them.
+
+    An append is idempotent, so every call is repeated while the ledger cannot be reached, for `patience_s` seconds.
+    Every method raises `Refused`: what the ledger refused with, or UNREACHABLE.
+    """
+
+    url: str
+    patience_s: float = 10.0
+
+    def append(self, leaf: bytes) -> tlog.Proof:
+        return tlog.Proof.parse(self._call("/v1/entries", leaf))
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        return _hashes(self._json(f"/v1/inclusion?index={index}&size={size}"))
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        return _hashes(self._json(f"/v1/consistency?old={old}&new={new}"))
+
+    def last(self, author: str) -> tuple[int, str, int] | None:
+        """(seq, leaf hash, index) of the newest entry of this author, or None before its first."""
+        try:
+            found = self._json(f"/v1/authors/{author}")
+        except Refused as refused:
+            if refused.refusal is Refusal.NOT_FOUND:
+                return None
+            raise
+        return found["seq"], found["hash"], found["index"]
+
+    def runs(self) -> list[tuple[bytes, list[str]]]:
+        """The manifest of each run, as its leaf, and the members that have consented."""
+        return [(run["manifest"].encode(), run["consents"]) for run in self._json("/v1/runs")["runs"]]
+
+    def size(self) -> int:
+        return int(self._json("/healthz")["size"])
+
+    def read(self, path: str) -> bytes:
+        """A file of the published log. Raises `Refused(NOT_FOUND)` too."""
+        return self._call("/" + path)
+
+    def _json(self, path: str) -> Any:
+        return json.loads(self._call(path))
+
+    def _call(self, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/octet-stream"} if body is not None else {}
+        request = urllib.request.Request(self.url.rstrip("/") + path, body, headers)  # noqa: S310 - see `checked`.
+        until, pause_s = time.monotonic() + self.patience_s, 0.05
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
+                    return bytes(reply.read())
+            except urllib.error.HTTPError as error:
+                raise _refused(error) from None
+            except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+                if time.monotonic() + pause_s > until:
+                    raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 1.0)
+
+
+def _hashes(found: Any) -> list[bytes]:
+    return [bytes.fromhex(each) for each in found["path"]]
+
+
+def _refused(error: urllib.error.HTTPError) -> Refused:
+    body = error.read(65_536)
+    try:
+        problem = json.loads(body)
+        return Refused(Refusal(problem["code"]), str(problem["detail"]))
+    except (ValueError, KeyError, TypeError):
+        return Refused(Refusal.UNREACHABLE, f"{error.url} answered {error.code}: {body[:200]!r}")

@@ -1,0 +1,202 @@
+"""The ledger over HTTP, by the client that everybody uses and by hand: proofs, the published log, and refusals."""
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+
+import pytest
+from ledger_service import serving
+from world import CONSORTIUM, World, key
+
+from ledger.billing import close
+from shared_models.ledger_http import LedgerHttp
+from shared_models.published import fetch, reader, save
+from shared_models.records import tlog
+from shared_models.records.merkle import leaf_hash, verify_consistency
+from shared_models.records.refusals import REMEDY, Refusal, Refused
+from shared_models.rules.audit import audit
+
+KEYS = {f"{CONSORTIUM}/log": key(f"{CONSORTIUM}/log").verify_key}
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = World()
+    world.start()
+    world.round()
+    return world
+
+
+@pytest.fixture(scope="module")
+def ledger(world, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("ledger")) as served:
+        for leaf in world.leaves:
+            served.append(leaf)
+        yield served
+
+
+def post(ledger: LedgerHttp, body: bytes, **headers: str) -> tuple[int, str, bytes]:
+    request = urllib.request.Request(  # noqa: S310
+        ledger.url + "/v1/entries", body, {"Content-Type": "application/octet-stream", **headers}
+    )
+    return answer(request)
+
+
+def answer(request: urllib.request.Request | str) -> tuple[int, str, bytes]:
+    try:
+        with urllib.request.urlopen(request) as reply:  # noqa: S310
+            return reply.status, reply.headers["Content-Type"], reply.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_an_append_is_answered_with_an_offline_proof_and_a_second_one_with_the_same_place(ledger, world):
+    leaf = world.sign("birch/admin", world.item("birch", 1_200))
+    status, kind, body = post(ledger, leaf)
+    assert (status, kind) == (201, "text/plain; charset=utf-8")
+    first = tlog.Proof.parse(body)
+    first.verify(leaf_hash(leaf), KEYS)
+    status, _, body = post(ledger, leaf)
+    assert (status, tlog.Proof.parse(body).index) == (200, first.index)
+
+
+def test_what_it_serves_is_the_log(ledger, world, tmp_path):
+    log = fetch(reader(ledger.url))
+    assert log.leaves[: len(world.leaves)] == world.leaves
+    assert audit(log.leaves, log.head, log.hashes, charter=world.books.charter_hash).findings == []
+    save(reader(ledger.url), tmp_path / "bundle")
+    assert fetch(reader(str(tmp_path / "bundle"))).leaves == log.leaves
+
+
+def test_proofs_by_http(ledger, world):
+    size = ledger.size()
+    head = tlog.open_head(ledger.read("checkpoint"), KEYS)
+    assert head.size == size
+    verify_consistency(5, size, world.books.tree.root(5), head.root, ledger.consistency(5, size))
+    assert tlog.Proof(3, tuple(ledger.inclusion(3, size)), ledger.read("checkpoint")).verify(
+        leaf_hash(world.leaves[3]), KEYS
+    )
+    last = world.books.chains["acme/compute"]
+    assert ledger.last("acme/compute") == (last.seq, last.hash, last.index)
+    assert ledger.last("nobody/compute") is None
+    assert ledger.runs() == [(world.leaves[1], world.members)]
+
+
+def test_a_period_is_closed_by_recomputing_the_log(ledger, world):
+    log = fetch(reader(ledger.url))
+    report = audit(log.leaves, log.head, log.hashes)
+    leaf = close(report.books, "2026-11", key(f"{CONSORTIUM}/admin"))
+    ledger.append(leaf)
+    log = fetch(reader(ledger.url))
+    report = audit(log.leaves, log.head, log.hashes)
+    assert report.findings == []
+    assert [bill.period for bill in report.books.statements] == ["2026-11"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        (lambda leaf: leaf.replace(b'"tokens":96', b'"tokens":97'), 422, "bad_signature"),
+        (lambda _: b"hello", 422, "not_a_note"),
+        (lambda _: b"\xff\xfe", 422, "not_text"),
+        (lambda leaf: leaf.replace(b"acme/compute ", b"nobody/compute "), 422, "unknown_key"),
+        (lambda _: b"", 422, "bad_field"),
+    ],
+)
+def test_a_refusal_is_a_problem_with_its_name_and_its_remedy(ledger, world, change, status, code):
+    size = ledger.size()
+    leaf = next(each for each in world.leaves if b"/receipt@v1" in each and b"acme/compute " in each)
+    got, kind, body = post(ledger, change(leaf))
+    problem = json.loads(body)
+    assert (got, kind, problem["code"], problem["status"]) == (status, "application/problem+json", code, status)
+    assert problem["fix"] == REMEDY[Refusal(code)]
+    assert problem["detail"]
+    assert ledger.size() == size
+
+
+def test_a_conflict_is_409(ledger, world):
+    status, _, body = post(ledger, world.sign(world.coordinator, world.manifest(rounds=7)))
+    assert (status, json.loads(body)["code"]) == (409, "conflict")
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(ledger):
+    status, _, body = post(ledger, b"x" * 70_000)
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_body_of_unknown_length_is_refused(ledger):
+    def parts():
+        yield b"x"
+
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(ledger.url + "/v1/entries", parts(), headers)  # noqa: S310
+    status, _, body = answer(request)
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/tile/0/999", 404, "not_found"),
+        ("/tile/..%2f..%2flog.key", 404, "not_found"),
+        ("/tile/0/..%2f..%2f..%2fledger.db", 404, "not_found"),
+        ("/v1/inclusion?index=0&size=999999", 404, "not_found"),
+        ("/v1/inclusion?index=-1&size=1", 422, "bad_field"),
+        ("/v1/inclusion?index=x&size=1", 422, "bad_field"),
+        ("/v1/consistency?old=2&new=1", 404, "not_found"),
+        ("/v1/consistency", 422, "bad_field"),
+        ("/v1/authors/nobody", 404, "not_found"),
+    ],
+)
+def test_bad_questions_get_the_same_kind_of_answer(ledger, path, status, code):
+    got, kind, body = answer(ledger.url + path)
+    assert (got, kind, json.loads(body)["code"]) == (status, "application/problem+json", code)
+
+
+def test_the_client_raises_what_the_ledger_refused_with(ledger):
+    with pytest.raises(Refused) as caught:
+        ledger.append(b"hello")
+    assert caught.value.refusal is Refusal.NOT_A_NOTE
+
+
+def test_a_ledger_that_is_away_is_waited_for_and_then_named():
+    with pytest.raises(Refused) as caught:
+        LedgerHttp("http://127.0.0.1:1", patience_s=0.2).size()
+    assert caught.value.refusal is Refusal.UNREACHABLE
+
+
+def test_an_answer_that_is_no_problem_is_not_believed_to_be_one(ledger):
+    with pytest.raises(Refused) as caught:
+        LedgerHttp(ledger.url + "/nothing/here").size()
+    assert caught.value.refusal is Refusal.UNREACHABLE
+
+
+def test_a_corrupt_tile_is_not_served_and_the_entry_is_named(tmp_path, world):
+    with serving(tmp_path) as ledger:
+        for leaf in world.leaves:
+            ledger.append(leaf)
+        path = tmp_path / "log" / tlog.tile_path("entries", 0, len(world.leaves))
+        path.write_bytes(path.read_bytes().replace(b'"tokens":96', b'"tokens":97', 1))
+        status, _, body = answer(f"{ledger.url}/{tlog.tile_path('entries', 0, len(world.leaves))}")
+        assert (status, json.loads(body)["code"]) == (500, "corrupt")
+        assert "entry 6 in tile/entries/000.p" in json.loads(body)["detail"]
+
+
+def test_a_log_is_read_from_a_zip_file_too(ledger, tmp_path):
+    save(reader(ledger.url), tmp_path / "bundle")
+    zipped = shutil.make_archive(str(tmp_path / "bundle"), "zip", tmp_path / "bundle")
+    assert fetch(reader(zipped)).leaves == fetch(reader(ledger.url)).leaves
+
+
+def test_a_log_that_is_not_there_or_not_whole_is_refused(tmp_path, ledger):
+    with pytest.raises(Refused) as caught:
+        reader(str(tmp_path / "nothing"))
+    assert caught.value.refusal is Refusal.NOT_FOUND
+    save(reader(ledger.url), tmp_path / "bundle")
+    for path in (tmp_path / "bundle" / "tile" / "entries").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(Refused) as caught:
+        fetch(reader(str(tmp_path / "bundle")))
+    assert caught.value.refusal is Refusal.NOT_FOUND

@@ -1,0 +1,26 @@
+"""The real ledger service for a test, with the key of the test's world."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from world import CONSORTIUM, key
+
+from ledger import api
+from shared_models.ledger_http import LedgerHttp
+from shared_models.processes import free_port
+
+
+def write_key(folder: Path) -> None:
+    """The log's key as the world has it, so that its charter names it."""
+    signing = key(f"{CONSORTIUM}/log")
+    seed = base64.b64encode(b"\x01" + signing._private.private_bytes_raw()).decode()
+    (folder / "log.key").write_text(f"PRIVATE+KEY+{signing.name}+{signing.verify_key.id.hex()}+{seed}\n")
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[LedgerHttp]:
+    write_key(folder)
+    with api.serving(folder, free_port()) as ledger:
+        yield ledger
