@@ -1,0 +1,1 @@
+"""The coordinator: asks members to train, admits answers, steps the checkpoint. Trusted for liveness only."""

@@ -1,0 +1,1 @@
+"""What is trained: the model, the text, and weights on disk. PyTorch; nothing here knows of records or of Flower."""

@@ -1,0 +1,69 @@
+"""Real text that lies on every machine: the sources of the interpreter's own standard library, as bytes.
+
+It is split by package, so that the shards of different members are naturally different (the one has asyncio and
+email, the other ctypes and unittest), as the data of different organisations are. Some files are held out of every
+shard.
+"""
+
+import hashlib
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.uint8]  # One byte, one token.
+
+HELD_OUT = 20  # One file in so many, by hash of its path.
+
+
+@cache
+def _files() -> tuple[tuple[str, Path, int], ...]:
+    """(package, path, bytes) of every source file, in order; no tests' data, nothing that was installed later."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        inside = path.relative_to(root)
+        if {"site-packages", "dist-packages", "__pycache__"}.isdisjoint(inside.parts) and path.stat().st_size:
+            found.append((inside.parts[0].removesuffix(".py"), path, path.stat().st_size))
+    return tuple(found)
+
+
+def _is_held_out(path: Path) -> bool:
+    relative = path.relative_to(sysconfig.get_path("stdlib")).as_posix()
+    return int.from_bytes(hashlib.sha256(relative.encode()).digest()[:4], "big") % HELD_OUT == 0
+
+
+def _read(paths: list[Path]) -> Tokens:
+    return np.frombuffer(b"\n".join(path.read_bytes() for path in paths), np.uint8)
+
+
+@cache
+def shard(number: int, of: int) -> Tokens:
+    """The text of one of `of` shards: whole packages, dealt out so that the shards are of about the same size.
+
+    The largest package goes first, each to the shard that has least so far. Held-out files are in none of them.
+    """
+    assert 0 <= number < of
+    sizes: dict[str, int] = {}
+    for package, _, size in _files():
+        sizes[package] = sizes.get(package, 0) + size
+    total = [0] * of
+    home = {}
+    for package in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        home[package] = min(range(of), key=lambda index: (total[index], index))
+        total[home[package]] += sizes[package]
+    return _read([path for package, path, _ in _files() if home[package] == number and not _is_held_out(path)])
+
+
+@cache
+def held_out() -> Tokens:
+    """The text that no member trains on."""
+    return _read([path for _, path, _ in _files() if _is_held_out(path)])
+
+
+def windows(tokens: Tokens, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """The sequences of `length` tokens that begin at these places: (len(starts), length)."""
+    chosen: npt.NDArray[np.int64] = tokens[starts[:, None] + np.arange(length)].astype(np.int64)
+    return chosen

@@ -1,0 +1,168 @@
+"""The model, the text and the weights: what the price is computed from, and what records name by digest."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from world import TOY
+
+from client import data
+from client.train import train
+from server import outer
+from shared_models.lm import corpus, weights
+from shared_models.rules.pricing import matmul_parameters
+
+
+def test_the_formula_counts_the_model_s_own_matrices():
+    recipe = replace(TOY, layers=3, width=32, heads=4)
+    model = outer.model(recipe)
+    matrices = [each for name, each in model.named_parameters() if each.dim() == 2 and name != "embed.weight"]
+    assert sum(each.numel() for each in matrices) == matmul_parameters(recipe)
+
+
+def test_torch_s_own_counter_agrees_on_every_matrix_product():
+    recipe = replace(TOY, layers=2, width=32, heads=4, context=24, batch=3)
+    model = outer.model(recipe)
+    tokens = torch.zeros(recipe.batch, recipe.context + 1, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model.loss(tokens).backward()
+    # The counter does not see attention on a CPU; without it, it must count what the formula counts.
+    seen = counter.get_total_flops() - sum(
+        count for name, count in counter.get_flop_counts()["Global"].items() if "attention" in str(name)
+    )
+    assert seen == 6 * matmul_parameters(recipe) * recipe.batch * recipe.context
+
+
+def test_a_fresh_model_guesses_every_byte_alike():
+    recipe = replace(TOY, layers=2)
+    assert outer.held_out_loss(outer.model(recipe), outer.first(recipe), recipe) == pytest.approx(5.545177, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_first_weights_and_another_gives_others():
+    assert weights.digest(outer.first(TOY)) == weights.digest(outer.first(TOY))
+    assert weights.digest(outer.first(TOY)) != weights.digest(outer.first(replace(TOY, seed=8)))
+
+
+def test_no_token_sees_what_comes_after_it():
+    model = outer.model(replace(TOY, layers=2), 3)
+    torch.nn.init.normal_(model.head.weight)
+    tokens = torch.arange(16)[None]
+    changed = tokens.clone()
+    changed[0, 9] = 200
+    before, after = model(tokens), model(changed)
+    assert torch.equal(before[0, :9], after[0, :9])
+    assert not torch.equal(before[0, 9:], after[0, 9:])
+
+
+def test_the_order_of_tokens_matters():
+    model = outer.model(replace(TOY, layers=2), 3)
+    torch.nn.init.normal_(model.head.weight)
+    one, other = torch.tensor([[5, 9, 7]]), torch.tensor([[9, 5, 7]])
+    assert not torch.allclose(model(one)[0, -1], model(other)[0, -1])
+
+
+# Weights.
+
+
+def test_a_digest_names_names_shapes_and_every_bit():
+    base = {"a": np.zeros((2, 3), np.float32), "b": np.ones(2, np.float32)}
+    named = weights.digest(base)
+    assert weights.digest(dict(reversed(base.items()))) == named
+    changed = base["a"].copy()
+    changed[1, 2] = -0.0
+    for other in (
+        base | {"a": base["a"].reshape(3, 2)},
+        base | {"a": changed},
+        {"a": base["a"], "c": base["b"]},
+        {"a": base["a"]},
+    ):
+        assert weights.digest(other) != named
+
+
+def test_a_checkpoint_comes_back_from_the_disk_or_is_refused(tmp_path):
+    first = outer.first(TOY)
+    name = weights.keep(first, tmp_path)
+    assert weights.digest(weights.load(tmp_path, name)) == name
+    other = weights.keep(outer.first(replace(TOY, seed=8)), tmp_path)
+    (tmp_path / f"{other}.safetensors").replace(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="does not hold the weights it is named for"):
+        weights.load(tmp_path, name)
+
+
+# Text.
+
+
+def test_shards_are_of_whole_packages_and_nothing_of_them_is_held_out():
+    shards = [corpus.shard(number, 3).tobytes() for number in range(3)]
+    held_out = corpus.held_out().tobytes()
+    assert all(len(shard) > 10**6 for shard in shards)
+    assert len(held_out) > 10**5
+    first = held_out[: held_out.index(b"\n", 500)]
+    assert not any(first in shard for shard in shards)
+    assert sum(b"class BaseEventLoop(" in shard for shard in shards) == 1
+
+
+def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
+    tokens = data.load("python-stdlib:1/3")
+
+    def drawn(**changes):
+        batches = data.Batches(tokens, 17, **{"seed": 1, "member": "acme", "round_": 1} | changes)
+        return batches.draw(4), batches.digest
+
+    (one, digest), (same, again) = drawn(), drawn()
+    assert np.array_equal(one, same)
+    assert digest == again
+    for change in ({"seed": 2}, {"member": "birch"}, {"round_": 2}):
+        other, named = drawn(**change)
+        assert not np.array_equal(one, other)
+        assert named != digest
+
+
+@pytest.mark.parametrize("spec", ["python-stdlib", "python-stdlib:3/3", "python-stdlib:-1/3", "web:0/3", ""])
+def test_data_that_is_not_there_is_refused(spec):
+    with pytest.raises(ValueError, match="is not of the form"):
+        data.load(spec)
+
+
+def test_a_shard_shorter_than_a_sequence_is_refused():
+    with pytest.raises(ValueError, match="a sequence takes 17"):
+        data.Batches(np.zeros(17, np.uint8), 17, seed=1, member="acme", round_=1)
+
+
+# Training.
+
+
+def test_training_repeats_bit_for_bit_and_lowers_the_loss():
+    torch.set_num_threads(1)
+    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40)
+    base = outer.first(recipe)
+
+    def trained(member="acme"):
+        tokens = data.load("python-stdlib:0/3")
+        return train(base, recipe, tokens, member=member, round_=1, rounds=1, report=lambda _: None)
+
+    one, same, other = trained(), trained(), trained("birch")
+    assert weights.digest(one.update) == weights.digest(same.update) != weights.digest(other.update)
+    assert (one.data, one.tokens, one.steps) == (same.data, 40 * 8 * 32, 40)
+    after, _ = outer.step(base, [one.update, other.update], outer.still(base), recipe)
+    model = outer.model(recipe)
+    assert outer.held_out_loss(model, after, recipe) < 0.8 * outer.held_out_loss(model, base, recipe)
+
+
+def test_the_outer_step_is_plain_averaging_without_momentum_and_nesterov_with_it():
+    base = {"w": np.array([1.0, 2.0], np.float32)}
+    updates = [{"w": np.array([0.5, 0.0], np.float32)}, {"w": np.array([1.5, 1.0], np.float32)}]
+    after, _ = outer.step(base, updates, outer.still(base), replace(TOY, outer_rate="1", outer_momentum="0"))
+    assert after["w"].tolist() == [2.0, 2.5]
+    recipe = replace(TOY, outer_rate="0.5", outer_momentum="0.5")
+    after, moved = outer.step(base, updates, {"w": np.array([2.0, 0.0], np.float32)}, recipe)
+    assert moved["w"].tolist() == [2.0, 0.5]  # 0.5 × 2 + 1, 0.5 × 0 + 0.5
+    assert after["w"].tolist() == [2.0, 2.375]  # 1 + 0.5 × (1 + 0.5 × 2), 2 + 0.5 × (0.5 + 0.5 × 0.5)
+
+
+def test_the_outer_step_stays_in_float32():
+    base = outer.first(TOY)
+    after, moved = outer.step(base, [base, base], outer.still(base), replace(TOY, outer_momentum="0.9"))
+    assert {tensor.dtype for tensor in (*after.values(), *moved.values())} == {np.dtype(np.float32)}
