@@ -1,6 +1,7 @@
 """The member's own data: which text this node trains on, and in what order."""
 
 import hashlib
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,10 @@ def load(spec: str) -> corpus.Tokens:
 
     Raises ValueError, which reaches the coordinator as this member's failure.
     """
-    name, _, part = spec.partition(":")
-    number, _, of = part.partition("/")
-    if name != STDLIB or not (number.isdigit() and of.isdigit()) or not int(number) < int(of):
+    match = re.fullmatch(rf"{STDLIB}:([0-9]{{1,4}})/([0-9]{{1,4}})", spec)
+    if match is None or not int(match[1]) < int(match[2]):
         raise ValueError(f"data {spec!r} is not of the form {STDLIB}:NUMBER/OF")
-    return corpus.shard(int(number), int(of))
+    return corpus.shard(int(match[1]), int(match[2]))
 
 
 class Batches:

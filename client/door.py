@@ -1,0 +1,80 @@
+"""The daemon's door: a Unix socket on which the training process claims its work and gets its receipt.
+
+Only the process that the daemon itself started for a task is heard: the kernel says who is calling.
+"""
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from client.meter import Meter
+from client.signer import Signer
+from shared_models.claims import MAX_LINE, Begin, Claim, Progress, Reply, hear
+from shared_models.records import canonical
+from shared_models.records.refusals import Refusal, Refused
+
+
+class Door:
+    """A listening socket in front of a signer. `expect` opens it for one task, `forget` shuts it again."""
+
+    def __init__(self, path: Path, signer: Signer, seen: Callable[[Begin | Progress | Claim | Refused], None]) -> None:
+        """`seen` is told of everything that was asked, and of every refusal, for whoever watches."""
+        self.path = path
+        self._signer, self._seen = signer, seen
+        self._guest: tuple[Meter, Callable[[int], bool]] | None = None
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        path.chmod(0o600)
+        self._socket.listen()
+        threading.Thread(target=self._serve, name=f"door {path.name}", daemon=True).start()
+
+    def expect(self, meter: Meter, is_guest: Callable[[int], bool]) -> None:
+        """From now on hear the processes for which `is_guest(pid)` holds, and measure the task with this meter."""
+        self._guest = (meter, is_guest)
+
+    def forget(self) -> None:
+        """From now on hear nobody."""
+        self._guest = None
+
+    def close(self) -> None:
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return  # Closed.
+            threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
+
+    def _hear(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            while line := lines.readline(MAX_LINE):
+                try:
+                    reply = Reply(entries=tuple(each.decode() for each in self._answer(pid, line)))
+                except Refused as refused:
+                    self._seen(refused)
+                    reply = Reply(code=refused.refusal.value, detail=refused.detail)
+                try:
+                    connection.sendall(canonical.encode(reply) + b"\n")
+                except OSError:
+                    return  # The training process died; the daemon sees that for itself.
+
+    def _answer(self, pid: int, line: bytes) -> tuple[bytes, ...]:
+        guest = self._guest
+        if guest is None or not guest[1](pid):
+            raise Refused(Refusal.NO_TASK, f"process {pid} has no task here")
+        question = hear(line)
+        match question:
+            case Begin():
+                entries = self._signer.begin(question)
+            case Claim():
+                entries = self._signer.claim(question, guest[0])
+            case Progress():
+                entries = ()
+        self._seen(question)
+        return entries

@@ -1,0 +1,81 @@
+"""A member's folder on its own machine: what is in it, and who may read it.
+
+member.toml       its settings; not secret
+keys/             0700: admin.key and compute.key (Ed25519, sign records), node.key (P-384, Flower's authentication),
+                  salt (what the commitments to data are salted with)
+charter.note      the charter as this member signed it: what it trusts, and all of it
+ca.crt            the authority behind the coordinator's TLS
+entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
+witness.json      the newest tree head that was verified; a later one must be consistent with it
+status.json       what the daemon is doing now, for whoever looks
+flwr/, work/      Flower's home and the training process's folder
+"""
+
+import json
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared_models import durable
+from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.records.keys import SigningKey
+from shared_models.records.merkle import EMPTY_ROOT
+from shared_models.rules.audit import Witnessed
+
+
+class Home(Folder):
+    """One member's folder."""
+
+    @cached_property
+    def settings(self) -> "Settings":
+        return read_settings(self.path / "member.toml", Settings)
+
+    def key(self, role: str) -> SigningKey:
+        return SigningKey.load(self.path / "keys" / f"{role}.key")
+
+    def witnessed(self) -> Witnessed:
+        """The newest tree head that this member has verified; the empty tree before the first."""
+        try:
+            return Witnessed(**json.loads((self.path / "witness.json").read_bytes()))
+        except FileNotFoundError:
+            return Witnessed(0, EMPTY_ROOT.hex())
+
+    def signed(self) -> list[bytes]:
+        """Every entry that compute.key has signed here, oldest first."""
+        return [path.read_bytes() for path in sorted((self.path / "entries").glob("*.note"))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What this machine needs to know: addresses, and what it trains with."""
+
+    member: str
+    ledger: str  # URL.
+    superlink: str  # HOST:PORT of the coordinator's Flower SuperLink.
+    data: str  # Which text, as client.data.load reads it.
+    device: str  # A device class of the charter,
+    devices: int  # and how many of them this node gives.
+    node: str = "1"
+
+
+def create(path: Path, settings: Settings) -> Home:
+    """Make a member's folder with keys of its own, which never leave it. Raises FileExistsError over an old one."""
+    (path / "keys").mkdir(parents=True, mode=0o700)
+    for folder in ("entries", "flwr", "work"):
+        (path / folder).mkdir()
+    write_settings(path / "member.toml", settings)
+    for role in ("admin", "compute"):
+        SigningKey.create(path / "keys" / f"{role}.key", f"{settings.member}/{role}")
+    durable.write(path / "keys" / "salt", secrets.token_bytes(32), mode=0o600)
+    node = ec.generate_private_key(ec.SECP384R1())
+    private = node.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    durable.write(path / "keys" / "node.key", private, mode=0o600)
+    public = node.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    durable.write(path / "keys" / "node.pub", public + b"\n")
+    return Home(path)

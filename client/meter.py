@@ -1,0 +1,66 @@
+"""What training used, measured from outside the process that trains."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """From the start of a task until it was read."""
+
+    wall_ms: int
+    cpu_ms: int
+    started_ms: int  # Unix time.
+    ended_ms: int
+
+
+class Meter(Protocol):
+    """Something that can be asked at any time what the task has used so far."""
+
+    def read(self) -> Usage: ...
+
+
+class _Clock:
+    """Wall time by the monotonic clock; the Unix times are for people."""
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._started_ms = time.time_ns() // 1_000_000
+
+    def usage(self, cpu_s: float) -> Usage:
+        wall_ms = round(1000 * (time.monotonic() - self._started_s))
+        return Usage(wall_ms, round(1000 * cpu_s), self._started_ms, self._started_ms + wall_ms)
+
+
+class ProcessMeter:
+    """CPU time of a process and of all its living children, as the kernel counts it."""
+
+    def __init__(self, pid: int) -> None:
+        self._clock = _Clock()
+        self._process = psutil.Process(pid)
+
+    def read(self) -> Usage:
+        return self._clock.usage(sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True))))
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+class ThreadMeter:
+    """CPU time of one thread of this process: a simulated member is a thread. Linux and other POSIX systems."""
+
+    def __init__(self, ident: int) -> None:
+        self._clock = _Clock()
+        self._cpu = time.pthread_getcpuclockid(ident)
+        self._before_s = time.clock_gettime(self._cpu)
+
+    def read(self) -> Usage:
+        return self._clock.usage(time.clock_gettime(self._cpu) - self._before_s)

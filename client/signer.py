@@ -1,0 +1,248 @@
+"""The member's pen: it decides what this member signs. No network, no Flower, no clock but the meter's.
+
+What the coordinator's code claims is checked against the signed round, the manifest this member consented to, and the
+meter. What was signed is on the disk before it leaves, so the same question gets the same answer after a crash, and a
+different story under the same name is never signed.
+"""
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from client.home import Home
+from client.meter import Meter
+from shared_models import durable
+from shared_models.claims import Begin, Claim
+from shared_models.messages import MAX_ENTRIES
+from shared_models.records import entry as entries
+from shared_models.records import merkle, tlog
+from shared_models.records.kinds import FIRST, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.audit import Witnessed
+from shared_models.rules.pricing import check_claim, flop_per_token
+
+K = TypeVar("K", Consent, Receipt)
+
+
+@dataclass(slots=True)
+class _Task:
+    """The round this member is training in."""
+
+    opened: RoundOpen
+    hash: str
+    manifest: Manifest
+
+
+class Signer:
+    """The one holder of a member's compute key.
+
+    Its state is a folder of everything it ever signed (`entries/`), so that nothing can be signed and forgotten.
+    """
+
+    def __init__(self, home: Home, fetch_consistency: Callable[[int, int], list[bytes]]) -> None:
+        """`fetch_consistency(old, new)` asks the ledger for a proof, where the coordinator sent none that fits."""
+        self.home = home
+        self._fetch_consistency = fetch_consistency
+        self._key = home.key("compute")
+        self._keys = entries.charter_keys(home.charter)
+        self._turn = threading.Lock()
+        self._signed = home.signed()
+        self._records = [entries.open_leaf(leaf, home.charter.consortium, self._keys).record for leaf in self._signed]
+        self._logged_seq = -1
+        self._witness = home.witnessed()
+        self._task: _Task | None = None
+
+    # Consent.
+
+    def consent(self, leaf: bytes, bundle: str) -> bytes:
+        """The countersignature under this manifest, whose bundle must be the one this machine builds itself.
+
+        Raises `Refused`: NOT_APPROVED, or what is wrong with the manifest.
+        """
+        with self._turn:
+            entry = entries.open_leaf(leaf, self.home.charter.consortium, self._keys)
+            manifest = entry.record
+            if not isinstance(manifest, Manifest) or entry.author != f"{self.home.charter.consortium}/coordinator":
+                raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}, not its manifest")
+            if manifest.charter != self.home.charter_entry.hash.hex():
+                raise Refused(Refusal.NO_CHARTER, "the manifest cites another charter than the one signed here")
+            if self.home.settings.member not in manifest.members:
+                raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
+            if manifest.flop_per_token != flop_per_token(manifest.recipe):
+                raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
+            if manifest.bundle != bundle:
+                raise Refused(
+                    Refusal.NOT_APPROVED,
+                    f"run {manifest.run} is for bundle {manifest.bundle[:12]}…, here is {bundle[:12]}…",
+                )
+            for signed in self._said(Consent):
+                if signed.run == manifest.run:
+                    if signed.manifest != entry.hash.hex():
+                        raise Refused(Refusal.CONFLICT, f"run {manifest.run} was consented to under another manifest")
+                    return self._signed[signed.seq]
+            durable.write(self.home.path / "entries" / f"{manifest.run}.manifest", leaf)
+            return self._sign(
+                Consent(
+                    seq=len(self._signed),
+                    prev=self._prev(),
+                    member=self.home.settings.member,
+                    run=manifest.run,
+                    manifest=entry.hash.hex(),
+                )
+            )
+
+    # A round.
+
+    def begin(self, begin: Begin) -> tuple[bytes, ...]:
+        """Accept a task, if all of this holds; then entries of this member that the log lacks.
+
+        1. The coordinator signed the opening of this round, and it invites this member.
+        2. This member consented to the run's manifest.
+        3. The log's newest head is signed by its key, and the opening of the round stands in it.
+        4. The head continues the history that this member witnessed before. It is on the disk before anything cites it.
+        5. What the coordinator says is logged of this member's entries is.
+        """
+        with self._turn:
+            self._task = None
+            charter = self.home.charter
+            entry = entries.open_leaf(begin.opened.encode(), charter.consortium, self._keys)
+            opened = entry.record
+            if not isinstance(opened, RoundOpen) or entry.author != f"{charter.consortium}/coordinator":
+                raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}, not an open round")
+            if self.home.settings.member not in opened.invited:
+                raise Refused(Refusal.NOT_INVITED, f"round {opened.round} does not invite {self.home.settings.member}")
+            manifest = self._consented(opened)
+            head = tlog.Proof.parse(begin.proof.encode()).verify(entry.hash, self._keys)
+            self._follow(head, begin)
+            self._note_logged(head, begin)
+            self._task = _Task(opened, entry.hash.hex(), manifest)
+            return self._outbox()
+
+    def claim(self, claim: Claim, meter: Meter) -> tuple[bytes, ...]:
+        """Sign the receipt of the task that began, if the claim agrees with it and with the meter.
+
+        The same claim again gets the same receipt; another update for the same round is refused. Returns the member's
+        entries that the log lacks, the receipt last. Raises `Refused`: NO_TASK, CONFLICT, or as `check_claim`.
+        """
+        with self._turn:
+            if self._task is None:
+                raise Refused(Refusal.NO_TASK, "no task has begun")
+            task, settings = self._task, self.home.settings
+            for signed in self._said(Receipt):
+                if signed.opened == task.hash and signed.node == settings.node:
+                    if signed.update != claim.update:
+                        raise Refused(Refusal.CONFLICT, f"round {signed.round} was receipted for another update")
+                    return self._outbox(up_to=signed.seq)
+            usage = meter.read()
+            receipt = Receipt(
+                seq=len(self._signed),
+                prev=self._prev(),
+                member=settings.member,
+                node=settings.node,
+                run=task.opened.run,
+                round=task.opened.round,
+                opened=task.hash,
+                base=task.opened.base,
+                update=claim.update,
+                data=self._salted(task, claim.data),
+                tokens=claim.tokens,
+                steps=claim.steps,
+                flop=claim.tokens * task.manifest.flop_per_token,
+                busy_ms=claim.busy_ms,
+                wall_ms=usage.wall_ms,
+                cpu_ms=usage.cpu_ms,
+                device=settings.device,
+                devices=settings.devices,
+                energy_mj=0,
+                energy_method="none",
+                bytes_down=claim.bytes_down,
+                bytes_up=claim.bytes_up,
+                started_ms=usage.started_ms,
+                ended_ms=usage.ended_ms,
+                witnessed_size=self._witness.size,
+                witnessed_root=self._witness.root,
+            )
+            check_claim(receipt, task.manifest, self.home.charter)
+            self._sign(receipt)
+            return self._outbox(up_to=receipt.seq)
+
+    # The outbox.
+
+    def unlogged(self) -> tuple[bytes, ...]:
+        """The entries that were signed and are not known to be in the log, oldest first."""
+        with self._turn:
+            return tuple(self._signed[self._logged_seq + 1 :])
+
+    def logged(self, leaf: bytes, proof: tlog.Proof) -> None:
+        """Take note that this entry is in the log. Raises `Refused` if the proof does not prove it."""
+        with self._turn:
+            proof.verify(merkle.leaf_hash(leaf), self._keys)
+            self._logged_seq = max(self._logged_seq, self._signed.index(leaf))
+
+    # What lies behind.
+
+    def _said(self, kind: type[K]) -> list[K]:
+        return [record for record in self._records if isinstance(record, kind)]
+
+    def _consented(self, opened: RoundOpen) -> Manifest:
+        for signed in self._said(Consent):
+            if signed.run == opened.run and signed.manifest == opened.manifest:
+                leaf = (self.home.path / "entries" / f"{opened.run}.manifest").read_bytes()
+                record = entries.open_leaf(leaf, self.home.charter.consortium, self._keys).record
+                assert isinstance(record, Manifest)
+                return record
+        raise Refused(Refusal.NOT_APPROVED, f"no consent was given to run {opened.run} under {opened.manifest[:12]}…")
+
+    def _follow(self, head: tlog.TreeHead, begin: Begin) -> None:
+        """Move on to a newer head. Raises `Refused(FORK)` if it is not a continuation of the one before."""
+        if head.size < self._witness.size:
+            raise Refused(Refusal.FORK, f"the log shows size {head.size}; size {self._witness.size} was witnessed")
+        path = [bytes.fromhex(each) for each in begin.consistency]
+        if begin.since != self._witness.size:
+            path = self._fetch_consistency(self._witness.size, head.size)
+        try:
+            merkle.verify_consistency(self._witness.size, head.size, bytes.fromhex(self._witness.root), head.root, path)
+        except Refused as refused:
+            raise Refused(
+                Refusal.FORK, f"the head of size {head.size} does not continue size {self._witness.size}"
+            ) from refused
+        self._witness = Witnessed(head.size, head.root.hex())
+        durable.write(self.home.path / "witness.json", json.dumps(asdict(self._witness)).encode())
+
+    def _note_logged(self, head: tlog.TreeHead, begin: Begin) -> None:
+        if begin.logged_seq < 0:
+            return
+        if begin.logged_seq >= len(self._signed):
+            raise Refused(
+                Refusal.CONFLICT, f"the log holds entry {begin.logged_seq} of this key; it was not signed here"
+            )
+        leaf = merkle.leaf_hash(self._signed[begin.logged_seq])
+        merkle.verify_inclusion(
+            leaf, begin.logged_index, head.size, head.root, [bytes.fromhex(each) for each in begin.logged_path]
+        )
+        self._logged_seq = max(self._logged_seq, begin.logged_seq)
+
+    def _outbox(self, up_to: int | None = None) -> tuple[bytes, ...]:
+        end = len(self._signed) if up_to is None else up_to + 1
+        return tuple(self._signed[self._logged_seq + 1 : end][:MAX_ENTRIES])
+
+    def _salted(self, task: _Task, data: str) -> str:
+        """The commitment to the data of a round. Who is given the salt of that round can check what was trained on."""
+        secret = (self.home.path / "keys" / "salt").read_bytes()
+        salt = hmac.digest(secret, f"{task.opened.run}/{task.opened.round}".encode(), "sha256")
+        return hashlib.sha256(salt + bytes.fromhex(data)).hexdigest()
+
+    def _sign(self, record: Consent | Receipt) -> bytes:
+        assert record.seq == len(self._signed)
+        leaf = entries.sign(record, self.home.charter.consortium, [self._key])
+        durable.write(self.home.path / "entries" / f"{record.seq:08}.note", leaf)
+        self._signed.append(leaf)
+        self._records.append(record)
+        return leaf
+
+    def _prev(self) -> str:
+        return merkle.leaf_hash(self._signed[-1]).hex() if self._signed else FIRST

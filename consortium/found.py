@@ -1,0 +1,98 @@
+"""Founding a consortium whose parties all live in one folder: everybody's keys, one charter signed by all.
+
+Between organisations each does its part on its own machine; what comes out is the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import client.home
+import server.home
+from shared_models import durable
+from shared_models.records import entry as entries
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Charter, Device, Member, Pot
+
+CONSORTIUM = "commons.example"
+# A toy price: some seconds of a laptop should cost some euros. A real one is about half a euro for an NCU.
+PRICE = Fraction(4_000_000_000)
+PEAK = 200_000_000_000  # FLOP/s of one CPU core: 2 AVX-512 units × 16 floats × 2 operations × 3.1 GHz.
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """Where everybody's folder is, and the charter they signed."""
+
+    folder: Path
+    members: tuple[str, ...]
+    charter: bytes  # A leaf.
+
+    def member(self, name: str) -> client.home.Home:
+        return client.home.Home(self.folder / name)
+
+    @property
+    def coordinator(self) -> server.home.Home:
+        return server.home.Home(self.folder / "coordinator")
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.folder / "admin" / "admin.key"
+
+
+def found(folder: Path, benefits: Mapping[str, int], *, ledger_url: str, superlink: str, price: Fraction) -> Founded:
+    """Found a consortium in a new folder: `benefits` are its members and what they pay by."""
+    names = tuple(sorted(benefits))
+    homes = {}
+    for number, name in enumerate(names):
+        settings = client.home.Settings(
+            member=name,
+            ledger=ledger_url,
+            superlink=superlink,
+            data=f"python-stdlib:{number}/{len(names)}",
+            device="cpu-core",
+            devices=1,
+        )
+        homes[name] = client.home.create(folder / name, settings)
+    coordinator = server.home.create(
+        folder / "coordinator", CONSORTIUM, server.home.Settings(ledger=ledger_url, superlink=superlink)
+    )
+    for role in ("ledger", "admin"):
+        (folder / role).mkdir()
+    log = SigningKey.create(folder / "ledger" / "log.key", f"{CONSORTIUM}/log")
+    admin = SigningKey.create(folder / "admin" / "admin.key", f"{CONSORTIUM}/admin")
+
+    charter = Charter(
+        consortium=CONSORTIUM,
+        currency="EUR",
+        minor_digits=2,
+        price=price,
+        compute_pot="compute",
+        pots=(Pot(name="compute", rule="proportional"), Pot(name="services", rule="equal")),
+        members=tuple(
+            Member(
+                name=name,
+                admin=homes[name].key("admin").verify_key.text(),
+                compute=homes[name].key("compute").verify_key.text(),
+                benefit=benefits[name],
+            )
+            for name in names
+        ),
+        devices=(Device(name="cpu-core", peak_flops=PEAK),),
+        admin=admin.verify_key.text(),
+        coordinator=coordinator.key.verify_key.text(),
+        log=log.verify_key.text(),
+    )
+    signers = [admin, coordinator.key, log, *(homes[name].key("admin") for name in names)]
+    leaf = entries.sign(charter, CONSORTIUM, signers)
+    for party in (coordinator.path, *(home.path for home in homes.values())):
+        durable.write(party / "charter.note", leaf)
+    authority = (coordinator.path / "tls" / "ca.crt").read_bytes()
+    for home in homes.values():
+        durable.write(home.path / "ca.crt", authority)
+    return Founded(folder, names, leaf)

@@ -1,0 +1,126 @@
+"""The coordinator's folder.
+
+coordinator.toml   its settings; not secret
+keys/              0700: coordinator.key (signs manifests and rounds), executor.secret (Flower's executor)
+tls/               ca.crt goes to every member; ca.key and server.key stay
+charter.note       the charter it works under
+checkpoints/       weights by digest
+status.json        what the run is doing now, for whoever looks
+flwr/              Flower's home
+"""
+
+import datetime
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from shared_models import durable
+from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.records.keys import SigningKey
+
+VALID_DAYS = 365
+
+
+class Home(Folder):
+    """The coordinator's folder."""
+
+    @cached_property
+    def settings(self) -> "Settings":
+        return read_settings(self.path / "coordinator.toml", Settings)
+
+    @cached_property
+    def key(self) -> SigningKey:
+        return SigningKey.load(self.path / "keys" / "coordinator.key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the coordinator's machine needs to know."""
+
+    ledger: str  # URL.
+    superlink: (
+        str  # HOST:PORT that its SuperLink binds. Flower's control port is the same one, and it is open: loopback.
+    )
+
+
+def create(path: Path, consortium: str, settings: Settings) -> Home:
+    """Make the coordinator's folder with keys and certificates of its own. Raises FileExistsError over an old one."""
+    (path / "keys").mkdir(parents=True, mode=0o700)
+    for folder in ("tls", "checkpoints", "flwr"):
+        (path / folder).mkdir()
+    write_settings(path / "coordinator.toml", settings)
+    SigningKey.create(path / "keys" / "coordinator.key", f"{consortium}/coordinator")
+    durable.write(path / "keys" / "executor.secret", secrets.token_bytes(32), mode=0o600)
+    _certify(path / "tls", settings.superlink.rpartition(":")[0])
+    return Home(path)
+
+
+def _certify(folder: Path, host: str) -> None:
+    """A certificate authority for this consortium alone, and a server certificate for this host and for loopback."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names: dict[str, x509.GeneralName] = {"localhost": x509.DNSName("localhost")}
+    for address in ("127.0.0.1", "::1"):
+        names[address] = x509.IPAddress(ipaddress.ip_address(address))
+    names.setdefault(host, x509.DNSName(host))
+
+    def builder(common: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(_named(common))
+            .issuer_name(_named("Consortium CA"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        )
+
+    usage = dict.fromkeys(
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    ca = (
+        builder("Consortium CA", authority)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=False, key_cert_sign=True, crl_sign=True, **usage), critical=True
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False)
+        .sign(authority, hashes.SHA256())
+    )
+    certificate = (
+        builder(host, server)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **usage), critical=True
+        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names.values()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+        .sign(authority, hashes.SHA256())
+    )
+    for name, key in (("ca", authority), ("server", server)):
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        durable.write(folder / f"{name}.key", pem, mode=0o600)
+    durable.write(folder / "ca.crt", ca.public_bytes(serialization.Encoding.PEM))
+    durable.write(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _named(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
