@@ -30,7 +30,7 @@ from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books, Last
 
-_TILE = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?")
+_TILE = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 
 class Log:

@@ -1,0 +1,150 @@
+"""Members that are late, dead, or lie: how each behaves in a simulation, by name.
+
+A lie is told by the member itself, who holds its own key: it changes its answer and, where that helps it, signs again.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from flwr.app import Message
+
+from consortium.grid import Answer as Honest
+from consortium.grid import Behaviour
+from shared_models.lm import weights
+from shared_models.messages import Answer
+from shared_models.records import entry as entries
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Receipt
+
+Lie = Callable[[Answer, SigningKey], Answer]
+
+
+def dead(_message: Message, _answer: Honest) -> Message | None:
+    """Goes offline in the middle of the round, and stays so."""
+    return None
+
+
+def late(seconds: float) -> Behaviour:
+    """Answers honestly, and so much later."""
+
+    def behave(message: Message, answer: Honest) -> Message | None:
+        reply = answer(message)
+        time.sleep(seconds)
+        return reply
+
+    return behave
+
+
+def lying(lie: Lie, key: SigningKey) -> Behaviour:
+    """Answers, with this lie told over it."""
+
+    def behave(message: Message, answer: Honest) -> Message | None:
+        reply = answer(message)
+        if reply.has_error():
+            return reply
+        told = lie(Answer.from_record(reply.content, 2**40), key)
+        return Message(told.to_record(), reply_to=message)
+
+    return behave
+
+
+def resigned(answer: Answer, key: SigningKey, **changes: object) -> Answer:
+    """The answer with these fields of its receipt changed, and signed again with the member's own key."""
+    receipt = entries.peek(answer.entries[-1])
+    assert isinstance(receipt, Receipt)
+    consortium = answer.entries[-1].decode().partition("/receipt@v1")[0]
+    leaf = entries.sign(replace(receipt, **changes), consortium, [key])  # type: ignore[arg-type]
+    return replace(answer, entries=(*answer.entries[:-1], leaf))
+
+
+def _with(answer: Answer, key: SigningKey, change: Callable[[weights.Weights], None], sign: bool = True) -> Answer:
+    update = {name: tensor.copy() for name, tensor in answer.update.items()}
+    change(update)
+    changed = replace(answer, update=update)
+    return resigned(changed, key, update=weights.digest(update)) if sign else changed
+
+
+def tampered(answer: Answer, key: SigningKey) -> Answer:
+    """One weight changed on the way."""
+
+    def change(update: weights.Weights) -> None:
+        update["head.weight"].flat[0] += 1
+
+    return _with(answer, key, change, sign=False)
+
+
+def not_finite(answer: Answer, key: SigningKey) -> Answer:
+    """One NaN, honestly signed for."""
+
+    def change(update: weights.Weights) -> None:
+        update["head.weight"].flat[0] = np.nan
+
+    return _with(answer, key, change)
+
+
+def wrong_shape(answer: Answer, key: SigningKey) -> Answer:
+    """A matrix lying on its side, honestly signed for."""
+
+    def change(update: weights.Weights) -> None:
+        update["head.weight"] = np.ascontiguousarray(update["head.weight"].T)
+
+    return _with(answer, key, change)
+
+
+def oversized(answer: Answer, key: SigningKey) -> Answer:
+    """More than was asked for."""
+
+    def change(update: weights.Weights) -> None:
+        update["more"] = np.zeros(3 * sum(tensor.size for tensor in update.values()), np.float32)
+
+    return _with(answer, key, change)
+
+
+def foreign(answer: Answer, key: SigningKey) -> Answer:
+    """A receipt signed by somebody whom the charter does not know, under the member's name."""
+    return resigned(answer, SigningKey.generate(key.name))
+
+
+def wrong_round(answer: Answer, key: SigningKey) -> Answer:
+    """A receipt for a round that is not open."""
+    receipt = entries.peek(answer.entries[-1])
+    assert isinstance(receipt, Receipt)
+    return resigned(answer, key, round=receipt.round + 1)
+
+
+def wrong_base(answer: Answer, key: SigningKey) -> Answer:
+    """A receipt for training from another checkpoint."""
+    return resigned(answer, key, base="0" * 64)
+
+
+def inflated(answer: Answer, key: SigningKey) -> Answer:
+    """Ten times the tokens."""
+    receipt = entries.peek(answer.entries[-1])
+    assert isinstance(receipt, Receipt)
+    return resigned(answer, key, tokens=10 * receipt.tokens, flop=10 * receipt.flop)
+
+
+class Replayed:
+    """The answer of the member's first round, again and again."""
+
+    def __init__(self) -> None:
+        self._first: Answer | None = None
+
+    def __call__(self, answer: Answer, _key: SigningKey) -> Answer:
+        self._first = self._first or answer
+        return self._first
+
+
+LIES: Mapping[str, Callable[[], Lie]] = {
+    "foreign": lambda: foreign,
+    "inflated": lambda: inflated,
+    "not_finite": lambda: not_finite,
+    "oversized": lambda: oversized,
+    "replayed": Replayed,
+    "tampered": lambda: tampered,
+    "wrong_base": lambda: wrong_base,
+    "wrong_round": lambda: wrong_round,
+    "wrong_shape": lambda: wrong_shape,
+}

@@ -1,0 +1,150 @@
+"""A Flower Grid whose nodes are threads of this process: the same ServerApp and ClientApp, the same bytes between them.
+
+Every message is taken apart and put together again as on the real wire (Flower's own deflate and inflate), so what does
+not serialise fails here too. Flower's private parts (flwr 1.41) are touched in this file only; a test holds them still.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID, COORDINATOR = 1, 1
+Answer = Callable[[Message], Message]
+Behaviour = Callable[[Message, Answer], Message | None]
+
+
+def honest(message: Message, answer: Answer) -> Message | None:
+    """Answer as asked."""
+    return answer(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A member as the grid sees it: its name, what `--node-config` would give it, and how it behaves."""
+
+    name: str
+    config: Mapping[str, str]
+    hosting: Callable[[], AbstractContextManager[object]]  # Held while its ClientApp runs, by the thread that runs it.
+    behaviour: Behaviour = honest
+
+
+@dataclass(slots=True)
+class _State:
+    node: Node
+    info: NodeInfo
+    context: Context
+    alive: bool = field(default=True)
+
+
+class InProcessGrid(Grid):
+    """A Grid without sockets. `workers` nodes train at the same time; the others wait."""
+
+    def __init__(self, app: ClientApp, nodes: Iterable[Node], run_config: Mapping[str, str], workers: int = 2) -> None:
+        self._app = app
+        # Process-global, and `Message` refuses to be built without it.
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, COORDINATOR, 1
+        self._states: dict[int, _State] = {}
+        for number, node in enumerate(nodes, 1000):
+            context = Context(
+                run_id=RUN_ID,
+                node_id=number,
+                node_config=dict(node.config),
+                state=RecordDict(),
+                run_config=dict(run_config),
+            )
+            self._states[number] = _State(node, NodeInfo(node_id=number, status="online", name=node.name), context)
+        self._pool = ThreadPoolExecutor(max(1, len(self._states)))
+        self._at_work = threading.Semaphore(workers)
+        self._replies: dict[str, Future[Message | None]] = {}
+        self._run: Run | None = None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    # What Grid asks of a subclass.
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [number for number, state in self._states.items() if state.alive]
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [self._states[number].info for number in self.get_node_ids()]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        numbers = []
+        for message in messages:
+            sent = _over_the_wire(message)
+            self._replies[sent.metadata.message_id] = self._pool.submit(self._serve, sent)
+            numbers.append(sent.metadata.message_id)
+        return numbers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """A reply is gone after its first pull, as at the SuperLink."""
+        replies = []
+        for message_id in message_ids:
+            future = self._replies.get(message_id)
+            if future is not None and future.done():
+                del self._replies[message_id]
+                if (reply := future.result()) is not None:
+                    replies.append(reply)
+        return replies
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        waiting, replies = list(self.push_messages(messages)), list[Message]()
+        until = None if timeout is None else time.monotonic() + timeout
+        while len(replies) < len(waiting) and (until is None or time.monotonic() < until):
+            replies += self.pull_messages(waiting)
+            time.sleep(0.002)
+        return replies
+
+    def _serve(self, message: Message) -> Message | None:
+        state = self._states[message.metadata.dst_node_id]
+        reply = state.node.behaviour(message, lambda asked: self._answer(state, asked))
+        if reply is None:
+            state.alive = False
+            return None
+        return _over_the_wire(reply)
+
+    def _answer(self, state: _State, message: Message) -> Message:
+        with self._at_work, state.node.hosting():
+            try:
+                return self._app(message=message, context=state.context)
+            except Exception as error:  # noqa: BLE001 - what a real ClientApp's exception becomes.
+                reason = f"{type(error)}:<'{error}'>"
+                return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+
+def _over_the_wire(message: Message) -> Message:
+    """The message as its receiver gets it: from bytes alone."""
+    message.metadata.__dict__["_message_id"] = message.object_id
+    with no_object_id_recompute():
+        parts = {name: part.deflate() for name, part in get_all_nested_objects(message).items()}
+    came = inflate_object_from_contents(message.object_id, parts)
+    assert isinstance(came, Message)
+    came.metadata.__dict__["_message_id"] = message.object_id
+    return came

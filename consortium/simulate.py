@@ -1,0 +1,171 @@
+"""Many members in one process: the ServerApp and ClientApp of a real run, with everything but Flower's sockets.
+
+Each member has its folder, its key and its signer behind a Unix socket; the ledger is the real service; the bill is
+audited. What differs from a deployment: nodes are threads, so the meter reads a thread's CPU time and no process
+holds the key alone.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from flwr.app import Context, RecordDict
+
+from client.app import app as client_app
+from client.door import Door
+from client.meter import ThreadMeter
+from client.signer import Signer
+from consortium import faults
+from consortium.found import PRICE, Founded, found
+from consortium.grid import COORDINATOR, RUN_ID, Behaviour, InProcessGrid, Node, honest
+from ledger.api import serving
+from ledger.billing import close
+from server.app import HOME
+from server.app import app as server_app
+from server.launch import SMALL, propose
+from server.rounds import say
+from shared_models import processes
+from shared_models.bundle import build
+from shared_models.published import fetch, reader
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Manifest, Recipe, Statement
+from shared_models.rules.audit import Report, audit
+
+RUN = "r1"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a simulation came to. Everything of it stands in the log."""
+
+    manifest: Manifest
+    losses: tuple[float, ...]  # Held-out, in nats per byte: before the first round, then after each.
+    excluded: tuple[tuple[int, str, str], ...]  # (round, member, the name of the reason).
+    bill: Statement
+    report: Report
+    founded: Founded
+    seconds: float
+
+
+def simulate(
+    folder: Path,
+    benefits: Mapping[str, int],
+    *,
+    rounds: int = 3,
+    recipe: Recipe = SMALL,
+    deadline_s: float = 60.0,
+    quorum: int | None = None,
+    misbehave: Mapping[str, str | faults.Lie] | None = None,
+    price: Fraction = PRICE,
+    workers: int = 2,
+) -> Result:
+    """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
+
+    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, a name of `faults.LIES`, or a lie.
+    Raises `Refused` for what a real run would refuse as a whole.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
+    port = processes.free_port()
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        founded = found(folder, benefits, ledger_url=url, superlink="127.0.0.1:0", price=price)
+        ledger = stack.enter_context(serving(founded.ledger, port))
+        ledger.append(founded.charter)
+        coordinator = founded.coordinator
+        bundle = build()
+        manifest = propose(
+            coordinator.charter,
+            coordinator.charter_entry.hash.hex(),
+            RUN,
+            recipe,
+            bundle,
+            rounds=rounds,
+            quorum=quorum,
+            deadline_ms=round(1000 * deadline_s),
+        )
+        leaf, _ = say(ledger, coordinator, manifest)
+
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
+        nodes = []
+        for name in founded.members:
+            home = founded.member(name)
+            signer = Signer(home, ledger.consistency)
+            ledger.append(signer.consent(leaf, bundle.sha256))
+            door = Door(sockets / name, signer, seen=lambda _: None)
+            stack.callback(door.close)
+            config = {"member": name, "data": home.settings.data, "door": str(door.path)}
+            how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
+            nodes.append(Node(name, config, _hosting(door), how))
+
+        grid = InProcessGrid(client_app, nodes, {"run": RUN}, workers)
+        stack.callback(grid.close)
+        context = Context(
+            run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
+        )
+        with _environment(HOME, str(coordinator.path)):
+            server_app(grid, context)
+
+        report = _audited(url, founded)
+        ledger.append(close(report.books, "simulated", SigningKey.load(founded.admin_key)))
+        report = _audited(url, founded)
+    closed = [turn.closed for turn in report.books.runs[RUN].rounds if turn.closed is not None]
+    return Result(
+        manifest=manifest,
+        losses=(manifest.loss_unats / 1e6, *(each.loss_unats / 1e6 for each in closed)),
+        excluded=tuple((each.round, who.member, who.reason) for each in closed for who in each.excluded),
+        bill=report.books.statements[-1],
+        report=report,
+        founded=founded,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _behaviour(how: str | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
+    if how is None:
+        return honest
+    if how == "dead":
+        return faults.dead
+    if how == "late":
+        return faults.late(1.5 * deadline_s)
+    return faults.lying(faults.LIES[how]() if isinstance(how, str) else how, key)
+
+
+def _hosting(door: Door) -> Callable[[], AbstractContextManager[None]]:
+    """Where a deployment starts a process and meters it, this lets in and meters the thread of the ClientApp."""
+
+    @contextmanager
+    def host() -> Iterator[None]:
+        door.expect(ThreadMeter(threading.get_ident()), lambda pid: pid == os.getpid())
+        try:
+            yield
+        finally:
+            door.forget()
+
+    return host
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """The ServerApp finds its folder in the environment; Flower too allows one run in a process at a time."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _audited(url: str, founded: Founded) -> Report:
+    log = fetch(reader(url))
+    return audit(log.leaves, log.head, log.hashes, charter=founded.coordinator.charter_entry.hash.hex())

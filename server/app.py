@@ -1,0 +1,98 @@
+"""The ServerApp: Flower's messages on one side, the coordinator's rounds on the other."""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from server.home import Home
+from server.rounds import Coordinator
+from shared_models.ledger_http import LedgerHttp
+from shared_models.messages import Answer, Task
+from shared_models.records.refusals import Refusal, Refused
+
+HOME = "CONSORTIUM_COORDINATOR"  # Where this process finds the coordinator's folder. Members never learn it.
+LOOK_S = 0.1
+UNAVAILABLE, NOT_APPROVED = 5, 7  # Flower's error codes.
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train the run that `flwr run` was started for."""
+    home = Home(Path(os.environ[HOME]))
+    ledger = LedgerHttp(home.settings.ledger, patience_s=60)
+    Coordinator(home, ledger, FlowerExchange(grid), str(context.run_config["run"])).train()
+
+
+class FlowerExchange:
+    """The way to the members through Flower's Grid.
+
+    Flower's node ids and names only route. Who wrote an answer is known by the signatures inside it.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def online(self) -> set[str]:
+        return {node.name for node in self._grid.get_nodes() if node.status == "online"}
+
+    def ask(self, tasks: Mapping[str, Task], until: float, max_bytes: int) -> Iterator[tuple[str, Answer | Refused]]:
+        """See `Exchange`. A thread for each member, for a reply can be seen before all of it has arrived."""
+        nodes = {node.name: node.node_id for node in self._grid.get_nodes() if node.status == "online"}
+        came: queue.Queue[tuple[str, Answer | Refused]] = queue.Queue()
+        waiting = set(tasks)
+        over = threading.Event()
+        for member, task in tasks.items():
+            if member not in nodes:
+                came.put((member, Refused(Refusal.DEAD, f"{member} was not online when the round opened")))
+                continue
+            message = Message(task.to_record(), nodes[member], "train", ttl=max(1.0, until - time.monotonic()))
+            (message_id,) = self._grid.push_messages([message])
+            threading.Thread(target=self._await, args=(member, message_id, max_bytes, came, over), daemon=True).start()
+        while waiting and (left := until - time.monotonic()) > 0:
+            try:
+                member, answer = came.get(timeout=left)
+            except queue.Empty:
+                break
+            waiting.discard(member)
+            yield member, answer
+        over.set()
+        alive = self.online() if waiting else set()
+        for member in sorted(waiting):
+            if member in alive:
+                yield member, Refused(Refusal.LATE, f"{member} had not answered when the round ended")
+            else:
+                yield member, Refused(Refusal.DEAD, f"{member} went offline during the round")
+
+    def _await(
+        self,
+        member: str,
+        message_id: str,
+        max_bytes: int,
+        came: queue.Queue[tuple[str, Answer | Refused]],
+        over: threading.Event,
+    ) -> None:
+        while not over.is_set():
+            for reply in self._grid.pull_messages([message_id]):
+                came.put((member, _read(member, reply, max_bytes)))
+                return
+            over.wait(LOOK_S)
+
+
+def _read(member: str, reply: Message, max_bytes: int) -> Answer | Refused:
+    if reply.has_error():
+        reason = f"{member}: {reply.error.reason}"
+        if reply.error.code == UNAVAILABLE:
+            return Refused(Refusal.DEAD, reason)
+        return Refused(Refusal.NOT_APPROVED if reply.error.code == NOT_APPROVED else Refusal.FAILED, reason)
+    try:
+        return Answer.from_record(reply.content, max_bytes)
+    except Refused as refused:
+        return refused

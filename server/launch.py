@@ -1,0 +1,109 @@
+"""Launching a run: the manifest is signed and logged, members consent, then Flower starts the ServerApp."""
+
+import time
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+from server import outer
+from server.home import Home
+from server.rounds import say
+from shared_models.bundle import Bundle, build
+from shared_models.ledger_http import LedgerHttp
+from shared_models.lm import weights
+from shared_models.records.kinds import FIRST, Charter, Manifest, Recipe
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import flop_per_token
+
+SMALL = Recipe(
+    vocabulary=256,
+    layers=4,
+    heads=4,
+    width=96,
+    context=128,
+    batch=8,
+    inner_steps=40,
+    inner_rate="0.008",
+    outer_rate="1",
+    outer_momentum="0",
+    corpus="python-stdlib",
+    seed=1,
+)
+POLL_S = 0.5
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The small recipe with what this TOML file changes. Raises `Refused(BAD_FIELD)`; values are checked at signing."""
+    changes = tomllib.loads(path.read_text())
+    unknown = changes.keys() - {field.name for field in fields(Recipe)}
+    if unknown:
+        raise Refused(Refusal.BAD_FIELD, f"{path}: a recipe has no {', '.join(sorted(unknown))}")
+    return Recipe(**{field.name: changes.get(field.name, getattr(SMALL, field.name)) for field in fields(Recipe)})
+
+
+def propose(
+    charter: Charter,
+    charter_hash: str,
+    run: str,
+    recipe: Recipe,
+    bundle: Bundle,
+    *,
+    rounds: int,
+    quorum: int | None,
+    deadline_ms: int,
+) -> Manifest:
+    """The manifest of a run for all members; its first checkpoint is made here once, to be named and scored."""
+    first = outer.first(recipe)
+    return Manifest(
+        seq=0,
+        prev=FIRST,
+        run=run,
+        charter=charter_hash,
+        bundle=bundle.sha256,
+        recipe=recipe,
+        members=tuple(member.name for member in charter.members),
+        rounds=rounds,
+        deadline_ms=deadline_ms,
+        quorum=len(charter.members) // 2 + 1 if quorum is None else quorum,
+        flop_per_token=flop_per_token(recipe),
+        base=weights.digest(first),
+        loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe)),
+    )
+
+
+def launch(
+    folder: Path,
+    run: str,
+    *,
+    recipe: Path | None,
+    rounds: int,
+    quorum: int | None,
+    deadline_s: float,
+    consents_s: float,
+) -> tuple[str, str]:
+    """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`."""
+    from server.superlink import Control
+
+    home = Home(folder)
+    ledger, bundle = LedgerHttp(home.settings.ledger), build()
+    manifest = propose(
+        home.charter,
+        home.charter_entry.hash.hex(),
+        run,
+        read_recipe(recipe) if recipe else SMALL,
+        bundle,
+        rounds=rounds,
+        quorum=quorum,
+        deadline_ms=round(1000 * deadline_s),
+    )
+    leaf, _ = say(ledger, home, manifest)
+    until = time.monotonic() + consents_s
+    while (consents := len(dict(ledger.runs())[leaf])) < len(manifest.members) and time.monotonic() < until:
+        time.sleep(POLL_S)
+    if consents < manifest.quorum:
+        raise Refused(Refusal.NO_CONSENT, f"{consents} members consented to run {run}, its quorum is {manifest.quorum}")
+    with Control(home) as control:
+        number = control.start_run(bundle, run)
+        while not (status := control.status(number))[0].startswith("finished"):
+            time.sleep(POLL_S)
+    return status

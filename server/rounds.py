@@ -1,0 +1,217 @@
+"""The rounds of a run: open, ask, admit, step, close. Here is decided; Flower is touched elsewhere.
+
+Nothing the coordinator says has to be believed. What it opens and closes are log entries; which answers count stands in
+them with the reason for each that does not; and the outer step adds up in member order, so that anyone can repeat it.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from server import outer
+from server.admission import Admitted, Asked, admit
+from server.home import Home
+from shared_models import durable
+from shared_models.claims import Begin
+from shared_models.ledger_http import LedgerHttp
+from shared_models.lm import weights
+from shared_models.messages import Answer, Task
+from shared_models.records import entry as entries
+from shared_models.records import merkle, tlog
+from shared_models.records.kinds import FIRST, Chained, Excluded, Included, Manifest, RoundClose, RoundOpen, RunEnd
+from shared_models.records.refusals import Refusal, Refused
+
+GATHER_S = 60.0  # How long a run waits for all its members to come online,
+PATIENCE_S = 300.0  # and for a quorum of them.
+LOOK_S = 0.2
+
+
+class Exchange(Protocol):
+    """The way to the members."""
+
+    def online(self) -> set[str]:
+        """The members that can be asked now."""
+        ...
+
+    def ask(self, tasks: Mapping[str, Task], until: float, max_bytes: int) -> Iterator[tuple[str, Answer | Refused]]:
+        """Ask each member its task; each answer as it comes, or why there is none.
+
+        Ends when all have answered, at `until` (monotonic clock) at the latest. An update may hold `max_bytes`.
+        """
+        ...
+
+
+class Coordinator:
+    """The coordinator at work on one run."""
+
+    def __init__(self, home: Home, ledger: LedgerHttp, exchange: Exchange, run: str) -> None:
+        self.home, self.ledger, self.exchange = home, ledger, exchange
+        self.keys = entries.charter_keys(home.charter)
+        self._status: dict[str, Any] = {"run": run}
+        self.manifest, self._manifest_leaf, self._consents = self._find(run)
+        self._checkpoint = self.manifest.base  # Digest of where the run is.
+        self._witnessed: dict[str, int] = {}  # The size of the tree head that each member last cited.
+        self._seen: set[str] = set()  # Receipts answered with so far.
+
+    def train(self) -> None:
+        """Train the run to its end; how it ended is in the log, whatever happens. Raises what made it fail."""
+        try:
+            self._rounds()
+        except Exception as error:
+            reason = _line(f"{type(error).__name__}: {error}")
+            self._show(phase="failed", reason=reason)
+            self._end("failed", reason)
+            raise
+        self._end("completed", "")
+        self._show(phase="completed")
+
+    def _rounds(self) -> None:
+        manifest, recipe = self.manifest, self.manifest.recipe
+        base = outer.first(recipe)
+        if weights.digest(base) != manifest.base:
+            raise Refused(
+                Refusal.WRONG_BASE, f"seed {recipe.seed} gives other first weights than {manifest.base[:12]}…"
+            )
+        model, momentum = outer.model(recipe), outer.still(base)
+        weights.keep(base, self.home.path / "checkpoints")
+        self._show(phase="gathering", rounds=manifest.rounds, loss=manifest.loss_unats / 1e6)
+        self._gather()
+
+        for number in range(1, manifest.rounds + 1):
+            asked, proof = self._open(number, base)
+            admitted, excluded = self._ask(asked, proof)
+            if len(admitted) >= manifest.quorum:
+                updates = (admitted[member].update for member in sorted(admitted))
+                base, momentum = outer.step(base, updates, momentum, recipe)
+                self._checkpoint = weights.keep(base, self.home.path / "checkpoints")
+            loss = outer.held_out_loss(model, base, recipe)
+            self._say(
+                RoundClose(
+                    seq=0,
+                    prev=FIRST,
+                    run=manifest.run,
+                    round=number,
+                    base=asked.opened.base,
+                    checkpoint=self._checkpoint,
+                    included=tuple(
+                        Included(member=member, receipt=admitted[member].receipt) for member in sorted(admitted)
+                    ),
+                    excluded=tuple(
+                        Excluded(member=member, reason=excluded[member].refusal.value) for member in sorted(excluded)
+                    ),
+                    loss_unats=round(1e6 * loss),
+                )
+            )
+            self._show(loss=loss)
+
+    def _gather(self) -> None:
+        """Wait for the members that consented. Raises `Refused(DEAD)` if no quorum of them comes."""
+        started = time.monotonic()
+        while missing := self._consents - self.exchange.online():
+            waited = time.monotonic() - started
+            enough = len(self._consents) - len(missing) >= self.manifest.quorum
+            if waited > GATHER_S and enough:
+                return
+            if waited > PATIENCE_S:
+                raise Refused(Refusal.DEAD, f"no quorum: {', '.join(sorted(missing))} did not come online")
+            self._show(waiting=dict.fromkeys(sorted(missing), round(waited, 1)))
+            time.sleep(LOOK_S)
+
+    def _open(self, number: int, base: weights.Weights) -> tuple[Asked, tlog.Proof]:
+        """Open a round in the log, for everybody to see before anybody is asked."""
+        opened_ms = time.time_ns() // 1_000_000
+        opened = RoundOpen(
+            seq=0,
+            prev=FIRST,
+            run=self.manifest.run,
+            round=number,
+            manifest=merkle.leaf_hash(self._manifest_leaf).hex(),
+            base=self._checkpoint,
+            invited=tuple(sorted(self._consents)),
+            opened_ms=opened_ms,
+            deadline_ms=opened_ms + self.manifest.deadline_ms,
+        )
+        leaf, proof = self._say(opened)
+        return Asked(self.home.charter, self.keys, self.manifest, opened, leaf, base), proof
+
+    def _ask(self, asked: Asked, proof: tlog.Proof) -> tuple[dict[str, Admitted], dict[str, Refused]]:
+        """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not)."""
+        opened = asked.opened
+        until = time.monotonic() + self.manifest.deadline_ms / 1000
+        tasks = {member: self._task(member, asked, proof) for member in opened.invited}
+        admitted: dict[str, Admitted] = {}
+        excluded: dict[str, Refused] = {}
+        answered: dict[str, dict[str, Any]] = {}
+        self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
+        self._show(waiting=list(opened.invited), answered=answered)
+        for member, answer in self.exchange.ask(tasks, until, max_bytes=weights.size(asked.base)):
+            try:
+                if isinstance(answer, Refused):
+                    raise answer
+                work = admit(answer, member, asked, self._seen)
+                for leaf in work.entries:
+                    self.ledger.append(leaf).verify(merkle.leaf_hash(leaf), self.keys)
+                self._seen.add(work.receipt)
+                self._witnessed[member] = work.witnessed_size
+                admitted[member] = work
+                answered[member] = {"bytes_up": weights.size(work.update) + sum(map(len, work.entries))}
+            except Refused as refused:
+                excluded[member] = refused
+                answered[member] = {"refused": str(refused), "remedy": refused.remedy}
+            self._show(waiting=[each for each in opened.invited if each not in answered], answered=answered)
+        return admitted, excluded
+
+    def _task(self, member: str, asked: Asked, proof: tlog.Proof) -> Task:
+        """What one member is asked, with all it needs to know that the log is the one it knew before."""
+        head = tlog.open_head(proof.head, self.keys)
+        since = self._witnessed.get(member, 0)
+        last = self.ledger.last(f"{member}/compute")
+        seq, index = (last[0], last[2]) if last is not None else (-1, 0)
+        begin = Begin(
+            opened=asked.leaf.decode(),
+            proof=proof.data().decode(),
+            since=since,
+            consistency=tuple(each.hex() for each in self.ledger.consistency(since, head.size)),
+            logged_seq=seq,
+            logged_index=index,
+            logged_path=tuple(each.hex() for each in self.ledger.inclusion(index, head.size)) if seq >= 0 else (),
+        )
+        return Task(begin, self._manifest_leaf, asked.base)
+
+    # The log.
+
+    def _find(self, run: str) -> tuple[Manifest, bytes, set[str]]:
+        for leaf, consents in self.ledger.runs():
+            record = entries.open_leaf(leaf, self.home.charter.consortium, self.keys).record
+            if isinstance(record, Manifest) and record.run == run:
+                return record, leaf, set(consents)
+        raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
+
+    def _say(self, record: Chained) -> tuple[bytes, tlog.Proof]:
+        """Append a record of the coordinator's own: (its leaf, the proof that the log holds it)."""
+        return say(self.ledger, self.home, record)
+
+    def _end(self, status: str, reason: str) -> None:
+        self._say(
+            RunEnd(seq=0, prev=FIRST, run=self.manifest.run, checkpoint=self._checkpoint, status=status, reason=reason)
+        )
+
+    def _show(self, **what: Any) -> None:
+        self._status |= what | {"at_ms": time.time_ns() // 1_000_000}
+        durable.show(self.home.path / "status.json", self._status)
+
+
+def say(ledger: LedgerHttp, home: Home, record: Chained) -> tuple[bytes, tlog.Proof]:
+    """Sign a record as the coordinator, at the end of its chain, and append it: (leaf, proof). Raises `Refused`."""
+    last = ledger.last(home.key.name)
+    seq, prev = (last[0] + 1, last[1]) if last is not None else (0, FIRST)
+    leaf = entries.sign(replace(record, seq=seq, prev=prev), home.charter.consortium, [home.key])
+    proof = ledger.append(leaf)
+    proof.verify(merkle.leaf_hash(leaf), entries.charter_keys(home.charter))
+    return leaf, proof
+
+
+def _line(text: str) -> str:
+    """A reason as a record can hold it."""
+    return "".join(character if character.isprintable() else " " for character in text)[:500]

@@ -1,0 +1,197 @@
+"""Which answers count. Each refusal has its answer: an honest one, and one thing changed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from parties import FakeTime, Parties
+from world import digest
+
+from consortium import faults
+from server.admission import Asked, admit
+from shared_models.lm import weights
+from shared_models.messages import FLOAT32, MAX_ENTRIES, Answer, Task
+from shared_models.records import entry as entries
+from shared_models.records.refusals import Refusal, Refused
+
+LIES = {
+    "foreign": Refusal.UNKNOWN_KEY,
+    "inflated": Refusal.IMPLAUSIBLE,
+    "not_finite": Refusal.NOT_FINITE,
+    "replayed": Refusal.REPLAYED,
+    "tampered": Refusal.WRONG_DIGEST,
+    "wrong_base": Refusal.WRONG_BASE,
+    "wrong_round": Refusal.WRONG_ROUND,
+    "wrong_shape": Refusal.WRONG_SHAPE,
+}
+
+
+class Round:
+    """An open round, and the honest answer of acme to it."""
+
+    def __init__(self, parties: Parties) -> None:
+        self.parties = parties
+        self.signers = {name: parties.consenting(name) for name in ("acme", "birch")}
+        self.leaf, self.proof = parties.say(parties.opened())
+        opened = entries.peek(self.leaf)
+        keys = entries.charter_keys(parties.home.charter)
+        self.asked = Asked(parties.home.charter, keys, parties.manifest, opened, self.leaf, parties.base)
+
+    def answer(self, member: str = "acme") -> Answer:
+        signer = self.signers[member]
+        signer.begin(self.parties.begin(member, self.leaf, self.proof))
+        update = {name: np.full_like(tensor, 0.5) for name, tensor in self.parties.base.items()}
+        leaves = signer.claim(self.parties.claim(update=weights.digest(update)), FakeTime())
+        return Answer(leaves, update)
+
+    def key(self, member: str = "acme"):
+        return self.parties.founded.member(member).key("compute")
+
+
+@pytest.fixture
+def turn(tmp_path):
+    parties = Parties(tmp_path)
+    yield Round(parties)
+    parties.log.close()
+
+
+def refused(act, *arguments) -> Refusal:
+    with pytest.raises(Refused) as caught:
+        act(*arguments)
+    return caught.value.refusal
+
+
+def test_an_honest_answer_is_admitted(turn):
+    answer = turn.answer()
+    work = admit(answer, "acme", turn.asked, set())
+    assert (work.member, work.entries) == ("acme", answer.entries)
+    assert weights.digest(work.update) == weights.digest(answer.update)
+
+
+@pytest.mark.parametrize("lie", sorted(LIES))
+def test_a_lie_is_refused_by_name(turn, lie):
+    answer = turn.answer()
+    seen = {admit(answer, "acme", turn.asked, set()).receipt} if lie == "replayed" else set()
+    told = faults.LIES[lie]()(answer, turn.key())
+    assert refused(admit, told, "acme", turn.asked, seen) is LIES[lie]
+
+
+def test_every_lie_that_can_be_simulated_has_its_refusal():
+    assert {*LIES, "oversized"} == set(faults.LIES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"run": "r2"}, Refusal.WRONG_ROUND),
+        ({"opened": digest("another")}, Refusal.WRONG_ROUND),
+        ({"flop": 1}, Refusal.WRONG_FLOP),
+        ({"busy_ms": 10**6}, Refusal.IMPLAUSIBLE),
+        ({"update": digest("another")}, Refusal.WRONG_DIGEST),
+    ],
+)
+def test_a_receipt_for_something_else_is_refused(turn, changes, refusal):
+    told = faults.resigned(turn.answer(), turn.key(), **changes)
+    assert refused(admit, told, "acme", turn.asked, set()) is refusal
+
+
+def test_a_member_cannot_answer_for_another(turn):
+    """Flower would deliver this as the answer of acme: it compares no key with the node that it was pushed for."""
+    assert refused(admit, turn.answer("birch"), "acme", turn.asked, set()) is Refusal.WRONG_MEMBER
+
+
+def test_every_entry_of_an_answer_is_its_member_s_own(turn):
+    mixed = Answer((turn.answer("birch").entries[-1], *turn.answer().entries), turn.answer().update)
+    assert refused(admit, mixed, "acme", turn.asked, set()) is Refusal.WRONG_MEMBER
+
+
+def test_an_answer_ends_in_a_receipt(turn):
+    consent = turn.parties.founded.member("acme").signed()[0]
+    told = replace(turn.answer(), entries=(consent,))
+    assert refused(admit, told, "acme", turn.asked, set()) is Refusal.MALFORMED
+
+
+def test_arrays_are_all_there_and_no_others(turn):
+    answer = turn.answer()
+    more = answer.update | {"more": np.zeros(1, np.float32)}
+    less = {name: tensor for name, tensor in answer.update.items() if name != "head.weight"}
+    for update in (more, less, {}):
+        told = faults.resigned(replace(answer, update=update), turn.key(), update=weights.digest(update))
+        assert refused(admit, told, "acme", turn.asked, set()) is Refusal.WRONG_SHAPE
+
+
+def test_infinity_is_not_finite_either(turn):
+    answer = turn.answer()
+    update = answer.update | {"norm.weight": np.full_like(answer.update["norm.weight"], -np.inf)}
+    told = faults.resigned(replace(answer, update=update), turn.key(), update=weights.digest(update))
+    assert refused(admit, told, "acme", turn.asked, set()) is Refusal.NOT_FINITE
+
+
+# Flower's records.
+
+
+def test_a_task_and_an_answer_come_back_as_they_were_sent(turn):
+    begin = turn.parties.begin("acme", turn.leaf, turn.proof)
+    task = Task(begin, turn.parties.manifest_leaf, turn.parties.base)
+    again = Task.from_record(task.to_record())
+    assert (again.begin, again.manifest) == (task.begin, task.manifest)
+    assert weights.digest(again.weights) == weights.digest(task.weights)
+    answer = turn.answer()
+    came = Answer.from_record(answer.to_record(), weights.size(answer.update))
+    assert came.entries == answer.entries
+    assert weights.digest(came.update) == weights.digest(answer.update)
+
+
+def record(honest: Answer, **changes: object) -> RecordDict:
+    whole = honest.to_record()
+    for name, value in changes.items():
+        whole[name] = value
+    return whole
+
+
+def test_an_update_larger_than_the_model_is_refused_before_it_is_looked_at(turn):
+    answer = faults.oversized(turn.answer(), turn.key())
+    assert refused(Answer.from_record, answer.to_record(), weights.size(turn.parties.base)) is Refusal.TOO_LARGE
+    exact = turn.answer()
+    Answer.from_record(exact.to_record(), weights.size(turn.parties.base))
+
+
+def npy(array: np.ndarray) -> Array:
+    return Array(array)
+
+
+@pytest.mark.parametrize(
+    ("array", "refusal"),
+    [
+        (npy(np.zeros(3, np.float32)), Refusal.MALFORMED),
+        (npy(np.zeros(3, np.float64)), Refusal.MALFORMED),
+        (Array("float32", (3,), FLOAT32, b"\0" * 11), Refusal.WRONG_SHAPE),
+        (Array("float32", (10**9, 10**9), FLOAT32, b"\0" * 12), Refusal.WRONG_SHAPE),
+        (Array("float32", (-3, -1), FLOAT32, b"\0" * 12), Refusal.WRONG_SHAPE),
+        (Array("float64", (3,), FLOAT32, b"\0" * 24), Refusal.MALFORMED),
+        (Array("float32", (3,), "numpy.ndarray", b"PK\3\4"), Refusal.MALFORMED),
+    ],
+)
+def test_arrays_are_read_in_one_encoding_that_has_no_header_to_lie_in(turn, array, refusal):
+    told = record(turn.answer(), update=ArrayRecord({"head.weight": array}))
+    assert refused(Answer.from_record, told, 10**6) is refusal
+
+
+def test_a_record_of_another_form_is_malformed(turn):
+    answer = turn.answer()
+    for told in (
+        RecordDict(),
+        record(answer, more=MetricRecord({"loss": 1.0})),
+        record(answer, answer=ConfigRecord({})),
+        record(answer, answer=ConfigRecord({"entries": b"x"})),
+        record(answer, answer=ConfigRecord({"entries": ["x"]})),
+        record(answer, answer=ConfigRecord({"entries": []})),
+        record(answer, answer=ConfigRecord({"entries": [b"x"] * (MAX_ENTRIES + 1)})),
+        record(answer, update=MetricRecord({"loss": 1.0})),
+    ):
+        assert refused(Answer.from_record, told, 10**6) is Refusal.MALFORMED
+    begin = turn.parties.begin("acme", turn.leaf, turn.proof)
+    task = Task(begin, turn.parties.manifest_leaf, turn.parties.base).to_record()
+    task["task"] = ConfigRecord({"begin": b"{}", "manifest": "x"})
+    assert refused(Task.from_record, task) in (Refusal.MALFORMED, Refusal.BAD_FIELD)

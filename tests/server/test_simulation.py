@@ -1,0 +1,180 @@
+"""Whole runs in one process: the real ServerApp and ClientApp, Flower's own bytes, the real ledger, an audited bill."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from world import TOY
+
+from consortium.faults import LIES
+from consortium.simulate import simulate
+from server.launch import propose
+from shared_models.lm import weights
+from shared_models.records import entry as entries
+from shared_models.records.kinds import Receipt
+from shared_models.records.refusals import Refusal, Refused
+
+THREE = {"acme": 2, "birch": 1, "cedar": 1}
+
+NAMED = {
+    "foreign": "unknown_key",
+    "inflated": "implausible",
+    "not_finite": "not_finite",
+    "oversized": "too_large",
+    "tampered": "wrong_digest",
+    "wrong_base": "wrong_base",
+    "wrong_round": "wrong_round",
+    "wrong_shape": "wrong_shape",
+}
+
+
+def toy(folder, **more):
+    return simulate(folder / "parties", more.pop("benefits", THREE), **{"rounds": 2, "recipe": TOY} | more)
+
+
+def test_three_members_train_and_each_number_of_the_bill_is_recomputed(tmp_path):
+    result = toy(tmp_path)
+    assert result.report.findings == []
+    assert (result.report.receipts, result.report.accepted, result.excluded) == (6, 6, ())
+    assert len(result.losses) == 3
+    assert result.losses[2] < result.losses[0]
+    assert {line.member for line in result.bill.lines} == set(THREE)
+
+
+def test_the_same_run_twice_gives_the_same_checkpoint_to_the_bit(tmp_path):
+    one, other = (toy(tmp_path / name) for name in "ab")
+    assert one.losses == other.losses
+    checkpoints = {result.report.books.runs["r1"].checkpoint for result in (one, other)}
+    assert len(checkpoints) == 1
+    weights.load(one.founded.coordinator.path / "checkpoints", checkpoints.pop())
+
+
+def test_who_answers_first_does_not_change_the_checkpoint(tmp_path):
+    one = toy(tmp_path / "a", workers=1)
+    other = toy(tmp_path / "b", workers=3)
+    assert one.report.books.runs["r1"].checkpoint == other.report.books.runs["r1"].checkpoint
+
+
+def test_it_is_quick_enough_to_be_used_by_the_hundred(tmp_path):
+    toy(tmp_path / "warm")
+    assert min(toy(tmp_path / str(n)).seconds for n in range(3)) < 2.5
+
+
+@pytest.mark.parametrize("lie", sorted(NAMED))
+def test_a_liar_is_refused_by_name_and_the_run_goes_on_without_it(tmp_path, lie):
+    result = toy(tmp_path, misbehave={"birch": lie})
+    assert result.excluded == ((1, "birch", NAMED[lie]), (2, "birch", NAMED[lie]))
+    assert result.report.findings == []
+    # Nothing of the lie was written: what the log holds of birch is what its own daemon signed.
+    signed = {entries.peek(leaf) for leaf in result.founded.member("birch").signed()}
+    logged = {
+        receipt
+        for turn in result.report.books.runs["r1"].rounds
+        for receipt in turn.receipts.values()
+        if receipt.member == "birch"
+    }
+    assert logged <= signed
+    assert {balance.member: balance.flop > 0 for balance in result.bill.balances} == {
+        "acme": True,
+        "birch": False,
+        "cedar": True,
+    }
+
+
+def test_an_answer_sent_again_is_refused_as_replayed(tmp_path):
+    result = toy(tmp_path, misbehave={"birch": "replayed"}, rounds=3)
+    assert result.excluded == ((2, "birch", "replayed"), (3, "birch", "replayed"))
+    assert result.report.findings == []
+
+
+def test_every_lie_is_tried_here():
+    assert {*NAMED, "replayed"} == set(LIES)
+
+
+def test_a_dead_member_ends_no_round_but_its_own_part_of_it(tmp_path):
+    began = time.monotonic()
+    result = toy(tmp_path, misbehave={"cedar": "dead"}, deadline_s=0.5, rounds=3)
+    assert {(member, reason) for _, member, reason in result.excluded} == {("cedar", "dead")}
+    assert result.report.findings == []
+    assert time.monotonic() - began < 10
+
+
+def test_a_late_member_is_left_out_and_the_run_goes_on(tmp_path):
+    result = toy(tmp_path, misbehave={"cedar": "late"}, deadline_s=0.5, rounds=3)
+    assert [(member, reason) for _, member, reason in result.excluded] == [("cedar", "late")] * 3
+    assert result.report.findings == []
+
+
+def test_a_member_that_failed_once_hands_in_its_receipt_with_the_next(tmp_path):
+    lies = iter([LIES["not_finite"]()])
+
+    def once(answer, key):
+        lie = next(lies, None)
+        return lie(answer, key) if lie else answer
+
+    result = toy(tmp_path, misbehave={"birch": once}, rounds=2)
+    assert result.excluded == ((1, "birch", "not_finite"),)
+    rounds = result.report.books.runs["r1"].rounds
+    assert [sum(receipt.member == "birch" for receipt in turn.receipts.values()) for turn in rounds] == [1, 1]
+    assert result.report.accepted == 5
+
+
+def test_without_a_quorum_a_round_changes_nothing(tmp_path):
+    result = toy(tmp_path, misbehave={"birch": "tampered", "cedar": "not_finite"})
+    assert result.report.books.runs["r1"].checkpoint == result.manifest.base
+    assert len(set(result.losses)) == 1
+    assert {balance.member for balance in result.bill.balances if balance.flop} == {"acme"}
+
+
+def test_a_lying_member_changes_nothing_for_the_others(tmp_path):
+    """The checkpoint is the one that the honest two would have reached alone."""
+    with_liar = toy(tmp_path / "a", misbehave={"cedar": "tampered"}, rounds=1)
+    without = toy(tmp_path / "b", misbehave={"cedar": "dead"}, rounds=1, deadline_s=1.0)
+    assert with_liar.report.books.runs["r1"].checkpoint == without.report.books.runs["r1"].checkpoint
+
+
+def test_a_copy_of_another_member_s_answer_is_refused(tmp_path):
+    """cedar sends what acme sent: Flower delivers it, the signatures inside say whose it is."""
+    stolen, there = [], threading.Event()
+
+    def take(answer, key):
+        stolen.append(answer)
+        there.set()
+        return answer
+
+    def copy(answer, key):
+        there.wait()
+        return stolen[-1]
+
+    result = toy(tmp_path, misbehave={"acme": take, "cedar": copy}, rounds=1)
+    assert result.excluded == ((1, "cedar", "wrong_member"),)
+
+
+def test_each_receipt_cites_a_head_that_its_signer_had_verified(tmp_path):
+    result = toy(tmp_path)
+    for turn in result.report.books.runs["r1"].rounds:
+        for receipt in turn.receipts.values():
+            assert isinstance(receipt, Receipt)
+            assert receipt.witnessed_size > turn.opened.seq
+    home = result.founded.member("acme")
+    assert home.witnessed().size == max(
+        r.witnessed_size for t in result.report.books.runs["r1"].rounds for r in t.receipts.values()
+    )
+
+
+def test_eight_members(tmp_path):
+    result = toy(tmp_path, benefits={f"m{n}": n + 1 for n in range(8)}, rounds=5)
+    assert result.report.accepted == 40
+    assert result.report.findings == []
+
+
+def test_a_run_whose_first_weights_are_not_those_of_its_manifest_ends_as_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr("consortium.simulate.propose", lambda *a, **k: replace(propose(*a, **k), base="0" * 64))
+    with pytest.raises(Refused) as caught:
+        toy(tmp_path)
+    assert caught.value.refusal is Refusal.WRONG_BASE
+    log = (tmp_path / "parties" / "ledger" / "log" / "tile" / "entries").rglob("*")
+    newest = max((path for path in log if path.is_file()), key=lambda path: int(path.name))
+    assert b'"status":"failed"' in newest.read_bytes()
+    assert b"wrong_base" in newest.read_bytes()
