@@ -1,0 +1,173 @@
+"""The member's daemon: keeps a SuperNode running, starts training only for runs it consented to, meters it, signs.
+
+It never stops for the network's sake: a ledger or a coordinator that is away is waited for, and what was signed
+meanwhile is handed in later.
+"""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from client.door import Door
+from client.executor import Executor, Task
+from client.home import Home
+from client.meter import ProcessMeter
+from client.signer import Signer
+from shared_models import durable, processes
+from shared_models.bundle import build
+from shared_models.claims import Begin, Claim, Progress
+from shared_models.ledger_http import LedgerHttp
+from shared_models.records import entry as entries
+from shared_models.records.kinds import RoundOpen
+from shared_models.records.refusals import Refusal, Refused
+
+LOOK_S = 0.1  # Between looks for a task.
+ASK_S = 1.0  # Between looks into the ledger.
+OVERDUE_S = 30.0  # What the coordinator has not logged by then, the member hands in itself.
+RESTART_S = 5.0
+
+
+class Daemon:
+    """One running member."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._ledger = LedgerHttp(home.settings.ledger, patience_s=0)
+        self._bundle = build()
+        self._signer = Signer(home, self._ledger.consistency)
+        self._status: dict[str, Any] = {"member": home.settings.member, "phase": "starting", "pid": os.getpid()}
+        # A socket's path is at most 107 bytes, and a home may lie deep.
+        self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
+        self._door = Door(self._rendezvous / "door", self._signer, self._seen)
+        self._executor = Executor(
+            home,
+            processes.free_port(),
+            self._bundle,
+            {"member": home.settings.member, "data": home.settings.data, "door": str(self._door.path)},
+        )
+        self._consented: set[bytes] = set()
+        self._unlogged_since: tuple[int, float] = (0, time.monotonic())
+        self._stop = False
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then leave no child behind."""
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._stopped)
+        supernode = self._executor.start_supernode()
+        child: subprocess.Popen[bytes] | None = None
+        asked = 0.0
+        self._show(phase="waiting")
+        try:
+            while not self._stop:
+                if supernode.poll() is not None:
+                    # Code 0 is ambiguous: this node was removed, or the SuperLink has lost its state. So try again.
+                    self._show(phase="reconnecting", detail=f"flower-supernode ended with code {supernode.returncode}")
+                    self._wait(RESTART_S)
+                    supernode = self._executor.start_supernode()
+                if child is not None and child.poll() is not None:
+                    self._door.forget()
+                    processes.end(child)  # Whatever it left behind.
+                    child = None
+                    self._show(phase="waiting")
+                if child is None and (task := self._executor.acquire()) is not None:
+                    child = self._begin(task)
+                if time.monotonic() - asked > ASK_S:
+                    self._visit_ledger()
+                    asked = time.monotonic()
+                self._wait(LOOK_S)
+        finally:
+            self._show(phase="stopped")
+            self._door.close()
+            self._rendezvous.rmdir()
+            self._executor.close()
+            if child is not None:
+                processes.end(child)
+            processes.end(supernode)
+
+    def _stopped(self, *_: object) -> None:
+        self._stop = True
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop and time.monotonic() < until:
+            time.sleep(min(LOOK_S, seconds))
+
+    def _begin(self, task: Task) -> subprocess.Popen[bytes] | None:
+        """Start the training process, if its bundle is ours; refuse it by name if not."""
+        if task.bundle != self._bundle.sha256:
+            refused = Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {self._bundle.sha256[:12]}…")
+            self._seen(refused)
+            self._executor.refuse(task, str(refused))
+            return None
+        child = self._executor.launch(task)
+        self._door.expect(ProcessMeter(child.pid), lambda pid: _descends(pid, child.pid))
+        self._show(phase="starting", since_ms=_now_ms())
+        return child
+
+    def _visit_ledger(self) -> None:
+        """Consent to new runs that are right, and hand in what the coordinator has left out."""
+        with suppress(Refused):  # The ledger is away, or refuses: it is asked again in a second.
+            for manifest, consents in self._ledger.runs():
+                if manifest not in self._consented and self.home.settings.member not in consents:
+                    self._consent(manifest)
+                self._consented.add(manifest)
+        waiting = self._signer.unlogged()
+        if len(waiting) != self._unlogged_since[0]:
+            self._unlogged_since = (len(waiting), time.monotonic())
+        if waiting and time.monotonic() - self._unlogged_since[1] > OVERDUE_S:
+            self._hand_in(waiting)
+
+    def _consent(self, manifest: bytes) -> None:
+        try:
+            self._signer.consent(manifest, self._bundle.sha256)
+        except Refused as refused:
+            self._seen(refused)
+            self._consented.add(manifest)
+            return
+        self._hand_in(self._signer.unlogged())
+
+    def _hand_in(self, leaves: tuple[bytes, ...]) -> None:
+        with suppress(Refused):
+            for leaf in leaves:
+                self._signer.logged(leaf, self._ledger.append(leaf))
+
+    # What people see.
+
+    def _seen(self, what: Begin | Progress | Claim | Refused) -> None:
+        match what:
+            case Begin():
+                opened = entries.peek(what.opened.encode())
+                assert isinstance(opened, RoundOpen)
+                self._show(phase="training", run=opened.run, round=opened.round, since_ms=_now_ms(), tokens=0)
+            case (
+                Progress(tokens=tokens, busy_ms=busy_ms, loss_unats=loss)
+                | Claim(tokens=tokens, busy_ms=busy_ms, loss_unats=loss)
+            ):
+                rate = round(1000 * tokens / busy_ms) if busy_ms else 0
+                sent = {"phase": "sending", "bytes_up": what.bytes_up} if isinstance(what, Claim) else {}
+                self._show(tokens=tokens, tokens_per_s=rate, loss=loss / 1e6, **sent)
+            case Refused():
+                self._show(refused=str(what), remedy=what.remedy)
+
+    def _show(self, **what: Any) -> None:
+        self._status |= what | {"at_ms": _now_ms()}
+        durable.show(self.home.path / "status.json", self._status)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    """Whether a process is this one or a child of its children."""
+    try:
+        return pid == ancestor or any(parent.pid == ancestor for parent in psutil.Process(pid).parents())
+    except psutil.NoSuchProcess:
+        return False

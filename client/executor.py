@@ -1,0 +1,122 @@
+"""Flower's executor at a member: it takes the tasks of this node's SuperNode and decides whether their code may start.
+
+The only file of `client` that touches Flower's private parts (flwr 1.41; a test holds them still). In `process`
+isolation the SuperNode starts no code itself: it waits for an executor that knows a shared secret. This is that
+executor.
+
+What a coordinator sends is never what runs. Flower names a bundle by 8 hex digits of its hash when it installs it,
+and does not compare the bundle with the hash it was announced under; so the operator's own bundle is installed
+beforehand, under that very name, and Flower keeps what is there.
+"""
+
+import os
+import secrets
+import subprocess
+from dataclasses import dataclass
+
+import httpx
+from flwr.app import Error, Message
+from flwr.cli.install import install_from_fab
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client.home import Home
+from shared_models import processes
+from shared_models.bundle import Bundle
+
+NOT_APPROVED = 7  # Flower's error code for a node that will not run this.
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task that waits: the bundle it is for, and the token that lets its process fetch it."""
+
+    token: str
+    bundle: str
+
+
+class Executor:
+    """The executor of one SuperNode, whose Runtime API listens at 127.0.0.1:port."""
+
+    def __init__(self, home: Home, port: int, bundle: Bundle, node_config: dict[str, str]) -> None:
+        self._home, self._port = home, port
+        self._address = f"127.0.0.1:{port}"
+        self._node_config = node_config
+        self._secret = home.path / "keys" / "executor.secret"
+        self._secret.unlink(missing_ok=True)
+        with os.fdopen(os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+        self._env = processes.scrubbed(
+            HOME=str(home.path / "work"),
+            FLWR_HOME=str(home.path / "flwr"),
+            OMP_NUM_THREADS=str(home.settings.devices),
+        )
+        install_from_fab(bundle.data, install_dir=home.path / "flwr", skip_prompt=True)
+        self._client = self._connect(
+            RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+            SuperExecAuthHttpInterceptor(
+                master_secret=self._secret.read_bytes(),
+                protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"}),
+            ),
+        )
+
+    def start_supernode(self) -> subprocess.Popen[bytes]:
+        """Flower's SuperNode, in a process group of its own; it connects outwards and starts no code."""
+        config = " ".join(f'{name}="{value}"' for name, value in self._node_config.items())
+        command = [processes.program("flower-supernode"), "--superlink", self._home.settings.superlink]
+        command += ["--root-certificates", str(self._home.path / "ca.crt")]
+        command += ["--auth-supernode-private-key", str(self._home.path / "keys" / "node.key")]
+        command += ["--node-config", config, "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--isolation", "process", "--superexec-auth-secret-file", str(self._secret)]
+        return self._start(command, "supernode.log")
+
+    def acquire(self) -> Task | None:
+        """The next task, or None: there is none, or the SuperNode is not up yet."""
+        try:
+            found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
+        except (httpx.TransportError, httpx.HTTPStatusError):
+            return None
+        if not found.HasField("task") or not found.token:
+            return None
+        return Task(found.token, found.task.fab_hash)
+
+    def launch(self, task: Task) -> subprocess.Popen[bytes]:
+        """Start the training process of an approved task, in a process group of its own, without our environment."""
+        token = self._home.path / "work" / "token"
+        token.unlink(missing_ok=True)
+        with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(task.token)
+        command = [processes.program("flwr-clientapp"), "--runtime-api-address", self._address, "--insecure"]
+        command += ["--token-file", str(token), "--parent-pid", str(os.getpid())]
+        return self._start(command, "clientapp.log")
+
+    def refuse(self, task: Task, reason: str) -> None:
+        """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode."""
+        runtime = self._connect(
+            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(task.token)
+        )
+        try:
+            message, context, _, _ = pull_task_input(runtime)
+            push_message(runtime, Message(Error(NOT_APPROVED, reason), reply_to=message), context)
+            push_task_output(runtime, context, "failed", reason)
+        finally:
+            runtime.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _start(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
+        home = self._home.path
+        return processes.start(command, env=self._env, cwd=home / "work", log=home / log)
+
+    def _connect(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+        return RuntimeHttpClient.from_server_address(
+            self._address, insecure=True, root_certificates=None, interceptors=list(interceptors)
+        )

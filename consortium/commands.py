@@ -1,0 +1,79 @@
+"""The commands that need everybody: the demo and the simulation."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from shared_models.command import ENGINEER, RIGHT, START, WRONG, Command
+
+NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, default=Path(".consortium-demo"), help="made anew; default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3)
+
+
+def _demo(args: Namespace) -> int:
+    from consortium.demo import demo
+
+    return demo(args.dir, rounds=args.rounds)
+
+
+def _simulate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--late", type=int, default=0, metavar="N", help="so many answer after the deadline")
+    parser.add_argument("--dead", type=int, default=0, metavar="N", help="so many go offline in the first round")
+    parser.add_argument("--lie", action="append", default=[], metavar="NAME", help="one that lies so; may be repeated")
+    parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
+    parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
+    parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
+
+
+def _simulate(args: Namespace) -> int:
+    import tempfile
+
+    from client.bill import text
+    from consortium.faults import LIES
+    from consortium.simulate import simulate
+    from server.launch import SMALL, read_recipe
+    from shared_models.records.refusals import Refusal, Refused
+
+    names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
+    how = ["late"] * args.late + ["dead"] * args.dead + args.lie
+    unknown = set(args.lie) - LIES.keys()
+    if unknown or len(how) > len(names) or args.members < 1:
+        raise Refused(Refusal.BAD_FIELD, f"{len(names)} members, {', '.join(how)}; lies are {', '.join(sorted(LIES))}")
+    misbehave = dict(zip(reversed(names), how, strict=False))
+    with tempfile.TemporaryDirectory() as scratch:
+        result = simulate(
+            (args.keep or Path(scratch)) / "parties",
+            dict.fromkeys(names, 1),
+            rounds=args.rounds,
+            recipe=read_recipe(args.recipe) if args.recipe else SMALL,
+            deadline_s=args.deadline,
+            misbehave=misbehave,
+        )
+    for member, why in sorted(misbehave.items()):
+        print(f"{member} is {why}")
+    for number, member, reason in result.excluded:
+        print(f"round {number}: {member} does not count: {reason}")
+    print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
+    print(text(result.bill, result.report.books.charter))
+    for finding in result.report.findings:
+        print(finding)
+    print(f"audit: every number recomputed, {len(result.report.findings)} findings; {result.seconds:.1f} s")
+    return WRONG if result.report.findings else RIGHT
+
+
+COMMANDS = (
+    Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
+    Command(
+        "simulate",
+        ENGINEER,
+        "Many members in one process, late, dead and lying ones too.",
+        _simulate_arguments,
+        _simulate,
+        "train",
+    ),
+)

@@ -1,0 +1,88 @@
+"""The coordinator's commands: keep a SuperLink running, let nodes in, run a training."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from shared_models.command import ADMIN, RIGHT, WRONG, Command
+
+
+def _home(parser: ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, required=True, help="the coordinator's folder")
+
+
+def _coordinate(args: Namespace) -> int:
+    """Run the SuperLink and its executor until SIGTERM; end with them if one of them ends."""
+    import signal
+    import threading
+
+    from server.home import Home
+    from server.superlink import start
+    from shared_models import processes
+
+    stopped = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stopped.set())
+    running = start(Home(args.home))
+    try:
+        while not stopped.wait(0.2):
+            for process in running:
+                if process.poll() is not None:
+                    print(f"{process.args!r} ended with code {process.returncode}", file=sys.stderr)
+                    return WRONG
+        return RIGHT
+    finally:
+        for process in reversed(running):
+            processes.end(process)
+
+
+def _register_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("member", help="a member of the charter")
+    parser.add_argument("key", type=Path, help="the node.pub of its node")
+
+
+def _register(args: Namespace) -> int:
+    from server.home import Home
+    from server.superlink import Control
+
+    with Control(Home(args.home)) as control:
+        control.register(args.member, args.key)
+    print(f"the node of {args.member} may connect")
+    return RIGHT
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("run", help="a name for it, used once")
+    parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe; the small GPT by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quorum", type=int, help="accepted answers a round needs; more than half by default")
+    parser.add_argument("--deadline", type=float, default=120.0, help="seconds a round waits for the last answer")
+    parser.add_argument("--consents", type=float, default=60.0, help="seconds to wait for the members' consents")
+
+
+def _run(args: Namespace) -> int:
+    """Sign a manifest, wait for the members' consents, start the run and wait for its end."""
+    from server.launch import launch
+
+    status, details = launch(
+        args.home,
+        args.run,
+        recipe=args.recipe,
+        rounds=args.rounds,
+        quorum=args.quorum,
+        deadline_s=args.deadline,
+        consents_s=args.consents,
+    )
+    print(f"run {args.run}: {status} {details}".rstrip())
+    return RIGHT if status == "finished:completed" else WRONG
+
+
+COMMANDS = (
+    Command(
+        "coordinate", ADMIN, "Run the coordinator: Flower's SuperLink and its executor.", _home, _coordinate, "train"
+    ),
+    Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train"),
+    Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),
+)
