@@ -25,7 +25,7 @@ from shared_models.bundle import build
 from shared_models.claims import Begin, Claim, Progress
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
-from shared_models.records.kinds import RoundOpen
+from shared_models.records.kinds import Consent, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 
 LOOK_S = 0.1  # Between looks for a task.
@@ -126,12 +126,14 @@ class Daemon:
 
     def _consent(self, manifest: bytes) -> None:
         try:
-            self._signer.consent(manifest, self._bundle.sha256)
+            leaf = self._signer.consent(manifest, self._bundle.sha256)
         except Refused as refused:
             self._seen(refused)
-            self._consented.add(manifest)
             return
         self._hand_in(self._signer.unlogged())
+        consent = entries.peek(leaf)
+        assert isinstance(consent, Consent)
+        self._show(consented=consent.run)
 
     def _hand_in(self, leaves: tuple[bytes, ...]) -> None:
         with suppress(Refused):

@@ -49,7 +49,7 @@ def demo(folder: Path, *, rounds: int) -> int:
     """Run the demonstration in this folder, made anew. Ends with no process left, however it ends."""
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
-    for each in (signal.SIGTERM, signal.SIGHUP):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's background jobs ignore it.
         signal.signal(each, lambda *_: _interrupt())
     with ExitStack() as stack:
         folder = _fresh(folder.resolve(), stack)
@@ -117,18 +117,19 @@ def _fresh(folder: Path, stack: ExitStack) -> Path:
     return folder
 
 
-class _Running:
-    """The processes of this demo."""
+class Running:
+    """The processes of a consortium on one machine, each `consortium COMMAND` with a log of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._all: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *command: str, name: str) -> None:
+    def start(self, *command: str, name: str, checkout: Path | None = None) -> None:
+        """Start one of them; from another checkout of this code, if one is named."""
         self._all[name] = processes.start(
             [sys.executable, "-m", "consortium", *command],
             env=processes.scrubbed(HOME=str(self._folder)),
-            cwd=self._folder,
+            cwd=checkout or self._folder,
             log=self._folder / "logs" / f"{name}.log",
         )
 
@@ -141,7 +142,8 @@ class _Running:
                 raise Refused(Refusal.FAILED, f"{name} ended with code {process.returncode}: {last[:300]} (see {log})")
 
     def end(self) -> None:
-        """End them all and whatever they started, members first, the ledger last."""
+        """End them all and whatever they started, members first, the ledger last. A second Ctrl-C does not stop it."""
+        before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
         started = psutil.Process().children(recursive=True)
         asked = [process for name, process in reversed(self._all.items())]
         for process in asked:
@@ -152,13 +154,25 @@ class _Running:
         self._all.clear()
         for each in psutil.wait_procs(started, timeout=3)[1]:
             each.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def kill(self, name: str) -> None:
+        """Kill one of them, and its children, as a power cut would."""
+        process = self._all.pop(name)
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
+        process.wait()
 
 
 @contextmanager
-def _processes(founded: Founded) -> Iterator[_Running]:
-    running = _Running(founded.folder)
+def _processes(founded: Founded) -> Iterator[Running]:
+    running = Running(founded.folder)
     try:
         yield running
+    except KeyboardInterrupt:
+        print("\nInterrupted; every process that was started is ended.", file=sys.stderr)
+        raise
     finally:
         running.end()
 
@@ -166,7 +180,7 @@ def _processes(founded: Founded) -> Iterator[_Running]:
 # Training, watched.
 
 
-def _train(founded: Founded, rounds: int, console: Console, running: _Running) -> tuple[str, str]:
+def _train(founded: Founded, rounds: int, console: Console, running: Running) -> tuple[str, str]:
     """Launch the run and show how it goes, until it ends: (Flower's status, details)."""
     from server.launch import launch
     from server.superlink import Control
@@ -280,6 +294,9 @@ def _waited(run: dict[str, Any], name: str) -> str:
 
 def _lines(founded: Founded) -> Iterator[str]:
     """What can be said now; each line is printed once."""
+    for name in founded.members:
+        if consented := _status(founded.member(name).path).get("consented"):
+            yield f"{name} has consented to run {consented}: its code is what {name} would build itself"
     run = _status(founded.coordinator.path)
     if run.get("phase") in ("training", "completed"):
         number, rounds = run["round"], run["rounds"]
@@ -388,12 +405,14 @@ def _show_findings(forged: Path, founded: Founded, member: str, say: Callable[..
 
 
 def _look_next(folder: Path, bundle: Path, say: Callable[..., None]) -> None:
-    shown = Path(os.path.relpath(bundle))
+    shown, acme = os.path.relpath(bundle), os.path.relpath(folder / "acme")
+    own = processes.program("consortium")
+    run = "consortium" if shutil.which("consortium") == own else os.path.relpath(own)
     say("\nWhere to look next:")
     for command, what in (
-        (f"consortium bill {shown}", "the bill again"),
-        (f"consortium audit {shown} --home {Path(os.path.relpath(folder)) / 'acme'}", "verify it as acme"),
-        ("consortium simulate --members 8 --late 1 --lie inflated --deadline 20", "more members, not all of them good"),
+        (f"{run} bill {shown}", "the bill again"),
+        (f"{run} audit {shown} --home {acme}", "verify it as acme"),
+        (f"{run} simulate --members 8 --dead 1 --lie inflated --deadline 20", "more members, not all of them good"),
         ("docs/path-of-a-receipt.md", "how a number comes to stand in the bill"),
     ):
-        say(f"  {command:72} {what}")
+        say(f"  {command:84} {what}")

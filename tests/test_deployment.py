@@ -1,0 +1,189 @@
+"""The real deployment: processes, TLS, Flower's SuperLink and SuperNodes. Slow; what can be quick is elsewhere."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from flwr.cli.build import build_fab_from_files
+
+from consortium.demo import Running, demo
+from consortium.found import PRICE, Founded, found
+from server.launch import SMALL, launch
+from server.superlink import Control
+from shared_models import bundle, processes
+from shared_models.ledger_http import LedgerHttp
+from shared_models.published import fetch, reader
+from shared_models.rules.audit import audit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parent.parent
+TINY = replace(SMALL, layers=1, heads=2, width=32, context=32, batch=4, inner_steps=10)
+
+
+def alive(folder: Path) -> list[str]:
+    """Every process that has this folder in its command line, its environment or as its working folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            where = [*process.cmdline(), process.cwd(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in part for part in where):
+            found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+    return found
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder that no process may know of afterwards."""
+    yield tmp_path / "demo"
+    assert alive(tmp_path / "demo") == []
+
+
+@contextmanager
+def deployed(folder: Path, python: dict[str, Path] | None = None):
+    """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout."""
+    folder.mkdir(exist_ok=True)
+    (folder / "logs").mkdir()
+    port, superlink = processes.free_port(), f"127.0.0.1:{processes.free_port()}"
+    founded = found(
+        folder,
+        {"acme": 2, "birch": 1, "cedar": 1},
+        ledger_url=f"http://127.0.0.1:{port}",
+        superlink=superlink,
+        price=PRICE,
+    )
+    running = Running(folder)
+    try:
+        running.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger")
+        running.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
+        for name in founded.members:
+            running.start("up", "--home", str(founded.member(name).path), name=name, checkout=(python or {}).get(name))
+        LedgerHttp(f"http://127.0.0.1:{port}", patience_s=30).append(founded.charter)
+        with Control(founded.coordinator) as control:
+            for name in founded.members:
+                control.register(name, founded.member(name).path / "keys" / "node.pub")
+        yield founded, running
+    finally:
+        running.end()
+
+
+def recipe(folder: Path, what=TINY) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(what).items()))
+    return path
+
+
+def trained(founded: Founded, what=TINY, **more) -> tuple[str, str]:
+    return launch(
+        founded.coordinator.path,
+        "r1",
+        **{"recipe": recipe(founded.folder, what), "rounds": 2, "quorum": 2, "deadline_s": 60, "consents_s": 30} | more,
+    )
+
+
+def report(founded: Founded):
+    log = fetch(reader(str(founded.ledger / "log")))
+    return audit(log.leaves, log.head, log.hashes, charter=founded.coordinator.charter_entry.hash.hex())
+
+
+def closed(founded: Founded):
+    return [turn.closed for turn in report(founded).books.runs["r1"].rounds if turn.closed]
+
+
+def test_a_member_killed_in_a_round_is_left_out_at_the_deadline_and_the_rest_go_on(home):
+    with deployed(home) as (founded, running):
+
+        def kill() -> None:
+            status = founded.member("cedar").path / "status.json"
+            while json.loads(status.read_text()).get("phase") != "training":
+                time.sleep(0.05)
+            running.kill("cedar")
+
+        threading.Thread(target=kill, daemon=True).start()
+        slow = replace(TINY, inner_steps=300)
+        assert trained(founded, slow, deadline_s=30)[0] == "finished:completed"
+        assert report(founded).findings == []
+        assert [[(each.member, each.reason) for each in turn.excluded] for turn in closed(founded)] in (
+            [[("cedar", "late")], [("cedar", "late")]],  # Flower takes a minute to notice that a node is gone.
+            [[("cedar", "late")], [("cedar", "dead")]],
+            [[("cedar", "dead")], [("cedar", "dead")]],
+        )
+        assert [len(turn.included) for turn in closed(founded)] == [2, 2]
+
+
+def test_a_member_with_other_code_does_not_consent_and_the_rest_train_without_it(home, tmp_path):
+    copy = tmp_path / "other"
+    for part in ("client", "consortium", "ledger", "server", "shared_models"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    (copy / "client" / "train.py").write_text((copy / "client" / "train.py").read_text() + "# Mine.\n")
+    with deployed(home, {"birch": copy}) as (founded, _):
+        assert trained(founded, consents_s=8)[0] == "finished:completed"
+        assert report(founded).books.runs["r1"].consents == {"acme", "cedar"}
+        assert [len(turn.included) for turn in closed(founded)] == [2, 2]
+        assert "not_approved" in json.loads((founded.member("birch").path / "status.json").read_text())["refused"]
+
+
+def test_a_coordinator_that_runs_other_code_than_its_manifest_says_runs_none(home, tmp_path, monkeypatch):
+    """The manifest names the right bundle and the members consent; then another one is started."""
+    mark = tmp_path / "it-ran"
+    root = bundle._HERE.parent
+    files: dict[str, bytes | Path] = {
+        path.relative_to(root).as_posix(): path
+        for part in ("client", "server", "shared_models")
+        for path in (root / part).rglob("*.py")
+    }
+    evil = f"open({str(mark)!r}, 'w')\n".encode() + (root / "client" / "app.py").read_bytes()
+    files |= {"pyproject.toml": root / "pyproject.toml", "client/app.py": evil}
+    data, _ = build_fab_from_files(files)
+    sent = bundle.Bundle(data, hashlib.sha256(data).hexdigest())
+    honest = Control.start_run
+    monkeypatch.setattr(Control, "start_run", lambda self, _, run: honest(self, sent, run))
+    with deployed(home) as (founded, _):
+        assert trained(founded)[0] == "finished:completed"
+        reasons = {(each.member, each.reason) for turn in closed(founded) for each in turn.excluded}
+        assert reasons == {("acme", "not_approved"), ("birch", "not_approved"), ("cedar", "not_approved")}
+        assert report(founded).receipts == 0
+        assert not mark.exists()
+
+
+@pytest.mark.parametrize("after_s", [0.5, 3.0, 12.0, 25.0])
+def test_ctrl_c_leaves_no_process_and_no_lock(home, after_s):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "consortium", "demo", "--dir", str(home)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert alive(home) == []
+
+
+def test_the_whole_demonstration_twice_in_the_same_folder(home, capsys):
+    for _ in range(2):
+        began = time.monotonic()
+        assert demo(home, rounds=3) == 0
+        assert time.monotonic() - began < 120
+        said = capsys.readouterr().out
+        assert len(re.findall("audit: every number recomputed, 0 findings", said)) == 3
+        assert re.search(r"balance acme: net stated -?\d+, recomputed -?\d+", said)
+        before, after = map(float, re.search(r"per byte: ([\d.]+) before, ([\d.]+) after", said).groups())
+        assert after < 0.6 * before
+        assert alive(home) == []

@@ -1,0 +1,65 @@
+"""The golden bytes of tests/vectors are what this code writes, and it reads them back as it should."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from world import CONSORTIUM, whole
+
+from shared_models.records import entry, tlog
+from shared_models.records.keys import VerifyKey
+from shared_models.records.merkle import leaf_hash
+from shared_models.records.refusals import Refused
+from shared_models.rules.audit import audit
+
+HERE = Path(__file__).parent / "vectors"
+spec = importlib.util.spec_from_file_location("make", HERE / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+WRITTEN = make.vectors()
+
+
+def stored(name: str):
+    return json.loads((HERE / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_the_bytes_have_not_changed(name):
+    assert json.loads(json.dumps(WRITTEN[name])) == stored(name)
+
+
+def test_there_is_no_file_that_nothing_writes():
+    assert {path.stem for path in HERE.glob("*.json")} == set(WRITTEN)
+
+
+def test_a_stored_log_is_audited_from_its_published_files_alone():
+    files = stored("published")["files"]
+    size = tlog.parse_head(files[tlog.HEAD].partition("\n\n")[0] + "\n").size
+    leaves = tlog.unpack(bytes.fromhex(files[tlog.tile_path("entries", 0, size)]))
+    hashes = bytes.fromhex(files[tlog.tile_path(0, 0, size)])
+    report = audit(leaves, files[tlog.HEAD].encode(), [hashes[at : at + 32] for at in range(0, len(hashes), 32)])
+    assert report.findings == []
+    assert [leaf.decode() for leaf in leaves] == [each["leaf"] for each in stored("entries")]
+
+
+def test_every_kind_is_among_the_stored_entries():
+    assert {each["kind"] for each in stored("entries")} == set(entry.KINDS)
+
+
+def test_stored_leaves_are_refused_by_their_stored_names():
+    keys = whole().books.keys
+    names = set()
+    for case in stored("refused"):
+        with pytest.raises(Refused) as caught:
+            entry.open_leaf(case["leaf"].encode(), CONSORTIUM, keys)
+        assert caught.value.refusal.value == case["refusal"]
+        names.add(case["refusal"])
+    assert len(stored("refused")) == 17
+    assert len(names) == 8
+
+
+def test_a_stored_proof_holds_by_itself():
+    proof = tlog.Proof.parse(stored("published")["tlog_proof_of_entry_3"].encode())
+    keys = {each["name"]: VerifyKey.parse(each["vkey"]) for each in stored("keys")}
+    proof.verify(leaf_hash(stored("entries")[3]["leaf"].encode()), keys)

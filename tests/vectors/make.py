@@ -1,0 +1,212 @@
+"""The golden bytes: what other parties and other implementations rely on, written out from fixed keys.
+
+`python tests/vectors/make.py` writes the files anew; a difference in them is a change of the protocol, and is
+reviewed as one.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import numpy as np  # noqa: E402
+from world import CONSORTIUM, TOY, World, key, whole  # noqa: E402
+
+from shared_models import claims  # noqa: E402
+from shared_models.lm import weights  # noqa: E402
+from shared_models.records import canonical, entry, merkle, note, tlog  # noqa: E402
+from shared_models.records.refusals import Refused  # noqa: E402
+from shared_models.rules.audit import audit  # noqa: E402
+from shared_models.rules.books import Books  # noqa: E402
+from shared_models.rules.pricing import flop_per_token, matmul_parameters  # noqa: E402
+from shared_models.rules.statement import settle  # noqa: E402
+
+
+def vectors() -> dict[str, Any]:
+    """Every file by name."""
+    world = whole()
+    return {
+        "keys": keys(world),
+        "entries": list(log(world)),
+        "refused": list(refused(world)),
+        "merkle": trees(),
+        "published": published(world),
+        "rounding": list(rounding()),
+        "flop": list(flop()),
+        "claims": said(),
+        "weights": digests(),
+    }
+
+
+def keys(world: World) -> list[dict[str, str]]:
+    """Each key: its name, its id and public key as they stand before signatures and in the charter."""
+    names = [f"{holder}/{role}" for holder, role, _ in entry.roles(world.charter)]
+    return [{"name": name, "id": key(name).verify_key.id.hex(), "vkey": key(name).verify_key.text()} for name in names]
+
+
+def log(world: World) -> Iterator[dict[str, Any]]:
+    """A whole log: each leaf as text, its hash, its author, kind and what it is about."""
+    books = Books()
+    for index, leaf in enumerate(world.leaves):
+        opened = books.open(leaf)
+        books.check(opened)
+        books.add(opened)
+        author, kind, idem = opened.key
+        yield {
+            "index": index,
+            "author": author,
+            "kind": kind,
+            "idem": idem,
+            "leaf": leaf.decode(),
+            "leaf_hash": opened.hash.hex(),
+            "root": books.tree.root().hex(),
+        }
+
+
+def refused(world: World) -> Iterator[dict[str, str]]:
+    """Leaves that are refused by the keys of the charter, and the names they are refused by."""
+    good = next(leaf for leaf in world.leaves if b"/receipt@v1" in leaf).decode()
+    text = good[: good.rindex("\n\n") + 1]
+    author = key("acme/compute")
+
+    def signed(changed: str) -> str:
+        return note.sign(changed, [author]).decode()
+
+    for leaf in (
+        good.replace('"tokens":96', '"tokens":97'),
+        good.replace("acme/compute ", "dogwood/compute "),
+        good[:-1],
+        good.replace("\n\n", "\n"),
+        good.replace("—", "-"),
+        good.replace("run", "ru\t"),
+        signed(text.replace("commons.example", "other.example")),
+        signed(text.replace("receipt@v1", "receipt@v2")),
+        signed(text.replace("receipt@v1", "invoice@v1")),
+        signed(text.replace('{"base"', '{ "base"')),
+        signed(text.replace('"tokens":96', '"tokens":96.0')),
+        signed(text.replace('"tokens":96', '"tokens":95,"tokens":96')),
+        signed(text.replace('"tokens":96', '"tokens":-96')),
+        signed(text.replace('"tokens":96', '"tokens":null')),
+        signed(text.replace('"tokens":96,', "")),
+        signed(text.replace('"member":"acme"', '"member":"Acme"')),
+        signed(text.replace('"member":"acme"', '"member":"\\u0061cme"')),
+    ):
+        try:
+            entry.open_leaf(leaf.encode(), CONSORTIUM, world.books.keys)
+        except Refused as caught:
+            yield {"leaf": leaf, "refusal": caught.refusal.value}
+
+
+def trees() -> dict[str, Any]:
+    """Trees whose leaf i is the decimal of i: roots, inclusion and consistency proofs."""
+    tree, roots = merkle.Tree(), {"0": merkle.EMPTY_ROOT.hex()}
+    for index in range(300):
+        tree.append(merkle.leaf_hash(str(index).encode()))
+        if index + 1 in (1, 2, 3, 7, 8, 255, 256, 257, 300):
+            roots[str(index + 1)] = tree.root().hex()
+    return {
+        "roots": roots,
+        "inclusion": [
+            {"index": index, "size": size, "path": [each.hex() for each in tree.inclusion(index, size)]}
+            for index, size in ((0, 1), (0, 2), (2, 3), (5, 7), (255, 256), (256, 257), (100, 300))
+        ],
+        "consistency": [
+            {"old": old, "new": new, "path": [each.hex() for each in tree.consistency(old, new)]}
+            for old, new in ((0, 7), (1, 2), (3, 7), (4, 7), (7, 7), (255, 257), (256, 300))
+        ],
+    }
+
+
+def published(world: World) -> dict[str, Any]:
+    """What a log with these entries publishes, byte for byte, and what an audit of it counts."""
+    tree = world.books.tree
+    files = {tlog.HEAD: world.head().decode()}
+    for level, number, width in tlog.tiles(tree.size):
+        files[tlog.tile_path(level, number, width)] = tree.hashes(8 * level, 0, width).hex()
+        if level == 0:
+            files[tlog.tile_path("entries", number, width)] = tlog.pack(world.leaves).hex()
+    report = audit(world.leaves, world.head(), world.hashes(), charter=world.books.charter_hash)
+    assert report.findings == []
+    proof = tlog.Proof(3, tuple(tree.inclusion(3, tree.size)), world.head())
+    return {
+        "files": files,
+        "tlog_proof_of_entry_3": proof.data().decode(),
+        "audit": {name: getattr(report, name) for name in ("entries", "signatures", "receipts", "accepted", "numbers")},
+        "tile_paths": {str(number): tlog.tile_path(0, number) for number in (0, 999, 1000, 1234067)},
+    }
+
+
+def rounding() -> Iterator[dict[str, Any]]:
+    """Exact nets and carries before, whole nets and carries after."""
+    for period, exact, carries in (
+        ("2026-11", {"a": "1/3", "b": "1/3", "c": "-2/3"}, {}),
+        ("2026-12", {"a": "1/3", "b": "1/3", "c": "-2/3"}, {}),
+        ("2026-12", {"a": "1/3", "b": "1/3", "c": "-2/3"}, {"a": "-2/3", "b": "1/3", "c": "1/3"}),
+        ("p", {"a": "5", "b": "-5", "c": "0"}, {}),
+        ("p", {"a": "-161/50", "b": "61/50", "c": "2"}, {"a": "1/2", "b": "-1/2", "c": "0"}),
+    ):
+        nets, left = settle(
+            {name: Fraction(amount) for name, amount in exact.items()},
+            {name: Fraction(amount) for name, amount in carries.items()},
+            period,
+        )
+        after = {name: str(amount) for name, amount in left.items()}
+        yield {"period": period, "exact": exact, "carries": carries, "nets": nets, "left": after}
+
+
+def flop() -> Iterator[dict[str, int]]:
+    """Shapes, and what a token of them costs."""
+    for vocabulary, layers, width, context in ((256, 1, 16, 16), (256, 4, 96, 128), (32000, 8, 512, 512)):
+        recipe = replace(TOY, vocabulary=vocabulary, layers=layers, width=width, context=context)
+        yield {
+            "vocabulary": vocabulary,
+            "layers": layers,
+            "width": width,
+            "context": context,
+            "matmul_parameters": matmul_parameters(recipe),
+            "flop_per_token": flop_per_token(recipe),
+        }
+
+
+def said() -> dict[str, str]:
+    """What a training process and its daemon say to each other."""
+    begin = claims.Begin(
+        opened="o", proof="p", since=3, consistency=("0" * 64,), logged_seq=-1, logged_index=0, logged_path=()
+    )
+    claim = claims.Claim(
+        update="1" * 64, data="2" * 64, tokens=96, steps=3, busy_ms=5, loss_unats=1, bytes_down=8, bytes_up=9
+    )
+    progress = claims.Progress(tokens=32, loss_unats=5_545_177, busy_ms=7)
+    lines = {
+        word: claims.say(each).decode() for word, each in zip(claims.QUESTIONS, (begin, progress, claim), strict=True)
+    }
+    return lines | {
+        "reply": canonical.encode(claims.Reply(entries=("a\n",))).decode(),
+        "refusal": canonical.encode(claims.Reply(code="no_task", detail="no task has begun")).decode(),
+    }
+
+
+def digests() -> list[dict[str, Any]]:
+    """Tensors and the digest that names them."""
+    cases = [
+        {"w": np.zeros((2, 3), np.float32)},
+        {"b": np.array([1.0, -0.0], np.float32), "a": np.array([[0.5]], np.float32)},
+    ]
+    return [
+        {
+            "tensors": {name: {"shape": list(t.shape), "hex": t.tobytes().hex()} for name, t in case.items()},
+            "digest": weights.digest(case),
+        }
+        for case in cases
+    ]
+
+
+if __name__ == "__main__":
+    for name, content in vectors().items():
+        (HERE / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
