@@ -160,8 +160,9 @@ class Running:
     def kill(self, name: str) -> None:
         """Kill one of them, and its children, as a power cut would."""
         process = self._all.pop(name)
-        for each in (*psutil.Process(process.pid).children(recursive=True), process):
-            each.kill()
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
         process.wait()
 
 

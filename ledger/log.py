@@ -82,9 +82,9 @@ class Log:
             self.books.check(entry)
             try:
                 index = self._write(entry)
-            except (OSError, SQLAlchemyError) as error:
-                # The disk may hold more or less than we think: nothing more is signed before a start has looked.
-                self._stopped = f"writing entry {self.books.tree.size} failed: {error}"
+            except (OSError, SQLAlchemyError, Refused) as error:
+                # The disk may hold more, less or other than we think: nothing more is signed before a start has looked.
+                self._stopped = f"writing an entry failed: {error}"
                 raise Refused(Refusal.STOPPED, self._stopped) from error
             return True, self._proof(index)
 
@@ -170,16 +170,26 @@ class Log:
         if path == tlog.HEAD:
             return self._head
         match = _TILE.fullmatch(path)
-        if match is None or not (file := self._public / path).is_file():
+        if match is None or not (self._public / path).is_file():
             raise Refused(Refusal.NOT_FOUND, f"this log has no {path[:80]!r}")
-        number, width = int(match[2].replace("/x", "").replace("/", "").lstrip("x")), int(match[3] or tlog.WIDTH)
-        data = file.read_bytes()
+        number = int(match[2].replace("/x", "").replace("/", "").lstrip("x"))
+        kind = match[1] if match[1] == "entries" else int(match[1])
         with self._turn:
-            if match[1] == "entries":
-                self._check_bundle(path, data, number * tlog.WIDTH, width)
-            else:
-                self._check_tile(path, data, int(match[1]), number, width)
+            return self._checked(kind, number, int(match[3] or tlog.WIDTH))
+
+    def _checked(self, kind: int | str, number: int, width: int) -> bytes:
+        """A tile or a bundle from the disk, if it is what was published. Raises `Refused(CORRUPT)`."""
+        path = tlog.tile_path(kind, number, width)
+        data = self._on_disk(path)
+        if isinstance(kind, int):
+            self._check_tile(path, data, kind, number, width)
+        else:
+            self._check_bundle(path, data, number * tlog.WIDTH, width)
         return data
+
+    def _on_disk(self, path: str) -> bytes:
+        file = self._public / path
+        return file.read_bytes() if file.is_file() else b""
 
     def _check_tile(self, path: str, data: bytes, level: int, number: int, width: int) -> None:
         right = self._tile(level, number, width)
@@ -242,9 +252,9 @@ class Log:
             raise Refused(Refusal.CORRUPT, f"the entries below {head.size} do not hash to the root that was signed")
         self._head = tlog.TreeHead(self.key.name, head.size, head.root).sign(self.key)
         for level, number, width in tlog.tiles(head.size):
-            self.published(tlog.tile_path(level, number, width))
+            self._checked(level, number, width)
             if level == 0:
-                self.published(tlog.tile_path("entries", number, width))
+                self._checked("entries", number, width)
         if head.size < self.books.tree.size or head.size == 0:
             self._publish(since=head.size)
 
@@ -256,15 +266,10 @@ class Log:
         return tlog.open_head(data, {self.key.name: self.key.verify_key})
 
     def _hashes_on_disk(self, size: int) -> list[bytes]:
-        """The leaf hashes as published. Raises `Refused(CORRUPT)` if a tile is missing or cut."""
+        """The leaf hashes as published, as far as they are there."""
         hashes = list[bytes]()
         for level, number, width in tlog.tiles(size):
             if level == 0:
-                path = self._public / tlog.tile_path(0, number, width)
-                data = path.read_bytes() if path.is_file() else b""
-                if len(data) != 32 * width:
-                    raise Refused(
-                        Refusal.CORRUPT, f"{tlog.tile_path(0, number, width)} is missing or cut at entry {len(hashes)}"
-                    )
-                hashes += [data[at : at + 32] for at in range(0, len(data), 32)]
+                data = self._on_disk(tlog.tile_path(0, number, width))
+                hashes += [data[at : at + 32].ljust(32, b"\0") for at in range(0, len(data), 32)]
         return hashes

@@ -151,7 +151,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
     first = second = path[0]
     for sibling in path[1:]:
         if last == 0:
-            raise bad
+            raise bad  # Too long.
         if node & 1 or node == last:
             first, second = node_hash(sibling, first), node_hash(sibling, second)
             while not node & 1 and node:

@@ -120,6 +120,7 @@ def test_consistency_with_nothing_and_with_itself(tree):
     refuses(verify_consistency, 7, 7, tree.root(7), tree.root(8), [])
     refuses(verify_consistency, 7, 7, tree.root(7), tree.root(7), [bytes(32)])
     refuses(verify_consistency, -1, 7, EMPTY_ROOT, tree.root(7), [])
+    refuses(verify_consistency, 8, 4, tree.root(8), tree.root(8), [])
 
 
 def test_a_leaf_is_no_node():

@@ -72,6 +72,7 @@ def test_a_key_of_the_same_name_and_another_id_is_unknown():
         (lambda data: data.replace(b"receipt", b"receip\xff"), Refusal.NOT_TEXT),
         (lambda data: data[:-1], Refusal.NOT_A_NOTE),
         (lambda data: data.replace(b"\n\n", b"\n"), Refusal.NOT_A_NOTE),
+        (lambda data: data.splitlines(True)[-1], Refusal.NOT_A_NOTE),
         (lambda data: data.replace("—".encode(), b"-"), Refusal.NOT_A_NOTE),
         (lambda data: data.replace(b"acme/compute", b"acme+compute"), Refusal.NOT_A_NOTE),
         (lambda data: data.replace(b"acme/compute", "acme\u00a0compute".encode()), Refusal.NOT_A_NOTE),

@@ -191,7 +191,14 @@ def test_a_record_of_another_form_is_malformed(turn):
         record(answer, update=MetricRecord({"loss": 1.0})),
     ):
         assert refused(Answer.from_record, told, 10**6) is Refusal.MALFORMED
+
+
+def test_a_task_of_another_form_is_malformed(turn):
     begin = turn.parties.begin("acme", turn.leaf, turn.proof)
     task = Task(begin, turn.parties.manifest_leaf, turn.parties.base).to_record()
-    task["task"] = ConfigRecord({"begin": b"{}", "manifest": "x"})
-    assert refused(Task.from_record, task) in (Refusal.MALFORMED, Refusal.BAD_FIELD)
+    good = dict(task.config_records["task"])
+    for change in ({"manifest": "x"}, {"manifest": b"x" * 70_000}, {"begin": "x"}):
+        task["task"] = ConfigRecord(good | change)
+        assert refused(Task.from_record, task) is Refusal.MALFORMED
+    task["task"] = ConfigRecord({"begin": good["begin"]})
+    assert refused(Task.from_record, task) is Refusal.MALFORMED

@@ -1,0 +1,147 @@
+"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [FILE ...]`.
+
+A mutant is this code without one refusal (a `raise` or a `yield` of one) or without one call of a check. What survives
+is a check that nothing would miss.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+ROOT = Path(__file__).parent.parent
+WORKERS = 2
+
+# What is mutated, and the quick tests that must notice.
+GUARDED: dict[str, list[str]] = {
+    "shared_models/records/canonical.py": ["tests/records"],
+    "shared_models/records/keys.py": ["tests/records"],
+    "shared_models/records/note.py": ["tests/records"],
+    "shared_models/records/merkle.py": ["tests/records"],
+    "shared_models/records/tlog.py": ["tests/records"],
+    "shared_models/records/entry.py": ["tests/records"],
+    "shared_models/rules/pricing.py": ["tests/rules"],
+    "shared_models/rules/books.py": ["tests/rules"],
+    "shared_models/rules/audit.py": [
+        "tests/rules",
+        "tests/attacks/test_forged_amount.py",
+        "tests/attacks/test_operators_resign.py",
+        "tests/attacks/test_replayed_receipt.py",
+    ],
+    "shared_models/messages.py": ["tests/server/test_admission.py"],
+    "shared_models/folder.py": ["tests/client"],
+    "shared_models/published.py": ["tests/ledger"],
+    "client/signer.py": ["tests/client"],
+    "client/door.py": ["tests/client"],
+    "client/cost.py": ["tests/client"],
+    "server/admission.py": ["tests/server/test_admission.py"],
+    "ledger/log.py": ["tests/ledger"],
+}
+CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.
+# Mutants that change nothing anybody could see, each with its reason.
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "shared_models/records/merkle.py",
+        'raise Refused(Refusal.BAD_PROOF, "the inclusion proof is too long")',
+    ): "one hash more makes another root, so the comparison below refuses it too; RFC 9162 stops here",
+    (
+        "shared_models/records/merkle.py",
+        "raise bad  # Too long.",
+    ): "the same",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One statement of one file, to be deleted."""
+
+    path: str
+    first: int
+    last: int
+    column: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.first}: {self.text}"
+
+
+def mutants(path: str) -> Iterator[Mutant]:
+    source = (ROOT / path).read_text()
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Raise) and "Refus" in ast.unparse(node) + "Refused" * (node.exc is not None):
+            found: ast.stmt = node
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Yield | ast.YieldFrom):
+            found = node
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            name = ast.unparse(node.value.func).rpartition(".")[2]
+            if not any(check in name for check in CHECKS):
+                continue
+            found = node
+        else:
+            continue
+        assert found.end_lineno is not None
+        yield Mutant(path, found.lineno, found.end_lineno, found.col_offset, lines[found.lineno - 1].strip()[:90])
+
+
+def survives(mutant: Mutant, copy: Path) -> bool:
+    """Whether every test that guards this file passes without the statement."""
+    target = copy / mutant.path
+    whole = target.read_text()
+    lines = whole.splitlines()
+    lines[mutant.first - 1 : mutant.last] = [" " * mutant.column + "pass"]
+    target.write_text("\n".join(lines) + "\n")
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "-m", "not slow"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *GUARDED[mutant.path], *options],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            check=False,
+            timeout=300,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        target.write_text(whole)
+    return done.returncode == 0
+
+
+def main(paths: list[str]) -> int:
+    todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
+    with tempfile.TemporaryDirectory() as scratch:
+        copies: Queue[Path] = Queue()
+        for number in range(WORKERS):
+            copy = Path(scratch) / str(number)
+            ignore = shutil.ignore_patterns(
+                ".venv", ".git", ".consortium-demo", "__pycache__", ".*_cache", ".hypothesis"
+            )
+            shutil.copytree(ROOT, copy, ignore=ignore)
+            copies.put(copy)
+
+        def tried(mutant: Mutant) -> bool:
+            copy = copies.get()
+            try:
+                return survives(mutant, copy)
+            finally:
+                copies.put(copy)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            alive = [mutant for mutant, lives in zip(todo, pool.map(tried, todo), strict=True) if lives]
+    unknown = [mutant for mutant in alive if (mutant.path, mutant.text) not in EQUIVALENT]
+    for mutant in unknown:
+        print(f"survived  {mutant}")
+    print(f"{len(todo)} checks deleted one by one, {len(todo) - len(alive)} noticed, {len(unknown)} not")
+    return 1 if unknown or not todo else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,20 @@
+"""Every check is missed by a test when it is deleted. Minutes; `make mutate` says which are not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_no_check_can_be_deleted_unnoticed():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutate"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
