@@ -56,42 +56,61 @@ def encode(record: object) -> bytes:
     Raises `Refused(BAD_FIELD)` if a field is outside its domain: what we would refuse to read we do not write.
     """
     cls: Any = type(record)
-    return _dumps(_plan(cls).write(record, cls.__name__))
+    try:
+        return _dumps(_plan(cls).write(record))
+    except _Bad as bad:
+        raise bad.refused(cls) from None
 
 
 def decode(cls: type[R], data: bytes) -> R:
     """The record that these bytes spell, and only if they are its one spelling.
 
-    Raises `Refused`: NOT_CANONICAL where the bytes are not canonical JSON (duplicate keys, floats and spaces included),
-    BAD_FIELD where a field is missing, unknown or outside its domain.
+    Raises `Refused`: NOT_CANONICAL where the bytes are not canonical JSON (duplicate keys and spaces included),
+    BAD_FIELD where a field is missing, unknown, outside its domain, a float, or spelled in another way than `encode`
+    does.
     """
     try:
-        value = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
+        value = json.loads(data.decode())
+        if _dumps(value) != data:
+            raise Refused(Refusal.NOT_CANONICAL, f"{cls.__name__} is spelled in another way than its canonical one")
     except (ValueError, RecursionError) as error:
         raise Refused(Refusal.NOT_CANONICAL, f"not canonical JSON: {error}") from None
     schema: Any = cls
-    record = _plan(schema).read(value, cls.__name__)
-    if encode(record) != data:
-        raise Refused(Refusal.NOT_CANONICAL, f"{cls.__name__} is spelled in another way than its canonical one")
-    return typing.cast(R, record)
+    try:
+        return typing.cast(R, _plan(schema).read(value))
+    except _Bad as bad:
+        raise bad.refused(cls) from None
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
-def _no_float(text: str) -> typing.NoReturn:
-    raise ValueError(f"{text} is a float, and a float has no single spelling")
+class _Bad(Exception):
+    """A value outside its domain; on its way up it collects the names of the fields it lies in."""
+
+    def __init__(self, why: str) -> None:
+        self.at, self.why = "", why
+
+    def under(self, name: str) -> "_Bad":
+        self.at = f".{name}{self.at}"
+        return self
+
+    def refused(self, cls: type) -> Refused:
+        return Refused(Refusal.BAD_FIELD, f"{cls.__name__}{self.at} {self.why}")
 
 
-# A plan is a pair of functions for one annotation, built once: record value -> JSON value, and back. `at` names the
-# field in refusals.
+# A plan is a pair of functions for one annotation, built once: record value -> JSON value, and back. Both raise
+# `_Bad`, and each reads exactly what the other writes.
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    write: Callable[[Any, str], Any]
-    read: Callable[[Any, str], Any]
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
 
 
 @cache
@@ -108,47 +127,44 @@ def _plan(annotation: Any) -> _Plan:
     return {str: _STRING, int: _INTEGER, Fraction: _RATIONALS}[annotation]
 
 
-def _bad(at: str, why: str) -> Refused:
-    return Refused(Refusal.BAD_FIELD, f"{at} {why}")
-
-
-def _write_string(value: Any, at: str) -> str:
+def _string(value: Any) -> str:
     if type(value) is not str:
-        raise _bad(at, "is not a string")
+        raise _Bad("is not a string")
     return value
 
 
-_STRING = _Plan(_write_string, _write_string)
+_STRING = _Plan(_string, _string)
 
 
-def _write_integer(value: Any, at: str) -> int | str:
+def _write_integer(value: Any) -> int | str:
     if type(value) is not int:
-        raise _bad(at, "is not an integer")
+        raise _Bad("is not an integer")
     return value if -SAFE_INTEGER < value < SAFE_INTEGER else str(value)
 
 
-def _read_integer(value: Any, at: str) -> int:
-    if type(value) is str and _WHOLE.fullmatch(value):
+def _read_integer(value: Any) -> int:
+    if type(value) is int and -SAFE_INTEGER < value < SAFE_INTEGER:
+        return value
+    if type(value) is str and _WHOLE.fullmatch(value) and not -SAFE_INTEGER < int(value) < SAFE_INTEGER:
         return int(value)
-    if type(value) is not int:
-        raise _bad(at, "is not an integer")
-    return value
+    raise _Bad(f"is not an integer, as a number below 2^53 and as a string from there: {value!r:.80}")
 
 
 _INTEGER = _Plan(_write_integer, _read_integer)
 
 
-def _write_rational(value: Any, at: str) -> str:
+def _write_rational(value: Any) -> str:
     if type(value) is not Fraction:
-        raise _bad(at, "is not a rational")
+        raise _Bad("is not a rational")
     return f"{value.numerator}/{value.denominator}"
 
 
-def _read_rational(value: Any, at: str) -> Fraction:
+def _read_rational(value: Any) -> Fraction:
     match = _RATIONAL.fullmatch(value) if type(value) is str else None
-    if match is None:
-        raise _bad(at, 'is not a rational "p/q"')
-    return Fraction(int(match[1]), int(match[2]))  # Not in lowest terms? Then it will not re-encode to the same bytes.
+    rational = Fraction(int(match[1]), int(match[2])) if match else None
+    if rational is None or _write_rational(rational) != value:
+        raise _Bad(f'is not a rational "p/q" in lowest terms: {value!r:.80}')
+    return rational
 
 
 _RATIONALS = _Plan(_write_rational, _read_rational)
@@ -158,59 +174,68 @@ def _narrowed(plan: _Plan, domain: Pattern | Range) -> _Plan:
     if isinstance(domain, Pattern):
         matches = re.compile(domain.regex).fullmatch
 
-        def inside(value: Any, at: str) -> None:
-            if not matches(value):
-                raise _bad(at, f"is {value[:80]!r}, which is not of the form {domain.regex}")
+        def inside(value: Any) -> Any:
+            if matches(value) is None:
+                raise _Bad(f"is {value[:80]!r}, which is not of the form {domain.regex}")
+            return value
     else:
 
-        def inside(value: Any, at: str) -> None:
+        def inside(value: Any) -> Any:
             if not domain.low <= value <= domain.high:
-                raise _bad(at, f"is {value}, outside {domain.low} to {domain.high}")
+                raise _Bad(f"is {value}, outside {domain.low} to {domain.high}")
+            return value
 
-    def write(value: Any, at: str) -> Any:
-        written = plan.write(value, at)
-        inside(value, at)
+    def write(value: Any) -> Any:
+        written = plan.write(value)
+        inside(value)
         return written
 
-    def read(value: Any, at: str) -> Any:
-        got = plan.read(value, at)
-        inside(got, at)
-        return got
-
-    return _Plan(write, read)
+    return _Plan(write, lambda value: inside(plan.read(value)))
 
 
 def _many(item: _Plan) -> _Plan:
-    def write(value: Any, at: str) -> list[Any]:
+    def write(value: Any) -> list[Any]:
         if type(value) is not tuple:
-            raise _bad(at, "is not a tuple")
-        return [item.write(each, at) for each in value]
+            raise _Bad("is not a tuple")
+        return [item.write(each) for each in value]
 
-    def read(value: Any, at: str) -> tuple[Any, ...]:
+    def read(value: Any) -> tuple[Any, ...]:
         if type(value) is not list:
-            raise _bad(at, "is not a list")
-        return tuple(item.read(each, at) for each in value)
+            raise _Bad("is not a list")
+        return tuple([item.read(each) for each in value])
 
     return _Plan(write, read)
 
 
 def _fields(cls: type) -> _Plan:
     hints = typing.get_type_hints(cls, include_extras=True)
-    plans = [(field.name, _plan(hints[field.name])) for field in fields(cls)]
-    names = {name for name, _ in plans}
-    assert all(name.isascii() for name in names)
+    plans = {field.name: _plan(hints[field.name]) for field in fields(cls)}
+    assert all(name.isascii() for name in plans)
 
-    def write(value: Any, at: str) -> dict[str, Any]:
+    def write(value: Any) -> dict[str, Any]:
         if type(value) is not cls:
-            raise _bad(at, f"is not a {cls.__name__}")
-        return {name: plan.write(getattr(value, name), f"{at}.{name}") for name, plan in plans}
+            raise _Bad(f"is not a {cls.__name__}")
+        written = {}
+        for name, plan in plans.items():
+            try:
+                written[name] = plan.write(getattr(value, name))
+            except _Bad as bad:
+                raise bad.under(name) from None
+        return written
 
-    def read(value: Any, at: str) -> Any:
+    def read(value: Any) -> Any:
         if type(value) is not dict:
-            raise _bad(at, "is not an object")
-        if value.keys() != names:
-            raise _bad(at, f"has fields {_odd(value.keys() - names)} too many, {_odd(names - value.keys())} missing")
-        return cls(**{name: plan.read(value[name], f"{at}.{name}") for name, plan in plans})
+            raise _Bad("is not an object")
+        if value.keys() != plans.keys():
+            more, missing = value.keys() - plans.keys(), plans.keys() - value.keys()
+            raise _Bad(f"has fields {_odd(more)} too many, {_odd(missing)} missing")
+        got = {}
+        for name, plan in plans.items():
+            try:
+                got[name] = plan.read(value[name])
+            except _Bad as bad:
+                raise bad.under(name) from None
+        return cls(**got)
 
     return _Plan(write, read)
 

@@ -5,6 +5,7 @@ Receipts, statements and tree heads are all notes, so there is one parser and on
 
 import base64
 import binascii
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from shared_models.records.refusals import Refusal, Refused
 
 MAX_BYTES = 65_535  # An entry bundle of tlog-tiles prefixes each entry with its length in 16 bits.
 MAX_SIGNATURES = 200  # A charter is signed by every member: the bytes run out before this does.
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 Keys = Mapping[str, VerifyKey]  # By key name; a name has one key at a time.
 
@@ -60,7 +63,7 @@ def parse(data: bytes) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise Refused(Refusal.NOT_TEXT, f"not UTF-8 at byte {error.start}") from None
-    if any(character < " " and character != "\n" for character in whole):
+    if _CONTROL.search(whole):
         raise Refused(Refusal.NOT_TEXT, "a control character other than newline")
     text, separator, block = whole.rpartition("\n\n")
     if not separator or not block.endswith("\n"):

@@ -1,0 +1,50 @@
+"""Every number that the README or the experiments page claims: a ratio to a limit, or to a peer in the same run.
+
+`python -m bench.NAME [--json]` measures one thing and ends in one line of JSON; `python -m bench` prints them all as
+a table. This machine's speed drifts, so CPU time is measured, the median of several runs is taken, and what matters
+are ratios.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from shared_models.records.kinds import Recipe
+
+Figures = Mapping[str, float]
+
+TOY = Recipe(
+    vocabulary=256,
+    layers=1,
+    heads=2,
+    width=16,
+    context=16,
+    batch=2,
+    inner_steps=3,
+    inner_rate="0.004",
+    outer_rate="1",
+    outer_momentum="0",
+    corpus="python-stdlib",
+    seed=7,
+)
+
+
+def cpu_us(work: Callable[[], object], times: int, runs: int = 7) -> float:
+    """Median CPU time of one call, in microseconds, over `runs` runs of `times` calls."""
+    measured = []
+    for _ in range(runs):
+        started = time.process_time()
+        for _ in range(times):
+            work()
+        measured.append((time.process_time() - started) / times)
+    return 1e6 * statistics.median(measured)
+
+
+def report(name: str, figures: Figures, meaning: Mapping[str, str]) -> None:
+    """Print the figures for a reader, and as the last line for a program."""
+    if "--json" not in sys.argv:
+        for figure, value in figures.items():
+            print(f"{name:11}{figure:24}{value:10.4g}  {meaning[figure]}")
+    print(json.dumps({figure: round(value, 6) for figure, value in figures.items()}))
