@@ -14,19 +14,19 @@ demo: $(VENV)/ready
 
 # Lint, types and every quick test; SLOW=1 adds the slow ones (real Flower processes, virtual environments).
 test: lint
-	$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	@$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
 lint: $(VENV)/ready
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 bench: $(VENV)/ready
-	$(BIN)/python -m bench
+	@$(BIN)/python -m bench
 
 # Delete each refusal in turn and see a test fail.
 mutate: $(VENV)/ready
-	$(BIN)/python -m tests.mutate
+	@$(BIN)/python -m tests.mutate
 
 clean:
 	rm -rf $(VENV) .consortium-demo build dist

@@ -4,6 +4,8 @@ from fractions import Fraction
 
 from shared_models.records.kinds import Charter, Statement
 
+UNITS = (("EFLOP", 10**18), ("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("FLOP", 1))
+
 
 def money(minor: int | Fraction, charter: Charter) -> str:
     """An amount in units of the currency: whole minor units, or rationals to four digits more, `~` where cut there."""
@@ -18,7 +20,9 @@ def text(bill: Statement, charter: Charter) -> str:
     """The statement as a table, a column for each member."""
     members = [balance.member for balance in bill.balances]
     rows = [["", *members]]
-    rows.append(["accepted work, GFLOP", *(f"{balance.flop // 10**9:,}" for balance in bill.balances)])
+    most = max((balance.flop for balance in bill.balances), default=0)
+    unit, factor = next(((name, size) for name, size in UNITS if most >= 100 * size), UNITS[-1])
+    rows.append([f"accepted work, {unit}", *(f"{balance.flop // factor:,}" for balance in bill.balances)])
     rules = {pot.name: pot.rule for pot in charter.pots}
     for pot in dict.fromkeys(line.pot for line in bill.lines):
         lines = {line.member: line for line in bill.lines if line.pot == pot}

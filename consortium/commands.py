@@ -31,6 +31,7 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
 
 
 def _simulate(args: Namespace) -> int:
+    import logging
     import tempfile
 
     from client.bill import text
@@ -45,6 +46,10 @@ def _simulate(args: Namespace) -> int:
     if unknown or len(how) > len(names) or args.members < 1:
         raise Refused(Refusal.BAD_FIELD, f"{len(names)} members, {', '.join(how)}; lies are {', '.join(sorted(LIES))}")
     misbehave = dict(zip(reversed(names), how, strict=False))
+    for member, why in sorted(misbehave.items()):
+        print(f"{member} is {why}")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("server.rounds").setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as scratch:
         result = simulate(
             (args.keep or Path(scratch)) / "parties",
@@ -54,10 +59,6 @@ def _simulate(args: Namespace) -> int:
             deadline_s=args.deadline,
             misbehave=misbehave,
         )
-    for member, why in sorted(misbehave.items()):
-        print(f"{member} is {why}")
-    for number, member, reason in result.excluded:
-        print(f"round {number}: {member} does not count: {reason}")
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))
     for finding in result.report.findings:

@@ -81,6 +81,8 @@ def demo(folder: Path, *, rounds: int) -> int:
         _show_training(bundle, founded, say)
         report = _audited(str(bundle), founded)
         say("\n" + text(report.books.statements[-1], report.books.charter))
+        price = money(report.books.charter.price.numerator, report.books.charter)
+        say(f"(At a toy price of {price} EUR for an NCU, 10^18 FLOP, so that a minute of a laptop costs something.)")
         say("\nEach member verifies it on its own, with nothing but the log and its own folder:")
         for name in founded.members:
             say(f"  {name}: {_audit(bundle, founded.member(name).path)[1].splitlines()[-1]}")
@@ -183,13 +185,13 @@ def _processes(founded: Founded) -> Iterator[Running]:
 
 def _train(founded: Founded, rounds: int, console: Console, running: Running) -> tuple[str, str]:
     """Launch the run and show how it goes, until it ends: (Flower's status, details)."""
-    from server.launch import launch
-    from server.superlink import Control
-
     came: list[tuple[str, str] | BaseException] = []
 
     def work() -> None:
         try:
+            from server.launch import launch  # Torch and Flower take seconds to import: something is shown meanwhile.
+            from server.superlink import Control
+
             with Control(founded.coordinator) as control:
                 for name in founded.members:
                     control.register(name, founded.member(name).path / "keys" / "node.pub")
@@ -413,7 +415,7 @@ def _look_next(folder: Path, bundle: Path, say: Callable[..., None]) -> None:
     for command, what in (
         (f"{run} bill {shown}", "the bill again"),
         (f"{run} audit {shown} --home {acme}", "verify it as acme"),
-        (f"{run} simulate --members 8 --dead 1 --lie inflated --deadline 20", "more members, not all of them good"),
-        ("docs/path-of-a-receipt.md", "how a number comes to stand in the bill"),
+        (f"{run} simulate --dead 1 --lie inflated --deadline 20", "eight members, two not good"),
+        ("docs/path-of-a-receipt.md", "how a number gets into a bill"),
     ):
-        say(f"  {command:84} {what}")
+        say(f"  {what:30} {command}")

@@ -16,7 +16,8 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter, Device, Member, Pot
 
 CONSORTIUM = "commons.example"
-# A toy price: some seconds of a laptop should cost some euros. A real one is about half a euro for an NCU.
+# A toy price, 40 million euros: some seconds of a laptop should cost some euros. A real one is what an hour of a
+# data-centre GPU costs, or a little less: at 40 % of its peak an H100 does 1.4 NCU in an hour.
 PRICE = Fraction(4_000_000_000)
 PEAK = 200_000_000_000  # FLOP/s of one CPU core: 2 AVX-512 units × 16 floats × 2 operations × 3.1 GHz.
 

@@ -4,6 +4,7 @@ Nothing the coordinator says has to be believed. What it opens and closes are lo
 them with the reason for each that does not; and the outer step adds up in member order, so that anyone can repeat it.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ from shared_models.records.refusals import Refusal, Refused
 GATHER_S = 60.0  # How long a run waits for all its members to come online,
 PATIENCE_S = 300.0  # and for a quorum of them.
 LOOK_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
@@ -104,6 +107,14 @@ class Coordinator:
                 )
             )
             self._show(loss=loss)
+            log.info(
+                "round %d of %d: %d of %d answers count, held-out loss %.3f",
+                number,
+                manifest.rounds,
+                len(admitted),
+                len(asked.opened.invited),
+                loss,
+            )
 
     def _gather(self) -> None:
         """Wait for the members that consented. Raises `Refused(DEAD)` if no quorum of them comes."""
@@ -158,6 +169,7 @@ class Coordinator:
                 answered[member] = {"bytes_up": weights.size(work.update) + sum(map(len, work.entries))}
             except Refused as refused:
                 excluded[member] = refused
+                log.warning("round %d: %s does not count: %s", opened.round, member, refused)
                 answered[member] = {"refused": str(refused), "remedy": refused.remedy}
             self._show(waiting=[each for each in opened.invited if each not in answered], answered=answered)
         return admitted, excluded

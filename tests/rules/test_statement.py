@@ -222,7 +222,7 @@ def test_the_printed_bill_in_full():
         """\
 statement p of commons.example, entries 0 to -1
                                       ada         bob
-accepted work, GFLOP                    0           0
+accepted work, FLOP                 1,000       2,000
 compute: credit                 10.000000   20.000000
 compute: charge, proportional  -20.000000  -10.000000
 services: credit                 0.000000   12.000000
