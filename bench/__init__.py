@@ -10,25 +10,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from shared_models.records.kinds import Recipe
+from server.launch import SMALL
 
 Figures = Mapping[str, float]
 
-TOY = Recipe(
-    vocabulary=256,
-    layers=1,
-    heads=2,
-    width=16,
-    context=16,
-    batch=2,
-    inner_steps=3,
-    inner_rate="0.004",
-    outer_rate="1",
-    outer_momentum="0",
-    corpus="python-stdlib",
-    seed=7,
-)
+TOY = replace(SMALL, layers=1, heads=2, width=16, context=16, batch=2, inner_steps=3, inner_rate="0.004")
 
 
 def cpu_us(work: Callable[[], object], times: int, runs: int = 7) -> float:

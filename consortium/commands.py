@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shared_models.command import ENGINEER, RIGHT, START, WRONG, Command
+from shared_models.command import ADMIN, ENGINEER, RIGHT, START, WRONG, Command
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -17,6 +17,36 @@ def _demo(args: Namespace) -> int:
     from consortium.demo import demo
 
     return demo(args.dir, rounds=args.rounds)
+
+
+def _found_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, help="where the folders of all parties are made")
+    parser.add_argument("--member", action="append", required=True, metavar="NAME=BENEFIT", help="may be repeated")
+    parser.add_argument("--ledger", required=True, help="the address at which the ledger will be, http://HOST:PORT")
+    parser.add_argument("--superlink", required=True, help="the address that the SuperLink will bind, HOST:PORT")
+    parser.add_argument("--price", default="40000000.00", help="of an NCU, 10^18 FLOP, in euros; default %(default)s")
+
+
+def _found(args: Namespace) -> int:
+    from fractions import Fraction
+
+    from client.cost import minor_units
+    from consortium.found import found
+    from shared_models.records.merkle import leaf_hash
+    from shared_models.records.refusals import Refusal, Refused
+
+    benefits = {}
+    for each in args.member:
+        name, _, benefit = each.partition("=")
+        if not benefit.isdecimal() or name in benefits:
+            raise Refused(Refusal.BAD_FIELD, f"--member {each} is not of the form NAME=BENEFIT, or names one twice")
+        benefits[name] = int(benefit)
+    if args.dir.exists() and any(args.dir.iterdir()):
+        raise Refused(Refusal.LOCKED, f"{args.dir} is not empty; keys are never overwritten")
+    price = Fraction(minor_units(args.price, 2))
+    founded = found(args.dir, benefits, ledger_url=args.ledger, superlink=args.superlink, price=price)
+    print(f"charter {leaf_hash(founded.charter).hex()}")
+    return RIGHT
 
 
 def _simulate_arguments(parser: ArgumentParser) -> None:
@@ -69,6 +99,7 @@ def _simulate(args: Namespace) -> int:
 
 COMMANDS = (
     Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
+    Command("found", ADMIN, "Found a consortium, all its folders on this machine.", _found_arguments, _found, "train"),
     Command(
         "simulate",
         ENGINEER,

@@ -5,7 +5,6 @@ TLS, node keys, signatures. Only the founding is done for them all at once.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -13,20 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import psutil
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from client.bill import money, text
 from client.cost import append as append_cost
 from consortium.found import PRICE, Founded, found
+from consortium.running import Running, running
+from consortium.watch import watching
 from ledger.billing import close
 from shared_models import processes
 from shared_models.ledger_http import LedgerHttp
@@ -57,16 +54,16 @@ def demo(folder: Path, *, rounds: int) -> int:
         say(f"Three organisations, {', '.join(BENEFITS)}, train one model; each has its keys and folder in {folder}")
         url, superlink = (f"{scheme}127.0.0.1:{processes.free_port()}" for scheme in ("http://", ""))
         founded = found(folder, BENEFITS, ledger_url=url, superlink=superlink, price=PRICE)
-        running = stack.enter_context(_processes(founded))
+        started = stack.enter_context(running(founded.folder))
         ledger = LedgerHttp(url, patience_s=30)
-        running.start("serve", "--dir", str(founded.ledger), "--port", url.rpartition(":")[2], name="ledger")
-        running.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
+        started.start("serve", "--dir", str(founded.ledger), "--port", url.rpartition(":")[2], name="ledger")
+        started.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
         for name in founded.members:
-            running.start("up", "--home", str(founded.member(name).path), name=name)
+            started.start("up", "--home", str(founded.member(name).path), name=name)
         proof = ledger.append(founded.charter)
         say(f"They signed a charter; it is entry {proof.index} of their log, sha256 {_charter_hash(founded)[:16]}…")
 
-        status = _train(founded, rounds, console, running)
+        status = _train(founded, rounds, console, started)
         if status[0] != "finished:completed":
             raise Refused(Refusal.FAILED, f"run {RUN} ended as {status[0]} {status[1]}; see {founded.coordinator.path}")
         invoice = founded.member("birch").path / "invoice.txt"
@@ -76,7 +73,7 @@ def demo(folder: Path, *, rounds: int) -> int:
         ledger.append(close(report.books, PERIOD, SigningKey.load(founded.admin_key)))
         bundle = folder / "bundle"
         save(reader(url), bundle)
-        running.end()  # What follows needs nobody.
+        started.end()  # What follows needs nobody.
 
         _show_training(bundle, founded, say)
         report = _audited(str(bundle), founded)
@@ -119,71 +116,10 @@ def _fresh(folder: Path, stack: ExitStack) -> Path:
     return folder
 
 
-class Running:
-    """The processes of a consortium on one machine, each `consortium COMMAND` with a log of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._all: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, *command: str, name: str, checkout: Path | None = None) -> None:
-        """Start one of them; from another checkout of this code, if one is named."""
-        self._all[name] = processes.start(
-            [sys.executable, "-m", "consortium", *command],
-            env=processes.scrubbed(HOME=str(self._folder)),
-            cwd=checkout or self._folder,
-            log=self._folder / "logs" / f"{name}.log",
-        )
-
-    def check(self) -> None:
-        """Raises `Refused(FAILED)` if one of them has ended."""
-        for name, process in self._all.items():
-            if process.poll() is not None:
-                log = self._folder / "logs" / f"{name}.log"
-                last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-                raise Refused(Refusal.FAILED, f"{name} ended with code {process.returncode}: {last[:300]} (see {log})")
-
-    def end(self) -> None:
-        """End them all and whatever they started, members first, the ledger last. A second Ctrl-C does not stop it."""
-        before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
-        started = psutil.Process().children(recursive=True)
-        asked = [process for name, process in reversed(self._all.items())]
-        for process in asked:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in asked:
-            processes.end(process)
-        self._all.clear()
-        for each in psutil.wait_procs(started, timeout=3)[1]:
-            each.kill()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def kill(self, name: str) -> None:
-        """Kill one of them, and its children, as a power cut would."""
-        process = self._all.pop(name)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def _processes(founded: Founded) -> Iterator[Running]:
-    running = Running(founded.folder)
-    try:
-        yield running
-    except KeyboardInterrupt:
-        print("\nInterrupted; every process that was started is ended.", file=sys.stderr)
-        raise
-    finally:
-        running.end()
-
-
 # Training, watched.
 
 
-def _train(founded: Founded, rounds: int, console: Console, running: Running) -> tuple[str, str]:
+def _train(founded: Founded, rounds: int, console: Console, started: Running) -> tuple[str, str]:
     """Launch the run and show how it goes, until it ends: (Flower's status, details)."""
     came: list[tuple[str, str] | BaseException] = []
 
@@ -210,108 +146,15 @@ def _train(founded: Founded, rounds: int, console: Console, running: Running) ->
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    with _watch(founded, console) as look:
+    with watching(founded, console) as look:
         while thread.is_alive():
             look()
-            running.check()
+            started.check()
             thread.join(LOOK_S)
         look()
     if isinstance(came[0], BaseException):
         raise came[0]
     return came[0]
-
-
-@contextmanager
-def _watch(founded: Founded, console: Console) -> Iterator[Callable[[], None]]:
-    """Show what everybody does: a live table on a terminal, a line for each change elsewhere."""
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            yield lambda: live.update(_table(founded))
-        return
-    said: set[str] = set()
-
-    def look() -> None:
-        for line in _lines(founded):
-            if line not in said:
-                said.add(line)
-                console.print(line)
-
-    yield look
-
-
-def _status(folder: Path) -> dict[str, Any]:
-    try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return status
-
-
-def _table(founded: Founded) -> Table:
-    run = _status(founded.coordinator.path)
-    table = Table(title=_title(run), title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for column in ("member", "doing", "tokens/s", "loss", "answer"):
-        table.add_column(column, justify="right" if column in ("tokens/s", "loss") else "left")
-    for name in founded.members:
-        status = _status(founded.member(name).path)
-        answered = run.get("answered", {}).get(name)
-        rate, loss = status.get("tokens_per_s"), status.get("loss")
-        table.add_row(
-            name,
-            str(status.get("phase", "starting")),
-            f"{rate:,}" if rate else "",
-            f"{loss:.3f}" if loss else "",
-            _answer(answered) if answered else _waited(run, name),
-        )
-    return table
-
-
-def _title(run: dict[str, Any]) -> str:
-    match run.get("phase"):
-        case None:
-            return "starting"
-        case "gathering":
-            return f"gathering: {_waiting(run)}"
-        case "training":
-            left = max(0, run["deadline_ms"] / 1000 - time.time())
-            who = f"waiting for {', '.join(run['waiting'])}, who are left out in {left:.0f} s" if run["waiting"] else ""
-            return f"round {run['round']} of {run['rounds']}, held-out loss {run['loss']:.3f}; {who or 'averaging'}"
-        case phase:
-            return f"{phase}, held-out loss {run['loss']:.3f}"
-
-
-def _waiting(run: dict[str, Any]) -> str:
-    waiting = run.get("waiting", {})
-    return ", ".join(f"{name} not online yet" for name in waiting) or "everybody is online"
-
-
-def _answer(answered: dict[str, Any]) -> str:
-    return f"refused: {answered['refused']}" if "refused" in answered else f"{answered['bytes_up']:,} bytes"
-
-
-def _waited(run: dict[str, Any], name: str) -> str:
-    if run.get("phase") != "training" or name not in run.get("waiting", ()):
-        return ""
-    return f"waited for since {time.time() - run['since_ms'] / 1000:.0f} s"
-
-
-def _lines(founded: Founded) -> Iterator[str]:
-    """What can be said now; each line is printed once."""
-    for name in founded.members:
-        if consented := _status(founded.member(name).path).get("consented"):
-            yield f"{name} has consented to run {consented}: its code is what {name} would build itself"
-    run = _status(founded.coordinator.path)
-    if run.get("phase") in ("training", "completed"):
-        number, rounds = run["round"], run["rounds"]
-        yield f"round {number} of {rounds}: {', '.join(founded.members)} are asked"
-        for name, answered in sorted(run["answered"].items()):
-            status = _status(founded.member(name).path)
-            pace = f" at {status['tokens_per_s']:,} tokens/s" if "tokens_per_s" in status else ""
-            yield (
-                f"round {number} of {rounds}: {name} answered, {_answer(answered)}"
-                if not pace
-                else (f"round {number} of {rounds}: {name} answered{pace}, {_answer(answered)}")
-            )
 
 
 # What came of it.

@@ -91,7 +91,7 @@ def found(folder: Path, benefits: Mapping[str, int], *, ledger_url: str, superli
     )
     signers = [admin, coordinator.key, log, *(homes[name].key("admin") for name in names)]
     leaf = entries.sign(charter, CONSORTIUM, signers)
-    for party in (coordinator.path, *(home.path for home in homes.values())):
+    for party in (folder / "ledger", coordinator.path, *(home.path for home in homes.values())):
         durable.write(party / "charter.note", leaf)
     authority = (coordinator.path / "tls" / "ca.crt").read_bytes()
     for home in homes.values():

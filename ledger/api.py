@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,20 +30,9 @@ _STATUS = {
 Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 
 
-def create_app(folder: Path) -> FastAPI:
-    """The service for the log in this folder; it opens the log when it starts, and refuses then if it must."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.log = Log(folder)
-        yield
-        app.state.log.close()
-
-    app = FastAPI(title="Consortium ledger", version="1", lifespan=lifespan)
-
-    def log() -> Log:
-        opened: Log = app.state.log
-        return opened
+def create_app(log: Log) -> FastAPI:
+    """The service for an open log."""
+    app = FastAPI(title="Consortium ledger", version="1")
 
     @app.middleware("http")
     async def bounded(request: Request, call_next):  # type: ignore[no-untyped-def]
@@ -56,30 +45,30 @@ def create_app(folder: Path) -> FastAPI:
     @app.post("/v1/entries", status_code=201)
     def append(leaf: Annotated[bytes, Body(media_type="application/octet-stream")]) -> Response:
         """Append a signed record; the answer is its place in the log and the proof of it."""
-        new, proof = log().append(leaf)
+        new, proof = log.append(leaf)
         return Response(proof.data(), 201 if new else 200, media_type="text/plain; charset=utf-8")
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
-        return {"path": [each.hex() for each in log().inclusion(index, size)]}
+        return {"path": [each.hex() for each in log.inclusion(index, size)]}
 
     @app.get("/v1/consistency")
     def consistency(old: Index, new: Index) -> dict[str, list[str]]:
-        return {"path": [each.hex() for each in log().consistency(old, new)]}
+        return {"path": [each.hex() for each in log.consistency(old, new)]}
 
     @app.get("/v1/authors/{author:path}")
     def last(author: str) -> dict[str, int | str]:
-        newest = log().last(author)
+        newest = log.last(author)
         return {"seq": newest.seq, "hash": newest.hash, "index": newest.index}
 
     @app.get("/v1/runs")
     def runs() -> dict[str, list[dict[str, object]]]:
-        return {"runs": [{"manifest": leaf.decode(), "consents": who} for leaf, who in log().runs()]}
+        return {"runs": [{"manifest": leaf.decode(), "consents": who} for leaf, who in log.runs()]}
 
     @app.get("/checkpoint")
     def head() -> Response:
         return Response(
-            log().published(tlog.HEAD),
+            log.published(tlog.HEAD),
             media_type="text/plain; charset=utf-8",
             headers={"Cache-Control": "no-cache"},
         )
@@ -87,14 +76,14 @@ def create_app(folder: Path) -> FastAPI:
     @app.get("/tile/{path:path}")
     def tile(path: str) -> Response:
         return Response(
-            log().published(f"tile/{path}"),
+            log.published(f"tile/{path}"),
             media_type="application/octet-stream",
             headers={"Cache-Control": "public, max-age=31536000, immutable"},
         )
 
     @app.get("/healthz")
     def health() -> dict[str, str | int]:
-        return {"status": "ok", "size": log().books.tree.size}
+        return {"status": "ok", "size": log.books.tree.size}
 
     @app.exception_handler(Refused)
     def refused(request: Request, refusal: Refused) -> JSONResponse:
@@ -126,23 +115,37 @@ def _problem(request: Request, refused: Refused) -> JSONResponse:
     )
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[Log]:
+    """The open log of this folder; an empty one begins with the charter that lies there. Raises `Refused`."""
+    log = Log(folder)
+    try:
+        charter = folder / "charter.note"
+        if log.books.tree.size == 0 and charter.is_file():
+            log.append(charter.read_bytes())
+        yield log
+    finally:
+        log.close()
+
+
 def serve(folder: Path, host: str, port: int) -> None:
-    """Serve the log in this folder until SIGTERM. One worker, because there is one writer."""
-    uvicorn.run(create_app(folder), host=host, port=port, log_level="warning", access_log=False, ws="none")
+    """Serve the log in this folder until SIGTERM. One worker, because there is one writer. Raises `Refused`."""
+    with opened(folder) as log:
+        uvicorn.run(create_app(log), host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(folder), port=port, log_level="error", access_log=False, ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.005)
-    try:
-        yield LedgerHttp(f"http://127.0.0.1:{port}")
-    finally:
-        server.should_exit = True
-        thread.join()
+    with opened(folder) as log:
+        config = uvicorn.Config(create_app(log), port=port, log_level="error", access_log=False, ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        try:
+            yield LedgerHttp(f"http://127.0.0.1:{port}")
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -28,7 +28,7 @@ class Published:
 def reader(where: str) -> Read:
     """The way to the log at this place. Raises `Refused(NOT_FOUND)` if nothing is there."""
     if where.startswith(("http://", "https://")):
-        return LedgerHttp(where).read
+        return LedgerHttp(where, patience_s=2.0).read
     path = Path(where)
     if path.is_dir():
         return lambda name: _or_not_found(name, (path / name).read_bytes)

@@ -18,12 +18,12 @@ import psutil
 import pytest
 from flwr.cli.build import build_fab_from_files
 
-from consortium.demo import Running, demo
+from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
+from consortium.running import running
 from server.launch import SMALL, launch
 from server.superlink import Control
 from shared_models import bundle, processes
-from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader
 from shared_models.rules.audit import audit
 
@@ -66,19 +66,16 @@ def deployed(folder: Path, python: dict[str, Path] | None = None):
         superlink=superlink,
         price=PRICE,
     )
-    running = Running(folder)
-    try:
-        running.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger")
-        running.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
+    with running(folder) as started:
+        started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger")
+        started.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
         for name in founded.members:
-            running.start("up", "--home", str(founded.member(name).path), name=name, checkout=(python or {}).get(name))
-        LedgerHttp(f"http://127.0.0.1:{port}", patience_s=30).append(founded.charter)
+            home = str(founded.member(name).path)
+            started.start("up", "--home", home, name=name, checkout=(python or {}).get(name))
         with Control(founded.coordinator) as control:
             for name in founded.members:
                 control.register(name, founded.member(name).path / "keys" / "node.pub")
-        yield founded, running
-    finally:
-        running.end()
+        yield founded, started
 
 
 def recipe(folder: Path, what=TINY) -> Path:

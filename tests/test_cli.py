@@ -1,0 +1,147 @@
+"""The command line, as people use it: what it prints, and the exit code that a script goes by."""
+
+import json
+import time
+
+import pytest
+
+from consortium.cli import main
+from consortium.commands import NAMES
+from ledger.api import serving
+from shared_models.processes import free_port
+from shared_models.published import reader
+from shared_models.records import tlog
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (exit code, what it printed, what it complained)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stopped:
+            code = stopped.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+@pytest.fixture
+def consortium(tmp_path, run):
+    """A founded consortium of two, its ledger serving: (its folder, the ledger's address, the charter's hash)."""
+    port = free_port()
+    url, folder = f"http://127.0.0.1:{port}", tmp_path / "parties"
+    code, out, _ = run(
+        "found", folder, "--member", "acme=2", "--member", "birch=1", "--ledger", url, "--superlink", "127.0.0.1:0"
+    )
+    assert code == 0
+    with serving(folder / "ledger", port):
+        yield folder, url, out.split()[-1]
+
+
+def test_help_is_one_screen_in_groups_and_quick(run):
+    began = time.monotonic()
+    code, out, _ = run("--help")
+    assert (code, time.monotonic() - began < 0.5) == (0, True)
+    assert len(out.splitlines()) < 40
+    assert max(map(len, out.splitlines())) <= 100
+    for group in ("Start here", "Your node", "Money and models", "Consortium admin", "ML engineers"):
+        assert f"\n{group}\n" in out
+
+
+def test_an_unknown_command_is_a_usage_error(run):
+    assert run("frobnicate")[0] == 2
+    assert run()[0] == 2
+
+
+def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
+    folder, url, charter = consortium
+    (tmp_path / "invoice").write_text("30.01 EUR")
+    cost = (
+        "cost",
+        "--home",
+        folder / "birch",
+        "--item",
+        "hosting",
+        "--pot",
+        "services",
+        "--invoice",
+        tmp_path / "invoice",
+    )
+    assert run(*cost, "--amount", "30.01") == (0, "cost item hosting is entry 1\n", "")
+    close = ("close", "2026-11", "--ledger", url, "--charter", charter)
+    assert run(*close, "--key", folder / "admin" / "admin.key")[:2] == (0, "statement 2026-11 is entry 2\n")
+    code, out, _ = run("bill", url)
+    assert code == 0
+    assert out.splitlines()[-1] in ("acme pays birch 15.01 EUR", "acme pays birch 15.00 EUR")  # A tie, by hash.
+    assert run("fetch", url, tmp_path / "bundle")[0] == 0
+    assert run("bill", tmp_path / "bundle", "--period", "2026-12")[0] == 2
+
+    for pinned in (("--home", folder / "acme"), ("--charter", charter)):
+        code, out, _ = run("audit", tmp_path / "bundle", *pinned)
+        assert (code, out.splitlines()[-1]) == (0, "audit: every number recomputed, 0 findings")
+    code, out, _ = run("audit", url)
+    assert (code, "whose log it is" in out) == (0, True)
+
+    entries = tmp_path / "bundle" / tlog.tile_path("entries", 0, 3)
+    entries.write_bytes(entries.read_bytes().replace(b'"amount":3001', b'"amount":4001'))
+    code, out, _ = run("audit", tmp_path / "bundle", "--home", folder / "acme")
+    assert (code, out.splitlines()[-1].endswith("findings")) == (1, True)
+    assert "entry 1: bad_signature" in out
+    code, out, err = run("bill", tmp_path / "bundle")
+    assert (code, "not right" in err) == (1, True)
+    found = json.loads(run("audit", tmp_path / "bundle", "--json")[1])
+    assert found["schema"] == "consortium.audit/1"
+    assert found["findings"][0]["entry"] == 1
+
+
+def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consortium, run):
+    folder, url, _ = consortium
+    code, _, err = run("close", "p", "--ledger", url, "--charter", "0" * 64, "--key", folder / "admin" / "admin.key")
+    assert (code, "no_charter" in err, "  do  " in err) == (2, True, True)
+    assert len(reader(url)("checkpoint")) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("audit", "nowhere"), "not_found"),
+        (("audit", "http://127.0.0.1:1/nothing"), "unreachable"),
+        (("bill", "nowhere"), "not_found"),
+        (("simulate", "--members", "2", "--lie", "magic"), "bad_field"),
+        (("simulate", "--members", "2", "--dead", "3"), "bad_field"),
+        (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
+        (("found", "/usr", "--member", "acme=1", "--ledger", "u", "--superlink", "s"), "locked"),
+        (("serve", "--dir", "/nonexistent"), "not_set_up"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_name_and_a_remedy(run, words, code):
+    result, out, err = run(*words)
+    assert (result, out) == (2, "")
+    assert err.startswith(f"error {code}: ")
+    assert "\n  do  " in err
+
+
+def test_status_says_what_a_node_does_or_that_it_did_nothing_yet(run, tmp_path):
+    assert run("status", "--home", tmp_path)[0] == 2
+    (tmp_path / "status.json").write_text('{"phase": "training", "round": 2}')
+    code, out, _ = run("status", "--home", tmp_path)
+    assert (code, out) == (0, "phase        training\nround        2\n")
+    assert json.loads(run("status", "--home", tmp_path, "--json")[1])["schema"] == "consortium.status/1"
+
+
+def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_path):
+    recipe = tmp_path / "toy.toml"
+    recipe.write_text("layers = 1\nheads = 2\nwidth = 16\ncontext = 16\nbatch = 2\ninner_steps = 3\n")
+    code, out, _ = run("simulate", "--members", 4, "--rounds", 2, "--lie", "tampered", "--recipe", recipe)
+    assert code == 0
+    assert out.startswith(f"{NAMES[3]} is tampered\n")
+    assert "audit: every number recomputed, 0 findings" in out
+    recipe.write_text("depth = 1\n")
+    code, _, err = run("simulate", "--members", 2, "--recipe", recipe)
+    assert (code, "a recipe has no depth" in err) == (2, True)
+    recipe.write_text("layers = 0\n")
+    code, _, err = run("simulate", "--members", 2, "--recipe", recipe)
+    assert (code, "Manifest.recipe.layers is 0" in err) == (2, True)
