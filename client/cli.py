@@ -13,9 +13,13 @@ def _home(parser: ArgumentParser) -> None:
 
 
 def _up(args: Namespace) -> int:
+    import logging
+
     from client.daemon import Daemon
     from client.home import Home
 
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("client").setLevel(logging.INFO)
     Daemon(Home(args.home)).run()
     return RIGHT
 

@@ -4,6 +4,7 @@ It never stops for the network's sake: a ledger or a coordinator that is away is
 meanwhile is handed in later.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -32,6 +33,8 @@ LOOK_S = 0.1  # Between looks for a task.
 ASK_S = 1.0  # Between looks into the ledger.
 OVERDUE_S = 30.0  # What the coordinator has not logged by then, the member hands in itself.
 RESTART_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class Daemon:
@@ -133,6 +136,7 @@ class Daemon:
         self._hand_in(self._signer.unlogged())
         consent = entries.peek(leaf)
         assert isinstance(consent, Consent)
+        log.info("consented to run %s", consent.run)
         self._show(consented=consent.run)
 
     def _hand_in(self, leaves: tuple[bytes, ...]) -> None:
@@ -156,9 +160,12 @@ class Daemon:
                 sent = {"phase": "sending", "bytes_up": what.bytes_up} if isinstance(what, Claim) else {}
                 self._show(tokens=tokens, tokens_per_s=rate, loss=loss / 1e6, **sent)
             case Refused():
+                log.warning("refused %s", what)
                 self._show(refused=str(what), remedy=what.remedy)
 
     def _show(self, **what: Any) -> None:
+        if what.get("phase", self._status["phase"]) != self._status["phase"]:
+            log.info("%s%s", what["phase"], f" round {what['round']} of {what['run']}" if "round" in what else "")
         self._status |= what | {"at_ms": _now_ms()}
         durable.show(self.home.path / "status.json", self._status)
 

@@ -9,9 +9,11 @@ and does not compare the bundle with the hash it was announced under; so the ope
 beforehand, under that very name, and Flower keeps what is there.
 """
 
+import io
 import os
 import secrets
 import subprocess
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import httpx
@@ -58,7 +60,8 @@ class Executor:
             FLWR_HOME=str(home.path / "flwr"),
             OMP_NUM_THREADS=str(home.settings.devices),
         )
-        install_from_fab(bundle.data, install_dir=home.path / "flwr", skip_prompt=True)
+        with redirect_stdout(io.StringIO()):  # It tells a person where, who did not ask.
+            install_from_fab(bundle.data, install_dir=home.path / "flwr", skip_prompt=True)
         self._client = self._connect(
             RuntimeVersionHttpInterceptor(component_name="SuperExec"),
             SuperExecAuthHttpInterceptor(

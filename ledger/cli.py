@@ -15,6 +15,7 @@ def _serve_arguments(parser: ArgumentParser) -> None:
 def _serve(args: Namespace) -> int:
     from ledger.api import serve
 
+    print(f"serving {args.dir} at http://{args.host}:{args.port}", flush=True)
     serve(args.dir, args.host, args.port)
     return RIGHT
 

@@ -64,8 +64,12 @@ def _run_arguments(parser: ArgumentParser) -> None:
 
 def _run(args: Namespace) -> int:
     """Sign a manifest, wait for the members' consents, start the run and wait for its end."""
+    import logging
+
     from server.launch import launch
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("server").setLevel(logging.INFO)
     status, details = launch(
         args.home,
         args.run,

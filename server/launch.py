@@ -1,5 +1,7 @@
 """Launching a run: the manifest is signed and logged, members consent, then Flower starts the ServerApp."""
 
+import json
+import logging
 import time
 import tomllib
 from dataclasses import fields
@@ -30,6 +32,8 @@ SMALL = Recipe(
     seed=1,
 )
 POLL_S = 0.5
+
+log = logging.getLogger(__name__)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -96,14 +100,36 @@ def launch(
         quorum=quorum,
         deadline_ms=round(1000 * deadline_s),
     )
-    leaf, _ = say(ledger, home, manifest)
-    until = time.monotonic() + consents_s
-    while (consents := len(dict(ledger.runs())[leaf])) < len(manifest.members) and time.monotonic() < until:
+    leaf, proof = say(ledger, home, manifest)
+    log.info("the manifest of run %s is entry %d", run, proof.index)
+    until, consents = time.monotonic() + consents_s, list[str]()
+    while len(consents) < len(manifest.members) and time.monotonic() < until:
+        before, consents = consents, dict(ledger.runs())[leaf]
+        for member in sorted(set(consents) - set(before)):
+            log.info("%s has consented", member)
         time.sleep(POLL_S)
-    if consents < manifest.quorum:
-        raise Refused(Refusal.NO_CONSENT, f"{consents} members consented to run {run}, its quorum is {manifest.quorum}")
+    if len(consents) < manifest.quorum:
+        raise Refused(
+            Refusal.NO_CONSENT, f"{len(consents)} members consented, the quorum of run {run} is {manifest.quorum}"
+        )
     with Control(home) as control:
-        number = control.start_run(bundle, run)
+        number, told = control.start_run(bundle, run), ""
         while not (status := control.status(number))[0].startswith("finished"):
+            if (now := _progress(home, run)) != told:
+                log.info("%s", now)
+                told = now
             time.sleep(POLL_S)
     return status
+
+
+def _progress(home: Home, run: str) -> str:
+    """Where a run is, and who is waited for, as its ServerApp last wrote it."""
+    path = home.path / "status.json"
+    status = json.loads(path.read_text()) if path.is_file() else {}
+    if status.get("run") != run:
+        return f"run {run} is starting"
+    if status["phase"] != "training":
+        return f"run {run}: {status['phase']}"
+    waiting = ", ".join(status["waiting"])
+    where = f"round {status['round']} of {status['rounds']}, held-out loss {status['loss']:.3f}"
+    return f"{where}: {f'waiting for {waiting}' if waiting else 'averaging'}"

@@ -5,6 +5,7 @@ signs.
 """
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -100,8 +101,10 @@ class Daemon:
 
     def ask(self, question: Begin | Progress | Claim) -> tuple[bytes, ...]:
         """Ask, and wait for the member's entries that the log lacks. Raises `Refused` with the daemon's reason."""
-        self._socket.sendall(say(question))
-        line = self._lines.readline(MAX_LINE)
+        line = b""
+        with suppress(ConnectionError):
+            self._socket.sendall(say(question))
+            line = self._lines.readline(MAX_LINE)
         if not line.endswith(b"\n"):
             raise Refused(Refusal.NO_TASK, "the daemon closed the connection")
         reply = canonical.decode(Reply, line[:-1])

@@ -19,7 +19,10 @@ S = TypeVar("S")
 class Folder:
     """A folder with a charter in it: what its owner trusts, and all of it."""
 
-    path: Path
+    path: Path  # Absolute, whatever it was given as: the programs that are started for it run elsewhere.
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.resolve())
 
     @cached_property
     def charter_entry(self) -> Entry:

