@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,7 @@ class Daemon:
         self._consented: set[bytes] = set()
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._stop = False
+        self._showing = threading.Lock()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then leave no child behind."""
@@ -107,7 +109,7 @@ class Daemon:
         if task.bundle != self._bundle.sha256:
             refused = Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {self._bundle.sha256[:12]}…")
             self._seen(refused)
-            self._executor.refuse(task, str(refused))
+            self._executor.refuse(task, refused)
             return None
         child = self._executor.launch(task)
         self._door.expect(ProcessMeter(child.pid), lambda pid: _descends(pid, child.pid))
@@ -166,8 +168,9 @@ class Daemon:
     def _show(self, **what: Any) -> None:
         if what.get("phase", self._status["phase"]) != self._status["phase"]:
             log.info("%s%s", what["phase"], f" round {what['round']} of {what['run']}" if "round" in what else "")
-        self._status |= what | {"at_ms": _now_ms()}
-        durable.show(self.home.path / "status.json", self._status)
+        with self._showing:  # The door's threads have something to show too.
+            self._status |= what | {"at_ms": _now_ms()}
+            durable.show(self.home.path / "status.json", self._status)
 
 
 def _now_ms() -> int:

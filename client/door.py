@@ -56,7 +56,8 @@ class Door:
             while line := lines.readline(MAX_LINE):
                 try:
                     reply = Reply(entries=tuple(each.decode() for each in self._answer(pid, line)))
-                except Refused as refused:
+                except (Refused, OSError) as error:
+                    refused = error if isinstance(error, Refused) else Refused(Refusal.STOPPED, f"{error}")
                     self._seen(refused)
                     reply = Reply(code=refused.refusal.value, detail=refused.detail)
                 try:

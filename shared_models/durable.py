@@ -2,13 +2,14 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put these bytes at this path, for good: written aside, flushed to the disk, moved into place, folder flushed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = _aside(path)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
         file.flush()
@@ -21,8 +22,13 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.close(folder)
 
 
+def _aside(path: Path) -> Path:
+    """A name beside this one that no other process or thread writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+
+
 def show(path: Path, what: dict[str, Any]) -> None:
     """Put this JSON at this path for whoever looks; whole, but not flushed: it is only worth something now."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = _aside(path)
     aside.write_text(json.dumps(what))
     aside.replace(path)

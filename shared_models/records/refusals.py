@@ -115,7 +115,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
     Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",
     Refusal.LOCKED: "another process holds this folder: stop it, or choose another folder",
-    Refusal.STOPPED: "the log stopped after a failed write: free or mend the disk, then start it again",
+    Refusal.STOPPED: "a write failed: free or mend the disk, then start it again; what was answered before is there",
     Refusal.NOT_FOUND: "check the name or the hash: the log does not hold it",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",

@@ -88,6 +88,24 @@ def test_nonsense_is_refused_by_name_and_the_door_stays_open(door, line, code):
             assert b'"code":""' in lines.readline()
 
 
+def test_a_disk_that_is_full_is_a_refusal_with_a_name_and_nothing_is_signed(door, monkeypatch):
+    door.expect(FakeTime(), anybody)
+    begin = door.parties.begin("acme", *door.parties.say(door.parties.opened()))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with Daemon(str(door.path)) as daemon:
+        daemon.ask(begin)
+        with monkeypatch.context() as disk:
+            disk.setattr("client.signer.durable.write", full)
+            with pytest.raises(Refused) as caught:
+                daemon.ask(door.parties.claim())
+        assert (caught.value.refusal, "No space" in caught.value.detail) == (Refusal.STOPPED, True)
+        (leaf,) = daemon.ask(door.parties.claim())  # The disk has room again: the same claim is signed, once.
+    door.parties.log.append(leaf)
+
+
 def test_questions_are_read_as_they_were_written():
     assert hear(say(PROGRESS)) == PROGRESS
     assert say(PROGRESS) == b"progress " + canonical.encode(PROGRESS) + b"\n"
