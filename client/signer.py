@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from client.home import Home
@@ -84,7 +85,7 @@ class Signer:
                     if signed.manifest != entry.hash.hex():
                         raise Refused(Refusal.CONFLICT, f"run {manifest.run} was consented to under another manifest")
                     return self._signed[signed.seq]
-            durable.write(self.home.path / "entries" / f"{manifest.run}.manifest", leaf)
+            durable.write(self._manifest_path(entry.hash.hex()), leaf)
             return self._sign(
                 Consent(
                     seq=len(self._signed),
@@ -191,16 +192,20 @@ class Signer:
     def _consented(self, opened: RoundOpen) -> Manifest:
         for signed in self._said(Consent):
             if signed.run == opened.run and signed.manifest == opened.manifest:
-                leaf = (self.home.path / "entries" / f"{opened.run}.manifest").read_bytes()
-                record = entries.open_leaf(leaf, self.home.charter.consortium, self._keys).record
-                assert isinstance(record, Manifest)
-                return record
+                leaf = self._manifest_path(opened.manifest).read_bytes()
+                entry = entries.open_leaf(leaf, self.home.charter.consortium, self._keys)
+                if entry.hash.hex() != opened.manifest or not isinstance(entry.record, Manifest):
+                    raise Refused(Refusal.CORRUPT, f"{self._manifest_path(opened.manifest)} is another manifest")
+                return entry.record
         raise Refused(Refusal.NOT_APPROVED, f"no consent was given to run {opened.run} under {opened.manifest[:12]}…")
 
+    def _manifest_path(self, hashed: str) -> Path:
+        return self.home.path / "entries" / f"{hashed}.manifest"
+
     def _follow(self, head: tlog.TreeHead, begin: Begin) -> None:
-        """Move on to a newer head. Raises `Refused(FORK)` if it is not a continuation of the one before."""
+        """Move on to a newer head. Raises `Refused`: LATE if it is older, FORK if it continues another history."""
         if head.size < self._witness.size:
-            raise Refused(Refusal.FORK, f"the log shows size {head.size}; size {self._witness.size} was witnessed")
+            raise Refused(Refusal.LATE, f"a task from size {head.size} of the log; {self._witness.size} was witnessed")
         path = [bytes.fromhex(each) for each in begin.consistency]
         if begin.since != self._witness.size:
             path = self._fetch_consistency(self._witness.size, head.size)

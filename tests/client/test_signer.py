@@ -225,7 +225,14 @@ def test_an_older_head_than_the_one_witnessed_is_refused(parties):
     signer, begin = asked(parties)
     parties.close()
     signer.begin(parties.begin("acme", *parties.say(parties.opened())))
-    assert refused(signer.begin, begin) is Refusal.FORK
+    assert refused(signer.begin, begin) is Refusal.LATE
+
+
+def test_a_manifest_that_was_swapped_in_the_member_s_folder_is_not_trained_by(parties):
+    signer, begin = asked(parties)
+    (path,) = (signer.home.path / "entries").glob("*.manifest")
+    path.write_bytes(parties.signed(replace(parties.manifest, rounds=9)))
+    assert refused(signer.begin, begin) is Refusal.CORRUPT
 
 
 def test_what_is_said_to_be_logged_must_be(parties):
