@@ -7,7 +7,7 @@ from client import data
 from client.train import train
 from shared_models.claims import Claim, Daemon
 from shared_models.lm import weights
-from shared_models.messages import Answer, Task
+from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
 from shared_models.records.kinds import Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
@@ -17,8 +17,14 @@ app = ClientApp()
 
 @app.train()
 def answer(message: Message, context: Context) -> Message:
-    """Train for one round. A refusal of the daemon ends it, and reaches the coordinator with its name."""
-    task = Task.from_record(message.content)
+    """Train for one round. A refusal ends it, and reaches the coordinator by its name."""
+    try:
+        return Message(_answer(Task.from_record(message.content), context).to_record(), reply_to=message)
+    except Refused as refused:
+        return Message(to_error(refused), reply_to=message)
+
+
+def _answer(task: Task, context: Context) -> Answer:
     base = dict(task.weights)
     opened, manifest = _said(task)
     if weights.digest(base) != opened.base:
@@ -47,7 +53,7 @@ def answer(message: Message, context: Context) -> Message:
                 bytes_up=weights.size(trained.update),
             )
         )
-    return Message(Answer(entries, trained.update).to_record(), reply_to=message)
+    return Answer(entries, trained.update)
 
 
 def _said(task: Task) -> tuple[RoundOpen, Manifest]:

@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Message
 from flwr.cli.install import install_from_fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import (
@@ -32,8 +32,8 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from client.home import Home
 from shared_models import processes
 from shared_models.bundle import Bundle
-
-NOT_APPROVED = 7  # Flower's error code for a node that will not run this.
+from shared_models.messages import to_error
+from shared_models.records.refusals import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,15 @@ class Executor:
         command += ["--token-file", str(token), "--parent-pid", str(os.getpid())]
         return self._start(command, "clientapp.log")
 
-    def refuse(self, task: Task, reason: str) -> None:
+    def refuse(self, task: Task, refused: Refused) -> None:
         """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode."""
         runtime = self._connect(
             RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(task.token)
         )
         try:
             message, context, _, _ = pull_task_input(runtime)
-            push_message(runtime, Message(Error(NOT_APPROVED, reason), reply_to=message), context)
-            push_task_output(runtime, context, "failed", reason)
+            push_message(runtime, Message(to_error(refused), reply_to=message), context)
+            push_task_output(runtime, context, "failed", str(refused))
         finally:
             runtime.close()
 

@@ -13,12 +13,11 @@ from flwr.serverapp import Grid, ServerApp
 from server.home import Home
 from server.rounds import Coordinator
 from shared_models.ledger_http import LedgerHttp
-from shared_models.messages import Answer, Task
+from shared_models.messages import Answer, Task, from_error
 from shared_models.records.refusals import Refusal, Refused
 
 HOME = "CONSORTIUM_COORDINATOR"  # Where this process finds the coordinator's folder. Members never learn it.
 LOOK_S = 0.1
-UNAVAILABLE, NOT_APPROVED = 5, 7  # Flower's error codes.
 
 app = ServerApp()
 
@@ -55,6 +54,9 @@ class FlowerExchange:
                 continue
             message = Message(task.to_record(), nodes[member], "train", ttl=max(1.0, until - time.monotonic()))
             (message_id,) = self._grid.push_messages([message])
+            if not message_id:  # So says Flower, if it would not take a message.
+                came.put((member, Refused(Refusal.FAILED, f"Flower did not take the task for {member}")))
+                continue
             threading.Thread(target=self._await, args=(member, message_id, max_bytes, came, over), daemon=True).start()
         while waiting and (left := until - time.monotonic()) > 0:
             try:
@@ -81,17 +83,14 @@ class FlowerExchange:
     ) -> None:
         while not over.is_set():
             for reply in self._grid.pull_messages([message_id]):
-                came.put((member, _read(member, reply, max_bytes)))
+                came.put((member, _read(reply, max_bytes)))
                 return
             over.wait(LOOK_S)
 
 
-def _read(member: str, reply: Message, max_bytes: int) -> Answer | Refused:
+def _read(reply: Message, max_bytes: int) -> Answer | Refused:
     if reply.has_error():
-        reason = f"{member}: {reply.error.reason}"
-        if reply.error.code == UNAVAILABLE:
-            return Refused(Refusal.DEAD, reason)
-        return Refused(Refusal.NOT_APPROVED if reply.error.code == NOT_APPROVED else Refusal.FAILED, reason)
+        return from_error(reply.error)
     try:
         return Answer.from_record(reply.content, max_bytes)
     except Refused as refused:

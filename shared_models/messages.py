@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
 
 from shared_models.claims import Begin
 from shared_models.records import canonical
@@ -16,6 +16,9 @@ from shared_models.records.refusals import Refusal, Refused
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 FLOAT32 = "consortium.float32"  # Little-endian values and nothing else: no header that could say something different.
+UNAVAILABLE = 5  # Flower's error code for a node that does not answer any more.
+REFUSED = 1000  # Ours: a member that refuses, and says why.
+REFUSALS = {refusal.value for refusal in Refusal}
 MAX_ENTRIES = 64  # Entries of a member that one answer may carry.
 
 
@@ -65,6 +68,20 @@ class Answer:
         if whole > max_bytes:
             raise Refused(Refusal.TOO_LARGE, f"the update holds {whole} bytes; at most {max_bytes}")
         return cls(tuple(entries), _floats(arrays))  # type: ignore[arg-type]
+
+
+def to_error(refused: Refused) -> Error:
+    """How a member's refusal travels: by its name, in Flower's error."""
+    return Error(REFUSED, str(refused))
+
+
+def from_error(error: Error) -> Refused:
+    """Why there is no answer: what the member refused with, or what happened to it. Nobody vouches for the reason."""
+    reason = error.reason or ""
+    name, _, detail = reason.partition(": ")
+    if error.code == REFUSED and name in REFUSALS:
+        return Refused(Refusal(name), detail)
+    return Refused(Refusal.DEAD if error.code == UNAVAILABLE else Refusal.FAILED, reason)
 
 
 def _arrays(tensors: Arrays) -> ArrayRecord:

@@ -16,7 +16,7 @@ from client.door import Door
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
 from shared_models.lm import weights
-from shared_models.messages import Answer, Task
+from shared_models.messages import Answer, Task, from_error
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -35,7 +35,10 @@ def asked(tmp_path):
         def ask(what: Task) -> Answer:
             context = Context(run_id=1, node_id=2, node_config=config, state=RecordDict(), run_config={})
             message = Message(what.to_record(), dst_node_id=2, message_type="train")
-            return Answer.from_record(app(message=message, context=context).content, 10**7)
+            reply = app(message=message, context=context)
+            if reply.has_error():
+                raise from_error(reply.error)
+            return Answer.from_record(reply.content, 10**7)
 
         yield ask, task
         door.close()

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from parties import FakeTime, Parties
 from world import digest
 
 from consortium import faults
 from server.admission import Asked, admit
 from shared_models.lm import weights
-from shared_models.messages import FLOAT32, MAX_ENTRIES, Answer, Task
+from shared_models.messages import FLOAT32, MAX_ENTRIES, Answer, Task, from_error, to_error
 from shared_models.records import entry as entries
 from shared_models.records.refusals import Refusal, Refused
 
@@ -202,3 +202,13 @@ def test_a_task_of_another_form_is_malformed(turn):
         assert refused(Task.from_record, task) is Refusal.MALFORMED
     task["task"] = ConfigRecord({"begin": good["begin"]})
     assert refused(Task.from_record, task) is Refusal.MALFORMED
+
+
+def test_a_refusal_travels_by_its_name_and_anything_else_is_a_failure():
+    refused = Refused(Refusal.FORK, "two histories: here and there")
+    came = from_error(to_error(refused))
+    assert (came.refusal, came.detail) == (refused.refusal, refused.detail)
+    assert from_error(Error(5, "gone")).refusal is Refusal.DEAD
+    assert from_error(Error(2, "fork: said by an exception")).refusal is Refusal.FAILED
+    assert from_error(Error(1000, "nonsense: x")).refusal is Refusal.FAILED
+    assert from_error(Error(1000)).refusal is Refusal.FAILED
