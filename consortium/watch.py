@@ -24,9 +24,9 @@ def watching(founded: Founded, console: Console) -> Iterator[Callable[[], None]]
     said: set[str] = set()
 
     def look() -> None:
-        for line in _lines(founded):
-            if line not in said:
-                said.add(line)
+        for what, line in _lines(founded):
+            if what not in said:
+                said.add(what)
                 console.print(line)
 
     yield look
@@ -47,7 +47,7 @@ def _table(founded: Founded) -> Table:
         table.add_column(column, justify="right" if column in ("tokens/s", "loss") else "left")
     for name in founded.members:
         status = _status(founded.member(name).path)
-        answered = run.get("answered", {}).get(name)
+        answered = run.get("answers", {}).get(str(run.get("round")), {}).get(name)
         rate, loss = status.get("tokens_per_s"), status.get("loss")
         table.add_row(
             name,
@@ -88,20 +88,17 @@ def _waited(run: dict[str, Any], name: str) -> str:
     return f"waited for since {time.time() - run['since_ms'] / 1000:.0f} s"
 
 
-def _lines(founded: Founded) -> Iterator[str]:
-    """What can be said now; each line is printed once."""
+def _lines(founded: Founded) -> Iterator[tuple[str, str]]:
+    """What can be said now, each with a name: under one name something is said once."""
     for name in founded.members:
         if consented := _status(founded.member(name).path).get("consented"):
-            yield f"{name} has consented to run {consented}: its code is what {name} would build itself"
+            line = f"{name} has consented to run {consented}: its code is what {name} would build itself"
+            yield f"{name} {consented}", line
     run = _status(founded.coordinator.path)
-    if run.get("phase") in ("training", "completed"):
-        number, rounds = run["round"], run["rounds"]
-        yield f"round {number} of {rounds}: {', '.join(founded.members)} are asked"
-        for name, answered in sorted(run["answered"].items()):
-            status = _status(founded.member(name).path)
-            pace = f" at {status['tokens_per_s']:,} tokens/s" if "tokens_per_s" in status else ""
-            yield (
-                f"round {number} of {rounds}: {name} answered, {_answer(answered)}"
-                if not pace
-                else (f"round {number} of {rounds}: {name} answered{pace}, {_answer(answered)}")
-            )
+    for number, answers in run.get("answers", {}).items():
+        where = f"round {number} of {run['rounds']}"
+        yield where, f"{where}: {', '.join(founded.members)} are asked"
+        for name, answered in sorted(answers.items()):
+            pace = _status(founded.member(name).path).get("tokens_per_s")
+            at = f" at {pace:,} tokens/s" if pace else ""
+            yield f"{where} {name}", f"{where}: {name} answered{at}, {_answer(answered)}"

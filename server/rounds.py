@@ -154,8 +154,10 @@ class Coordinator:
         admitted: dict[str, Admitted] = {}
         excluded: dict[str, Refused] = {}
         answered: dict[str, dict[str, Any]] = {}
+        # The round before stays on show: who looks only now and then misses no answer.
+        answers = dict([*self._status.get("answers", {}).items()][-1:]) | {str(opened.round): answered}
         self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
-        self._show(waiting=list(opened.invited), answered=answered)
+        self._show(waiting=list(opened.invited), answers=answers)
         for member, answer in self.exchange.ask(tasks, until, max_bytes=weights.size(asked.base)):
             try:
                 if isinstance(answer, Refused):
@@ -171,7 +173,7 @@ class Coordinator:
                 excluded[member] = refused
                 log.warning("round %d: %s does not count: %s", opened.round, member, refused)
                 answered[member] = {"refused": str(refused), "remedy": refused.remedy}
-            self._show(waiting=[each for each in opened.invited if each not in answered], answered=answered)
+            self._show(waiting=[each for each in opened.invited if each not in answered], answers=answers)
         return admitted, excluded
 
     def _task(self, member: str, asked: Asked, proof: tlog.Proof) -> Task:

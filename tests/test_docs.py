@@ -1,5 +1,6 @@
 """The documentation says what is so: links lead somewhere, refusals are all there, and the README's commands run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -79,9 +80,11 @@ def test_make_test_prints_what_the_readme_says():
 def made(*what: str) -> str:
     """`make` with the environment that runs this test, so that nothing is installed a second time."""
     environment = Path(sys.prefix)
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}  # `make test` runs this: the inner make must not know.
     done = subprocess.run(
         ["make", f"VENV={environment}", "-o", f"{environment}/ready", *what],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in outer},
         capture_output=True,
         text=True,
         check=False,
