@@ -69,7 +69,7 @@ def _audit(args: Namespace) -> int:
         log.hashes,
         charter=home.charter_entry.hash.hex() if home else args.charter,
         mine=home.signed() if home else (),
-        witnessed=home.witnessed() if home else None,
+        witnessed=[home.witnessed()] if home else [],
     )
     if args.json:
         findings = [

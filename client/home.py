@@ -1,8 +1,8 @@
 """A member's folder on its own machine: what is in it, and who may read it.
 
 member.toml       its settings; not secret
-keys/             0700: admin.key and compute.key (Ed25519, sign records), node.key (P-384, Flower's authentication),
-                  salt (what the commitments to data are salted with)
+keys/             0700: admin.key and compute.key (Ed25519, sign records), witness.key and attest.key (Ed25519, cosign
+                  tree heads), node.key (P-384, Flower's authentication), salt (for the commitments to data)
 charter.note      the charter as this member signed it: what it trusts, and all of it
 ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared_models import durable
 from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
 from shared_models.records.merkle import EMPTY_ROOT
 from shared_models.rules.audit import Witnessed
@@ -68,8 +69,8 @@ def create(path: Path, settings: Settings) -> Home:
     for folder in ("entries", "flwr", "work"):
         (path / folder).mkdir()
     write_settings(path / "member.toml", settings)
-    for role in ("admin", "compute"):
-        SigningKey.create(path / "keys" / f"{role}.key", f"{settings.member}/{role}")
+    for role, (kind, *_) in MEMBER_ROLES.items():
+        SigningKey.create(path / "keys" / f"{role}.key", f"{settings.member}/{role}", kind)
     durable.write(path / "keys" / "salt", secrets.token_bytes(32), mode=0o600)
     node = ec.generate_private_key(ec.SECP384R1())
     private = node.private_bytes(

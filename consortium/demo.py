@@ -31,7 +31,7 @@ from shared_models.published import fetch, reader, save
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Statement
+from shared_models.records.kinds import Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
 
@@ -171,11 +171,12 @@ def _audited(where: str, founded: Founded) -> Report:
 def _show_training(bundle: Path, founded: Founded, say: Callable[..., None]) -> None:
     report = _audited(str(bundle), founded)
     run = report.books.runs[RUN]
+    records = [entries.peek(leaf) for leaf in fetch(reader(str(bundle))).leaves]
     losses = [turn.closed.loss_unats / 1e6 for turn in run.rounds if turn.closed is not None]
     say(f"\nHeld-out loss, nats per byte: {run.manifest.loss_unats / 1e6:.3f} before, {losses[-1]:.3f} after", end=" ")
     say(f"{len(losses)} rounds of {run.manifest.recipe.inner_steps} steps at each member.")
     for name in founded.members:
-        receipts = [each for turn in run.rounds for each in turn.receipts.values() if each.member == name]
+        receipts = [each for each in records if isinstance(each, Receipt) and each.member == name]
         say(
             f"  {name:6} trained {sum(each.tokens for each in receipts):,} tokens"
             f" in {sum(each.cpu_ms for each in receipts) / 1000:.1f} CPU-s,"

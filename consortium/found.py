@@ -12,6 +12,7 @@ import client.home
 import server.home
 from shared_models import durable
 from shared_models.records import entry as entries
+from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter, Device, Member, Pot
 
@@ -78,13 +79,13 @@ def found(folder: Path, benefits: Mapping[str, int], *, ledger_url: str, superli
         members=tuple(
             Member(
                 name=name,
-                admin=homes[name].key("admin").verify_key.text(),
-                compute=homes[name].key("compute").verify_key.text(),
+                **{role: homes[name].key(role).verify_key.text() for role in MEMBER_ROLES},
                 benefit=benefits[name],
             )
             for name in names
         ),
         devices=(Device(name="cpu-core", peak_flops=PEAK),),
+        quorum=0,
         admin=admin.verify_key.text(),
         coordinator=coordinator.key.verify_key.text(),
         log=log.verify_key.text(),

@@ -120,7 +120,7 @@ def simulate(
     return Result(
         manifest=manifest,
         losses=(manifest.loss_unats / 1e6, *(each.loss_unats / 1e6 for each in closed)),
-        excluded=tuple((each.round, who.member, who.reason) for each in closed for who in each.excluded),
+        excluded=tuple((number, *who) for number, each in enumerate(closed, 1) for who in each.excluded),
         bill=report.books.statements[-1],
         report=report,
         founded=founded,

@@ -59,7 +59,7 @@ def create_app(log: Log) -> FastAPI:
     @app.get("/v1/authors/{author:path}")
     def last(author: str) -> dict[str, int | str]:
         newest = log.last(author)
-        return {"seq": newest.seq, "hash": newest.hash, "index": newest.index}
+        return {"seq": newest.seq, "hash": newest.hash, "index": newest.at}
 
     @app.get("/v1/runs")
     def runs() -> dict[str, list[dict[str, object]]]:

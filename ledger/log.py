@@ -23,7 +23,7 @@ from sqlmodel import Session, col, select
 from ledger.tables import Entry as Row
 from ledger.tables import connect
 from shared_models import durable
-from shared_models.records import tlog
+from shared_models.records import note, tlog
 from shared_models.records.entry import Entry
 from shared_models.records.keys import SigningKey
 from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
@@ -76,9 +76,8 @@ class Log:
             if self._stopped is not None:
                 raise Refused(Refusal.STOPPED, self._stopped)
             entry = self.books.open(leaf)
-            index = self.books.said(entry)
-            if index is not None:
-                return False, self._proof(index)
+            if self.books.said(entry):
+                return False, self._proof(self._first(entry))
             self.books.check(entry)
             try:
                 index = self._write(entry)
@@ -88,9 +87,20 @@ class Log:
                 raise Refused(Refusal.STOPPED, self._stopped) from error
             return True, self._proof(index)
 
+    def _first(self, entry: Entry) -> int:
+        """Where this text was said first. Raises `Refused(CONFLICT)` if another one was."""
+        author, kind, idem = entry.about
+        with Session(self._engine) as session:
+            index, leaf = session.exec(
+                select(Row.index, Row.leaf).where(Row.author == author, Row.kind == kind, Row.idem == idem)
+            ).one()
+        if leaf[: leaf.rindex(b"\n\n") + 1] != entry.text:
+            raise Refused(Refusal.CONFLICT, f"{author} said something else about {kind} {idem} at entry {index}")
+        return index
+
     def _write(self, entry: Entry) -> int:
         index = self.books.tree.size
-        author, kind, idem = entry.key
+        author, kind, idem = entry.about
         with Session(self._engine) as session:
             session.add(Row(index=index, author=author, kind=kind, idem=idem, leaf=entry.leaf))
             session.commit()
@@ -263,7 +273,7 @@ class Log:
             data = (self._public / tlog.HEAD).read_bytes()
         except FileNotFoundError:
             return tlog.TreeHead(self.key.name, 0, EMPTY_ROOT)
-        return tlog.open_head(data, {self.key.name: self.key.verify_key})
+        return tlog.open_head(data, note.known([self.key.verify_key]))
 
     def _hashes_on_disk(self, size: int) -> list[bytes]:
         """The leaf hashes as published, as far as they are there."""

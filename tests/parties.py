@@ -102,11 +102,11 @@ class Parties:
                 seq=0,
                 prev=FIRST,
                 run="r1",
-                round=turn.opened.round,
-                base=turn.opened.base,
-                checkpoint=turn.opened.base,
+                round=turn.number,
+                base=turn.base,
+                checkpoint=turn.base,
                 included=(),
-                excluded=tuple(Excluded(member=each, reason="late") for each in turn.opened.invited),
+                excluded=tuple(Excluded(member=each, reason="late") for each in turn.invited),
                 loss_unats=1,
             )
         )
@@ -121,8 +121,8 @@ class Parties:
             since=since,
             consistency=tuple(each.hex() for each in self.log.consistency(since, size)),
             logged_seq=last.seq if last else -1,
-            logged_index=last.index if last else 0,
-            logged_path=tuple(each.hex() for each in self.log.inclusion(last.index, size)) if last else (),
+            logged_index=last.at if last else 0,
+            logged_path=tuple(each.hex() for each in self.log.inclusion(last.at, size)) if last else (),
         )
 
     def claim(self, **changes: object) -> Claim:

@@ -12,6 +12,7 @@ OURS = ("client", "consortium", "ledger", "server", "shared_models")
 
 # Each floor, the most particular name first, and the roots that its modules may import beyond the standard library.
 FLOORS: dict[str, set[str]] = {
+    "shared_models.records.keys": {"shared_models.records", "cryptography", "nacl"},
     "shared_models.records": {"shared_models.records", "cryptography"},
     "shared_models.rules": {"shared_models.records", "shared_models.rules"},
     "shared_models.lm": {"shared_models.lm", "shared_models.durable", "torch", "numpy", "safetensors"},

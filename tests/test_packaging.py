@@ -54,14 +54,17 @@ BUNDLE = [
     "shared_models/records/kinds.py",
     "shared_models/records/merkle.py",
     "shared_models/records/note.py",
+    "shared_models/records/policy.py",
     "shared_models/records/refusals.py",
     "shared_models/records/tlog.py",
     "shared_models/rules/__init__.py",
     "shared_models/rules/allocation.py",
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",
+    "shared_models/rules/keyring.py",
     "shared_models/rules/netting.py",
     "shared_models/rules/pricing.py",
+    "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
 ]
 
@@ -89,7 +92,7 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel):
 def test_the_base_install_needs_cryptography_and_nothing_else(wheel):
     metadata = zipfile.ZipFile(wheel).read("training_consortium-0.1.0.dist-info/METADATA").decode()
     needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
-    assert needed == ["Requires-Dist: cryptography>=45"]
+    assert needed == ["Requires-Dist: cryptography>=50"]
     ledger = [line for line in metadata.splitlines() if "extra == 'ledger'" in line]
     assert not any(name in line for line in ledger for name in ("flwr", "torch"))
 
@@ -198,7 +201,8 @@ def test_pip_install_gives_the_auditor(wheel, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel, tmp_path):
-    python = environment(tmp_path / "venv", f"{wheel}[ledger]", "pytest", "pytest-timeout", "hypothesis", "rfc8785")
+    tools = ("pytest", "pytest-timeout", "hypothesis", "rfc8785", "pynacl")
+    python = environment(tmp_path / "venv", f"{wheel}[ledger]", *tools)
     found = installed(python)
     assert not {"flwr", "torch"} & set(found)
     newest = tuple(map(int, found["fastapi"].split(".")[:2]))

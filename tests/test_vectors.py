@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from world import CONSORTIUM, whole
 
-from shared_models.records import entry, tlog
-from shared_models.records.keys import VerifyKey
+from shared_models.records import entry, note, policy, tlog
+from shared_models.records.keys import VerifyKey, ed25519
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
 from shared_models.rules.audit import audit
@@ -61,5 +61,24 @@ def test_stored_leaves_are_refused_by_their_stored_names():
 
 def test_a_stored_proof_holds_by_itself():
     proof = tlog.Proof.parse(stored("published")["tlog_proof_of_entry_3"].encode())
-    keys = {each["name"]: VerifyKey.parse(each["vkey"]) for each in stored("keys")}
+    keys = note.known(VerifyKey.parse(each["vkey"]) for each in stored("keys"))
     proof.verify(leaf_hash(stored("entries")[3]["leaf"].encode()), keys)
+
+
+@pytest.mark.parametrize("backend", ["cryptography", "nacl"])
+def test_every_back_end_comes_to_the_verdict_of_the_definition(backend):
+    seen = set()
+    for case in stored("ed25519"):
+        public, signature, message = (bytes.fromhex(case[name]) for name in ("public", "signature", "message"))
+        assert ed25519(public, backend)(signature, message) is case["strict"], case
+        seen.add((case["cofactored"], case["strict"]))
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
+def test_stored_policies_are_met_by_the_stored_head_or_not():
+    data = stored("c2sp")["cosigned"].encode()
+    for text in stored("c2sp")["met"]:
+        assert policy.parse(text.encode()).open(data).size == 9
+    for text in stored("c2sp")["not_met"]:
+        with pytest.raises(Refused):
+            policy.parse(text.encode()).open(data)

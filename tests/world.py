@@ -12,8 +12,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared_models.records import entry as entries
-from shared_models.records import merkle, tlog
-from shared_models.records.keys import SigningKey
+from shared_models.records import merkle, note, tlog
+from shared_models.records.entry import MEMBER_ROLES
+from shared_models.records.keys import ED25519, SigningKey
 from shared_models.records.kinds import (
     FIRST,
     Chained,
@@ -21,8 +22,12 @@ from shared_models.records.kinds import (
     Consent,
     CostItem,
     Device,
+    Equivocation,
     Excluded,
     Included,
+    KeyAdd,
+    KeyAffirm,
+    KeyRevoke,
     Manifest,
     Member,
     Pot,
@@ -33,7 +38,7 @@ from shared_models.records.kinds import (
     RunEnd,
     Statement,
 )
-from shared_models.rules.books import Books, Last
+from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 
 CONSORTIUM = "commons.example"
@@ -57,8 +62,11 @@ def digest(what: str) -> str:
     return hashlib.sha256(what.encode()).hexdigest()
 
 
-def key(name: str) -> SigningKey:
-    return SigningKey(name, Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"seed of {name}".encode()).digest()))
+def key(name: str, generation: int = 1) -> SigningKey:
+    """The key of this name; another one for another generation."""
+    kinds = MEMBER_ROLES.get(name.rpartition("/")[2], (ED25519,))
+    seed = hashlib.sha256(f"seed of {name}{'' if generation == 1 else f' {generation}'}".encode()).digest()
+    return SigningKey(name, Ed25519PrivateKey.from_private_bytes(seed), kinds[0])
 
 
 def charter(benefits: dict[str, int], **changes: Any) -> Charter:
@@ -73,10 +81,11 @@ def charter(benefits: dict[str, int], **changes: Any) -> Charter:
         compute_pot="compute",
         pots=(Pot(name="compute", rule="proportional"), Pot(name="services", rule="equal")),
         members=tuple(
-            Member(name=name, admin=vkey(f"{name}/admin"), compute=vkey(f"{name}/compute"), benefit=benefit)
+            Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=benefit)
             for name, benefit in sorted(benefits.items())
         ),
         devices=(Device(name="cpu-core", peak_flops=200_000_000_000),),
+        quorum=0,
         admin=vkey(f"{CONSORTIUM}/admin"),
         coordinator=vkey(f"{CONSORTIUM}/coordinator"),
         log=vkey(f"{CONSORTIUM}/log"),
@@ -100,16 +109,16 @@ class World:
 
     def append(self, leaf: bytes) -> str:
         entry = self.books.open(leaf)
-        assert self.books.said(entry) is None
         self.books.check(entry)
         self.books.add(entry)
         self.leaves.append(leaf)
         return entry.hash.hex()
 
-    def sign(self, author: str, record: Chained) -> bytes:
-        """The leaf of this record, put at the end of its author's chain; nothing is appended."""
-        last = self.books.chains.get(author, Last(-1, FIRST, -1))
-        return entries.sign(replace(record, seq=last.seq + 1, prev=last.hash), CONSORTIUM, [key(author)])
+    def sign(self, author: str, record: Chained, *signers: SigningKey) -> bytes:
+        """The leaf of this record, put at the end of its author's chain; nothing is appended. Its author signs it, or
+        these keys do."""
+        last = self.books.chains.get(author, NOTHING)
+        return entries.sign(replace(record, seq=last.seq + 1, prev=last.hash), CONSORTIUM, signers or [key(author)])
 
     def say(self, author: str, record: Chained) -> str:
         return self.append(self.sign(author, record))
@@ -173,11 +182,11 @@ class World:
             member=member,
             node="1",
             run=run,
-            round=turn.opened.round,
+            round=turn.number,
             opened=turn.hash,
-            base=turn.opened.base,
-            update=digest(f"update {member} {turn.opened.round}"),
-            data=digest(f"data {member} {turn.opened.round}"),
+            base=turn.base,
+            update=digest(f"update {member} {turn.number}"),
+            data=digest(f"data {member} {turn.number}"),
             tokens=tokens,
             steps=state.manifest.recipe.inner_steps,
             flop=tokens * state.manifest.flop_per_token,
@@ -203,9 +212,9 @@ class World:
             seq=0,
             prev=FIRST,
             run=run,
-            round=turn.opened.round,
-            base=turn.opened.base,
-            checkpoint=digest(f"checkpoint {turn.opened.round}") if len(included) > 1 else turn.opened.base,
+            round=turn.number,
+            base=turn.base,
+            checkpoint=digest(f"checkpoint {turn.number}") if len(included) > 1 else turn.base,
             included=tuple(Included(member=member, receipt=hashed) for member, hashed in sorted(included.items())),
             excluded=tuple(Excluded(member=member, reason="late") for member in self.members if member not in included),
             loss_unats=3_000_000,
@@ -242,13 +251,27 @@ class World:
 
     def statement(self, period: str = "2026-11") -> Statement:
         author = f"{CONSORTIUM}/admin"
-        last = self.books.chains.get(author, Last(-1, FIRST, -1))
+        last = self.books.chains.get(author, NOTHING)
         return self.books.statement(period, self.books.tree.size, seq=last.seq + 1, prev=last.hash)
 
+    def cosigned(self, stated: Statement, *names: str) -> Statement:
+        """The statement with cosignatures of its tree head by keys of these names, given in the year 2023."""
+        head = tlog.TreeHead(f"{CONSORTIUM}/log", stated.end, bytes.fromhex(stated.root))
+        lines = (note.signature(head.text, key(name), 1_700_000_000).line()[:-1] for name in names)
+        return replace(stated, cosignatures=tuple(lines))
+
     def bill(self, period: str = "2026-11") -> Statement:
-        whole = self.statement(period)
+        witnesses = [f"{member}/witness" for member in self.members[: self.charter.quorum]]
+        whole = self.cosigned(self.statement(period), *witnesses)
         self.say(f"{CONSORTIUM}/admin", whole)
         return whole
+
+    def equivocation(self, index: int, **changes: Any) -> Equivocation:
+        """The log's evidence that the author of this entry has said something else as well, with these changes."""
+        said = entries.peek(self.leaves[index])
+        author = note.parse(self.leaves[index]).signatures[0].name
+        other = entries.sign(replace(said, **changes), CONSORTIUM, [key(author)])  # type: ignore[type-var]
+        return Equivocation(seq=0, prev=FIRST, first=index, one=self.leaves[index].decode(), other=other.decode())
 
     # What the log publishes.
 
@@ -260,9 +283,23 @@ class World:
         return [merkle.leaf_hash(leaf) for leaf in self.leaves]
 
 
+def added(holder: str, role: str, new: SigningKey) -> KeyAdd:
+    return KeyAdd(seq=0, prev=FIRST, holder=holder, role=role, key=new.verify_key.text())
+
+
+def revoked(holder: str, role: str, old: SigningKey, suspect_from: int = 0) -> KeyRevoke:
+    id_ = old.verify_key.id.hex()
+    return KeyRevoke(seq=0, prev=FIRST, holder=holder, role=role, id=id_, suspect_from=suspect_from)
+
+
+def affirmed(holder: str, role: str, old: SigningKey, start: int, end: int) -> KeyAffirm:
+    id_ = old.verify_key.id.hex()
+    return KeyAffirm(seq=0, prev=FIRST, holder=holder, role=role, id=id_, start=start, end=end)
+
+
 def whole() -> World:
-    """A run of three rounds, two shared costs, and its bill."""
-    world = World()
+    """A run of three rounds, two shared costs, every other kind of entry, and the bill that two members witnessed."""
+    world = World(quorum=2)
     world.start()
     world.round()
     world.say("birch/admin", world.item("birch", 1_200))
@@ -270,5 +307,11 @@ def whole() -> World:
     world.say("acme/admin", world.item("acme", 501, "mail"))
     world.round()
     world.say(world.coordinator, world.end())
+    world.say(f"{CONSORTIUM}/log", world.equivocation(2, manifest=digest("another")))
+    old, new = key("cedar/compute"), key("cedar/compute", 2)
+    world.say("cedar/compute", added("cedar", "compute", new))
+    size = world.books.tree.size
+    world.say("cedar/admin", revoked("cedar", "compute", old, suspect_from=5))
+    world.say("cedar/admin", affirmed("cedar", "compute", old, 5, size))
     world.bill()
     return world

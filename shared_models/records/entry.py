@@ -8,15 +8,25 @@
 A leaf is the whole note, signatures included, so the log commits to what was said and to who said it.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared_models.records import canonical, merkle, note
-from shared_models.records.keys import SigningKey, VerifyKey
+from shared_models.records.keys import COSIGNATURE, ED25519, MLDSA44, SigningKey, VerifyKey
 from shared_models.records.kinds import KINDS, Charter, Record
 from shared_models.records.refusals import Refusal, Refused
 
 MAX_BYTES = note.MAX_BYTES
+# The roles of a member and of the consortium, and the types of key that each can have.
+MEMBER_ROLES = {
+    "admin": (ED25519,),
+    "compute": (ED25519,),
+    "witness": (COSIGNATURE, MLDSA44),
+    "attest": (COSIGNATURE, MLDSA44),
+}
+CONSORTIUM_ROLES = {"admin": (ED25519,), "coordinator": (ED25519,), "log": (ED25519, MLDSA44)}
+SIGN_CHARTER = ("admin", "coordinator", "log")  # With these a charter is signed, and vouches for the others.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +36,15 @@ class Entry:
     leaf: bytes
     hash: bytes
     record: Record
-    signers: tuple[str, ...]
+    signers: tuple[VerifyKey, ...]
 
     @property
     def author(self) -> str:
         """The key name that speaks in this entry: the first signer."""
-        return self.signers[0]
+        return self.signers[0].name
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def about(self) -> tuple[str, str, str]:
         """What this entry is about: its author may say it once."""
         return self.author, self.record.kind, self.record.idem
 
@@ -42,6 +52,11 @@ class Entry:
     def text(self) -> bytes:
         """The signed text. Two leaves of the same text differ in their signatures only and say the same."""
         return self.leaf[: self.leaf.rindex(b"\n\n") + 1]
+
+
+def digest_of(author: str, kind: str, idem: str) -> bytes:
+    """16 bytes for what an entry is about, where names would take too much room. None of the three holds a newline."""
+    return hashlib.blake2b(f"{author}\n{kind}\n{idem}".encode(), digest_size=16).digest()
 
 
 def sign(record: Record, consortium: str, keys: Iterable[SigningKey]) -> bytes:
@@ -79,7 +94,8 @@ def open_charter(leaf: bytes) -> Entry:
         raise Refused(Refusal.WRONG_ORIGIN, f"the charter of {charter.consortium} under the name {consortium[:80]}")
     keys = charter_keys(charter)
     signers = note.verify(parsed, keys)
-    unsigned = {name for name in keys if not name.endswith("/compute")} - set(signers)
+    needed = {name for name, _ in keys if name.rpartition("/")[2] in SIGN_CHARTER}
+    unsigned = needed - {key.name for key in signers}
     if unsigned:
         raise Refused(Refusal.BAD_SIGNATURE, f"the charter is not signed by {', '.join(sorted(unsigned))}")
     return Entry(leaf, merkle.leaf_hash(leaf), charter, signers)
@@ -94,25 +110,44 @@ def peek(leaf: bytes) -> Record | None:
         return None
 
 
-def charter_keys(charter: Charter) -> dict[str, VerifyKey]:
-    """Every key that the charter names, by name; each name must be that of its holder's role.
+def charter_keys(charter: Charter) -> note.Keys:
+    """Every key that the charter names; each must have the name and a type of its holder's role.
 
-    Raises `Refused`: BAD_KEY, or BAD_FIELD if a key does not bear the name its role asks for.
+    Raises `Refused`: BAD_KEY, or BAD_FIELD if a key is not what its role asks for.
     """
-    keys = {}
+    keys: dict[tuple[str, bytes], VerifyKey] = {}
     for holder, role, text in roles(charter):
-        key = VerifyKey.parse(text)
-        if key.name != f"{holder}/{role}" or key.name in keys:
-            raise Refused(Refusal.BAD_FIELD, f"{key.name} stands where {holder}/{role} should, or stands twice")
-        keys[key.name] = key
+        key = role_key(charter, holder, role, text)
+        if key.name in {name for name, _ in keys}:
+            raise Refused(Refusal.BAD_FIELD, f"{key.name} stands twice")
+        keys[key.name, key.id] = key
     return keys
+
+
+def role_key(charter: Charter, holder: str, role: str, text: str) -> VerifyKey:
+    """The key that this text spells, if this holder can have it for this role.
+
+    Raises `Refused`: BAD_KEY, or BAD_FIELD if there is no such holder or role, or the key has another name or type.
+    """
+    key = VerifyKey.parse(text)
+    kinds = holder_roles(charter, holder).get(role, ())
+    if key.name != f"{holder}/{role}" or key.kind not in kinds:
+        raise Refused(Refusal.BAD_FIELD, f"{key.name}, of type {key.kind.hex()}, is no key of {holder}/{role}")
+    return key
+
+
+def holder_roles(charter: Charter, holder: str) -> dict[str, tuple[bytes, ...]]:
+    """The roles that a holder of keys has, with the types of key for each; none if the charter does not name it."""
+    if holder == charter.consortium:
+        return CONSORTIUM_ROLES
+    return MEMBER_ROLES if any(member.name == holder for member in charter.members) else {}
 
 
 def roles(charter: Charter) -> list[tuple[str, str, str]]:
     """(holder, role, verifier key) of every key in the charter."""
-    found = [(charter.consortium, role, getattr(charter, role)) for role in ("admin", "coordinator", "log")]
+    found = [(charter.consortium, role, getattr(charter, role)) for role in CONSORTIUM_ROLES]
     for member in charter.members:
-        found += [(member.name, "admin", member.admin), (member.name, "compute", member.compute)]
+        found += [(member.name, role, getattr(member, role)) for role in MEMBER_ROLES]
     return found
 
 

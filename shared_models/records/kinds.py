@@ -18,7 +18,11 @@ from shared_models.records.canonical import Count, Decimal, Hash, Line, Name, Pa
 FIRST = "0" * 64  # The `prev` of an author's first entry.
 
 Origin = Annotated[str, Pattern(r"[a-z0-9][a-z0-9./-]{0,62}[a-z0-9]")]  # C2SP: a URL without its scheme.
-VKey = Annotated[str, Pattern(r"[^ +]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}")]  # As keys.VerifyKey.text writes it.
+VKey = Annotated[str, Pattern(r"[^ +]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}")]  # As keys.VerifyKey.text writes it,
+AnyVKey = Annotated[str, Pattern(r"[^ +]{1,128}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44,1752}")]  # and one of ML-DSA-44 too.
+KeyId = Annotated[str, Pattern(r"[0-9a-f]{8}")]
+SignatureLine = Annotated[str, Pattern(r"— [^ +]{1,128} [A-Za-z0-9+/=]{8,3300}")]  # Of a note, without its newline.
+NoteText = Annotated[str, Pattern(r"[^\x00-\x09\x0b-\x1f\ud800-\udfff]{1,65535}")]
 Positive = Annotated[int, Range(1, 2**63 - 1)]
 Word = Annotated[str, Pattern(r"[a-z][a-z_]{0,31}")]
 
@@ -28,8 +32,10 @@ class Member:
     """A legal entity, the only party that is billed."""
 
     name: Name
-    admin: VKey  # Signs the charter and cost items; kept by a person.
+    admin: VKey  # Signs the charter, cost items and the member's further keys; kept by a person.
     compute: VKey  # Signs consents and receipts; held by the member's daemon.
+    witness: VKey  # Cosigns tree heads: "this log has one history, and I have seen it". Held by the daemon.
+    attest: VKey  # Cosigns tree heads: "and every entry of mine in it is mine". Held by the daemon.
     benefit: Count  # The weight of its access: what it pays by, for as long as this charter holds.
 
 
@@ -62,6 +68,7 @@ class Charter:
     pots: tuple[Pot, ...]
     members: tuple[Member, ...]  # In order of their names.
     devices: tuple[Device, ...]
+    quorum: Count  # So many members must have witnessed the tree head that a statement covers.
     admin: VKey  # Signs statements.
     coordinator: VKey  # Signs manifests and rounds.
     log: VKey  # Signs tree heads.
@@ -69,6 +76,79 @@ class Charter:
     @property
     def idem(self) -> str:
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyAdd:
+    """A holder has one more key for a role, from the next entry on. By a key of that role, or the holder's admin.
+
+    Where neither is left, more than half of the members' admins sign it, the first of them as its author.
+    """
+
+    kind: ClassVar[str] = "key.add"
+    seq: Count
+    prev: Hash
+    holder: Origin  # A member, or the consortium.
+    role: Word
+    key: AnyVKey
+
+    @property
+    def idem(self) -> str:
+        return self.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRevoke:
+    """A key signs nothing any more, from this entry on. By the holder's admin, or more than half of all admins.
+
+    What it signed from `suspect_from` on is disputed: it is billed only when its holder has affirmed it.
+    """
+
+    kind: ClassVar[str] = "key.revoke"
+    seq: Count
+    prev: Hash
+    holder: Origin
+    role: Word
+    id: KeyId
+    suspect_from: Count  # An index of the log.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.holder}/{self.role}+{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyAffirm:
+    """What a revoked key signed between two indices, the second not included, stands all the same. By the admin."""
+
+    kind: ClassVar[str] = "key.affirm"
+    seq: Count
+    prev: Hash
+    holder: Origin
+    role: Word
+    id: KeyId
+    start: Count
+    end: Count
+
+    @property
+    def idem(self) -> str:
+        return f"{self.holder}/{self.role}+{self.id}/{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equivocation:
+    """Two notes with which one author said two things under one name. They prove it, whoever wrote this: the log."""
+
+    kind: ClassVar[str] = "equivocation"
+    seq: Count
+    prev: Hash
+    first: Count  # The index at which the log holds the first one.
+    one: NoteText
+    other: NoteText
+
+    @property
+    def idem(self) -> str:
+        return str(self.first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +382,7 @@ class Statement:
     start: Count  # It covers the entries from start to end, end not included.
     end: Count
     root: Hash  # Of the tree of size `end`.
+    cosignatures: tuple[SignatureLine, ...]  # Of that tree head, by the charter's quorum of members.
     lines: tuple[StatementLine, ...]  # In order of pot as in the charter, then of member.
     balances: tuple[Balance, ...]  # In member order.
     transfers: tuple[Transfer, ...]
@@ -311,8 +392,19 @@ class Statement:
         return self.period
 
 
-Chained = Manifest | Consent | RoundOpen | Receipt | RoundClose | RunEnd | CostItem | Statement
+Chained = (
+    KeyAdd
+    | KeyRevoke
+    | KeyAffirm
+    | Equivocation
+    | Manifest
+    | Consent
+    | RoundOpen
+    | Receipt
+    | RoundClose
+    | RunEnd
+    | CostItem
+    | Statement
+)
 Record = Charter | Chained  # What an entry can hold.
-KINDS: dict[str, type[Record]] = {
-    cls.kind: cls for cls in (Charter, Manifest, Consent, RoundOpen, Receipt, RoundClose, RunEnd, CostItem, Statement)
-}
+KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Charter, *Chained.__args__)}

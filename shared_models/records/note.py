@@ -6,11 +6,10 @@ Receipts, statements and tree heads are all notes, so there is one parser and on
 import base64
 import binascii
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shared_models.records.keys import SigningKey, VerifyKey
+from shared_models.records.keys import SigningKey, VerifyKey, valid_name
 from shared_models.records.refusals import Refusal, Refused
 
 MAX_BYTES = 65_535  # An entry bundle of tlog-tiles prefixes each entry with its length in 16 bits.
@@ -18,7 +17,7 @@ MAX_SIGNATURES = 200  # A charter is signed by every member: the bytes run out b
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
-Keys = Mapping[str, VerifyKey]  # By key name; a name has one key at a time.
+Keys = Mapping[tuple[str, bytes], VerifyKey]  # By name and id, which together name a key.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +43,29 @@ class Note:
         return (self.text + "\n" + "".join(each.line() for each in self.signatures)).encode()
 
 
+def known(keys: Iterable[VerifyKey]) -> Keys:
+    """These keys, as `verify` looks them up."""
+    return {(key.name, key.id): key for key in keys}
+
+
 def sign(text: str, keys: Iterable[SigningKey]) -> bytes:
     """The note of this text, signed by each of these keys in turn."""
+    return Note(text, tuple(signature(text, key) for key in keys)).data()
+
+
+def signature(text: str, key: SigningKey, time_s: int | None = None) -> Signature:
+    """The signature of this text by this key; a key that cosigns tree heads signs the time with it."""
     assert text.endswith("\n")
-    message = text.encode()
-    lines = (Signature(key.name, key.verify_key.id, key.sign(message)) for key in keys)
-    return Note(text, tuple(lines)).data()
+    return Signature(key.name, key.verify_key.id, key.sign(text.encode(), time_s))
 
 
-def parse(data: bytes) -> Note:
-    """The note in these bytes, unverified; `parse(data).data() == data`.
+def parse(data: bytes, most: int = MAX_BYTES) -> Note:
+    """The note in these bytes, unverified; `parse(data).data() == data`. Entries hold at most MAX_BYTES.
 
     Raises `Refused`: TOO_LARGE, NOT_TEXT, NOT_A_NOTE.
     """
-    if len(data) > MAX_BYTES:
-        raise Refused(Refusal.TOO_LARGE, f"a note of {len(data)} bytes; at most {MAX_BYTES}")
+    if len(data) > most:
+        raise Refused(Refusal.TOO_LARGE, f"a note of {len(data)} bytes; at most {most}")
     try:
         whole = data.decode()
     except UnicodeDecodeError as error:
@@ -71,10 +78,11 @@ def parse(data: bytes) -> Note:
     lines = block[:-1].split("\n")
     if len(lines) > MAX_SIGNATURES:
         raise Refused(Refusal.NOT_A_NOTE, f"{len(lines)} signatures; at most {MAX_SIGNATURES}")
-    return Note(text + "\n", tuple(_signature(line) for line in lines))
+    return Note(text + "\n", tuple(parse_signature(line) for line in lines))
 
 
-def _signature(line: str) -> Signature:
+def parse_signature(line: str) -> Signature:
+    """The signature that this line spells, without its newline. Raises `Refused(NOT_A_NOTE)`."""
     dash, _, rest = line.partition(" ")
     name, _, encoded = rest.partition(" ")
     try:
@@ -88,27 +96,22 @@ def _signature(line: str) -> Signature:
     return signature
 
 
-def valid_name(name: str) -> bool:
-    """Whether this may be a key's name: not empty, no space of any script, no plus."""
-    return name != "" and not any(c == "+" or c.isspace() or unicodedata.category(c)[0] == "Z" for c in name)
-
-
-def verify(note: Note, keys: Keys) -> tuple[str, ...]:
-    """The names of the known keys that signed this note, in the order of their lines.
+def verify(note: Note, keys: Keys) -> tuple[VerifyKey, ...]:
+    """The known keys that signed this note, in the order of their lines, each once.
 
     Signatures of unknown keys are passed over, as the specification asks; one that claims a known key and does not
     verify refuses the whole note. Raises `Refused`: BAD_SIGNATURE, or UNKNOWN_KEY if no known key signed.
     """
-    signers: list[str] = []
+    signers: list[VerifyKey] = []
     message = note.text.encode()
     for signature in note.signatures:
-        key = keys.get(signature.name)
-        if key is None or key.id != signature.id:
+        key = keys.get((signature.name, signature.id))
+        if key is None:
             continue
         if not key.verifies(signature.raw, message):
             raise Refused(Refusal.BAD_SIGNATURE, f"the signature of {signature.name} is not for this text")
-        if signature.name not in signers:
-            signers.append(signature.name)
+        if key not in signers:
+            signers.append(key)
     if not signers:
         unknown = ", ".join(signature.name for signature in note.signatures)
         raise Refused(Refusal.UNKNOWN_KEY, f"signed by {unknown[:160]}, of whom no key is known")

@@ -25,9 +25,12 @@ class Refusal(StrEnum):
     NOT_CANONICAL = "not_canonical"
     BAD_FIELD = "bad_field"
     BAD_PROOF = "bad_proof"
+    BAD_POLICY = "bad_policy"
+    NO_QUORUM = "no_quorum"
     # The books (ledger and audit).
     NO_CHARTER = "no_charter"
     WRONG_ROLE = "wrong_role"
+    REVOKED = "revoked"
     WRONG_MEMBER = "wrong_member"
     SEQUENCE_GAP = "sequence_gap"
     WRONG_PREV = "wrong_prev"
@@ -46,6 +49,7 @@ class Refusal(StrEnum):
     WRONG_ITEM = "wrong_item"
     WRONG_PERIOD = "wrong_period"
     WRONG_STATEMENT = "wrong_statement"
+    WRONG_EVIDENCE = "wrong_evidence"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -81,8 +85,11 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NOT_CANONICAL: "encode the record as RFC 8785 canonical JSON on one line",
     Refusal.BAD_FIELD: "correct the named field: the protocol page gives its domain",
     Refusal.BAD_PROOF: "fetch the proof again; if it fails twice, compare tree heads with another member",
+    Refusal.BAD_POLICY: "correct the named line of the policy file: C2SP tlog-policy gives its form",
+    Refusal.NO_QUORUM: "wait until more members have cosigned the tree head, or ask who is missing",
     Refusal.NO_CHARTER: "the first entry of a log is its charter, signed by every member: append that first",
     Refusal.WRONG_ROLE: "sign with the key of the role that may write this kind",
+    Refusal.REVOKED: "sign with a key that still counts: the holder's admin adds one, `consortium key add`",
     Refusal.WRONG_MEMBER: "a member speaks only for itself: sign your own record",
     Refusal.SEQUENCE_GAP: "append the missing earlier entries of this author first, in order",
     Refusal.WRONG_PREV: "cite the leaf hash of this author's previous entry",
@@ -101,6 +108,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_ITEM: "give the item a shared pot, the charter's currency and its payer's own signature",
     Refusal.WRONG_PERIOD: "a period begins where the last one ended and ends in the log as it stands",
     Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
+    Refusal.WRONG_EVIDENCE: "show two different notes of one author about one thing, the first one as it is logged",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",

@@ -3,22 +3,38 @@
 It takes what a log published and the hash of the charter that the reader signed, and proves in this order:
 
 1. The first entry is that charter; every member it names has signed it.
-2. The tree head is signed by the log key of that charter, and the entries hash to its root. So these are the entries.
-3. Every entry is canonical and signed by a key of the charter.
-4. Every entry keeps the rules of `books`: roles, sequences, consents, rounds, claims, items.
-5. Every statement is recomputed from the entries it covers, to the last carry, and so are its transfers.
+2. Every entry is canonical and signed by a key that counted when it came.
+3. Every entry keeps the rules of `books`: roles, sequences, consents, rounds, claims, items.
+4. Every statement is recomputed from the entries it covers, to the last carry, and so are its transfers; a quorum of
+   members has witnessed what it covers.
+5. The tree head is signed by the log key of that charter, and the entries hash to its root. So these are the entries.
+   Every head that members cosigned is a head of this history.
 6. For a member: what it signed and what it witnessed stand in this log.
+
+Entries are fed in order and forgotten; what stays is what the books keep.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared_models.records import entry as entries
 from shared_models.records import merkle, note, tlog
-from shared_models.records.kinds import Charter, Manifest, Receipt, RoundClose, RoundOpen, RunEnd, Statement
+from shared_models.records.entry import Entry
+from shared_models.records.kinds import (
+    Charter,
+    Equivocation,
+    KeyRevoke,
+    Manifest,
+    Receipt,
+    RoundClose,
+    RoundOpen,
+    RunEnd,
+    Statement,
+)
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books, Last, differences
+from shared_models.rules.skim import Skimmed, skim
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +52,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """A tree head that a member has verified before."""
+    """A tree head that somebody has verified before, by name: you, or a member that vouches for its entries below."""
 
     size: int
     root: str
+    by: str = "you"
 
 
 @dataclass(slots=True)
@@ -47,12 +64,181 @@ class Report:
     """What the audit saw; `findings` is empty if and only if every number was recomputed and agrees."""
 
     findings: list[Finding] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)  # What is in order, and a reader should know of.
     books: Books = field(default_factory=Books)
     entries: int = 0
-    signatures: int = 0
+    signatures: int = 0  # Verified.
+    vouched: int = 0  # Not verified, because somebody vouches for them.
+    cosignatures: int = 0
     receipts: int = 0
     accepted: int = 0  # Receipts that a round included: those that earn.
     numbers: int = 0  # Amounts of statements recomputed: credits, charges, nets, carries, transfers.
+
+
+class Audit:
+    """An audit under way: `feed` it every entry in order, then `finish`."""
+
+    def __init__(
+        self, *, charter: str | None = None, mine: Iterable[bytes] = (), witnessed: Iterable[Witnessed] = ()
+    ) -> None:
+        """`charter` is the leaf hash of the charter the reader signed; without it the audit proves that the log agrees
+        with itself, not whose log it is. `mine` are leaves that a member signed; `witnessed` are heads that must be of
+        this history: the reader's own, and those of whoever vouches for entries that are fed unverified.
+        """
+        self.report = Report()
+        self._charter = charter
+        self._mine = {merkle.leaf_hash(leaf): leaf for leaf in mine}
+        self._witnessed = list(witnessed)
+        self._over = False
+
+    @property
+    def books(self) -> Books:
+        return self.report.books
+
+    def feed(self, leaf: bytes, published: bytes | None, skimmed: Skimmed | None = None, verified: bool = True) -> None:
+        """The next entry, and its hash as the log's tile has it (None: it has none).
+
+        A receipt that was skimmed already comes with what it says; `verified` is whether its signature was looked at.
+        The published hash is believed as far as it leads to the head's root, and tells which entry was altered.
+        """
+        if self._over:
+            return
+        report, index = self.report, self.report.entries
+        report.entries += 1
+        if skimmed is not None and skimmed.hash == published:
+            try:
+                self.books.check(skimmed)
+            except Refused as refused:
+                report.findings.append(Finding(index, refused.refusal, refused.detail))
+                self._step_over(leaf, published)
+            else:
+                self.books.add(skimmed)
+                report.receipts += 1
+            report.signatures += verified
+            report.vouched += not verified
+        else:
+            self._feed_slowly(index, leaf, published)
+        self._mine.pop(published or b"", None)
+
+    def _feed_slowly(self, index: int, leaf: bytes, published: bytes | None) -> None:
+        findings = self.report.findings
+        hashed = merkle.leaf_hash(leaf)
+        if hashed != published:
+            findings.append(Finding(index, Refusal.CORRUPT, "its bytes are not those that the log published"))
+        findings += (
+            Finding(index, refused.refusal, refused.detail) for refused in self._entry(leaf, published or hashed)
+        )
+        if index == 0:
+            if self.books.tree.size == 0:
+                self._over = True  # Without a charter there are no keys, so nothing further can be told.
+            elif self._charter not in (None, self.books.charter_hash):
+                mine, this = f"{self._charter}"[:12], self.books.charter_hash[:12]
+                findings.append(Finding(0, Refusal.NO_CHARTER, f"this is charter {this}…, you signed {mine}…"))
+
+    def finish(self, head: bytes, cosigned: Iterable[bytes] = ()) -> Report:
+        """The report, once every entry was fed: `head` is the log's newest, `cosigned` are heads with cosignatures."""
+        if not self._over:
+            self.report.findings += self._log(head)
+            for data in cosigned:
+                self.report.findings += self._cosigned(data)
+            self.report.findings += self._member()
+        return self.report
+
+    def _entry(self, leaf: bytes, hashed: bytes) -> Iterator[Refused]:
+        """Check one entry and take it in, under this hash; each reason why it should not be here."""
+        report, books = self.report, self.books
+        try:
+            entry = books.open(leaf)
+            report.signatures += len(entry.signers)
+            books.check(entry)
+        except Refused as refused:
+            yield refused
+            yield from _named(books, leaf, refused)
+            if books.keys:
+                self._step_over(leaf, hashed)
+            return
+        record = entry.record
+        report.receipts += isinstance(record, Receipt)
+        if isinstance(record, RoundClose):
+            report.accepted += len(record.included)
+        if isinstance(record, Statement):
+            report.numbers += 2 * len(record.lines) + 3 * len(record.balances) + len(record.transfers)
+        index = books.add(replace(entry, hash=hashed))
+        if (notice := _notice(entry)) is not None:
+            report.notices.append(f"entry {index}: {notice}")
+
+    def _step_over(self, leaf: bytes, hashed: bytes) -> None:
+        """Go on behind an entry that was refused, so that one lie does not make every later entry look wrong.
+
+        It keeps its place in the tree and in its author's chain. What it says about work, money or consent does not
+        count; a run or a round goes on as it says, and a statement as it should have been.
+        """
+        books = self.books
+        claimed = entries.peek(leaf)
+        index = books.tree.size
+        if claimed is None or isinstance(claimed, Charter):
+            books.tree.append(hashed)
+            return
+        author = note.parse(leaf).signatures[0].name
+        match claimed:
+            case Manifest():
+                goes_on = claimed.run not in books.runs
+            case RoundOpen() | RunEnd():
+                goes_on = claimed.run in books.runs
+            case RoundClose():
+                goes_on = claimed.run in books.runs and books.runs[claimed.run].rounds != []
+            case _:
+                goes_on = False
+        right = _recomputed(books, claimed) if isinstance(claimed, Statement) else None
+        record = right if right is not None else claimed
+        key = next((key for (name, _), key in books.keys.items() if name == author), None)
+        if key is not None and (goes_on or right is not None):
+            books.add(Entry(leaf, hashed, record, (key,)))
+        else:
+            books.tree.append(hashed)
+        if key is not None:
+            books.chains[author] = Last(claimed.seq, hashed.hex(), index)
+
+    def _log(self, head: bytes) -> Iterator[Finding]:
+        """The tree head is signed by the log's key, and the entries lead to its root."""
+        tree = self.books.tree
+        try:
+            signed = tlog.open_head(head, self.books.keys)
+        except Refused as refused:
+            yield Finding(None, refused.refusal, f"tree head: {refused.detail}")
+            return
+        if signed.size != tree.size:
+            yield Finding(None, Refusal.WRONG_HEAD, f"the head speaks of {signed.size} entries, there are {tree.size}")
+        elif tree.root() != signed.root:
+            yield Finding(None, Refusal.WRONG_HEAD, f"the entries do not lead to the root of size {signed.size}")
+
+    def _cosigned(self, data: bytes) -> Iterator[Finding]:
+        """A head that the log signed and members cosigned is of this history."""
+        tree = self.books.tree
+        try:
+            head, times = tlog.open_cosigned(data, self.books.keys)
+        except Refused as refused:
+            yield Finding(None, refused.refusal, f"cosigned head: {refused.detail}")
+            return
+        self.report.cosignatures += len(times)
+        if head.size > tree.size or tree.root(head.size) != head.root:
+            who = ", ".join(sorted(times)) or "nobody"
+            yield Finding(None, Refusal.FORK, f"the log signed another root at size {head.size}, cosigned by {who}")
+
+    def _member(self) -> Iterator[Finding]:
+        """What a member signed and witnessed is part of this log's history."""
+        tree = self.books.tree
+        for seen in self._witnessed:
+            if seen.size > tree.size or tree.root(seen.size).hex() != seen.root:
+                yield Finding(
+                    None,
+                    Refusal.FORK,
+                    f"{seen.by} witnessed root {seen.root[:12]}… at size {seen.size}; this log shows another",
+                )
+        for leaf in self._mine.values():
+            claimed = entries.peek(leaf)
+            what = f"{claimed.kind} {claimed.idem}" if claimed else hashlib.sha256(leaf).hexdigest()[:12]
+            yield Finding(None, Refusal.NOT_FOUND, f"you signed {what}, and this log does not hold it")
 
 
 def audit(
@@ -60,65 +246,29 @@ def audit(
     head: bytes,
     hashes: Sequence[bytes],
     *,
+    cosigned: Iterable[bytes] = (),
     charter: str | None = None,
     mine: Iterable[bytes] = (),
-    witnessed: Witnessed | None = None,
+    witnessed: Iterable[Witnessed] = (),
 ) -> Report:
-    """Recompute a log from its leaves.
-
-    `head` is the tree head's note, `hashes` the leaf hashes that the log published in its tiles; they are believed only
-    as far as they lead to the head's root, and serve to say which entry was altered. `charter` is the leaf hash of the
-    charter the reader signed; without it the audit proves that the log agrees with itself, not whose log it is. `mine`
-    are leaves that a member signed, `witnessed` the newest head it verified.
-    """
-    report = Report()
-    published = merkle.Tree()
-    for hashed in hashes:
-        published.append(hashed)
-    books = report.books
+    """Recompute a log that fits into memory, in this process: `Audit`, fed."""
+    running = Audit(charter=charter, mine=mine, witnessed=witnessed)
     for index, leaf in enumerate(leaves):
-        report.entries += 1
-        hashed = merkle.leaf_hash(leaf)
-        if index >= published.size or published.leaf(index) != hashed:
-            report.findings.append(Finding(index, Refusal.CORRUPT, "its bytes are not those that the log published"))
-        report.findings += (
-            Finding(index, refused.refusal, refused.detail) for refused in _entry(report, books, leaf, published, index)
-        )
-        if index == 0:
-            if books.tree.size == 0:
-                return report  # Without a charter there are no keys, so nothing further can be told.
-            if charter is not None and books.charter_hash != charter:
-                report.findings.append(
-                    Finding(
-                        0, Refusal.NO_CHARTER, f"this is charter {books.charter_hash[:12]}…, you signed {charter[:12]}…"
-                    )
-                )
-    report.findings += _log(report, published, head)
-    report.findings += _member(published, mine, witnessed)
-    return report
+        skimmed = skim(leaf, running.books.context) if running.books.keys else None
+        running.feed(leaf, hashes[index] if index < len(hashes) else None, skimmed)
+    return running.finish(head, cosigned)
 
 
-def _entry(report: Report, books: Books, leaf: bytes, published: merkle.Tree, index: int) -> Iterator[Refused]:
-    """Check one entry and take it in; each reason why it should not be here."""
-    try:
-        entry = books.open(leaf)
-        report.signatures += len(entry.signers)
-        if (before := books.said(entry)) is not None:
-            raise Refused(Refusal.CONFLICT, f"entry {before} says the same: this work would count twice")
-        books.check(entry)
-    except Refused as refused:
-        yield refused
-        yield from _named(books, leaf, refused)
-        if books.keys:
-            _step_over(books, leaf, published.leaf(index) if index < published.size else merkle.leaf_hash(leaf))
-        return
-    record = entry.record
-    report.receipts += isinstance(record, Receipt)
-    if isinstance(record, RoundClose):
-        report.accepted += len(record.included)
-    if isinstance(record, Statement):
-        report.numbers += 2 * len(record.lines) + 3 * len(record.balances) + len(record.transfers)
-    books.add(entry)
+def _notice(entry: Entry) -> str | None:
+    match entry.record:
+        case Equivocation(first=first, other=other):
+            claimed = entries.peek(other.encode())
+            what = f"{claimed.kind} {claimed.idem}" if claimed else "something"
+            author = note.parse(other.encode()).signatures[0].name
+            return f"{author} said two things about {what}: here, and at entry {first}"
+        case KeyRevoke(holder=holder, role=role, id=key, suspect_from=start):
+            return f"{holder} revoked its {role} key {key}; what it signed from entry {start} on was disputed"
+    return None
 
 
 def _named(books: Books, leaf: bytes, refused: Refused) -> Iterator[Refused]:
@@ -139,68 +289,8 @@ def _named(books: Books, leaf: bytes, refused: Refused) -> Iterator[Refused]:
 
 def _recomputed(books: Books, claimed: Statement) -> Statement | None:
     try:
-        return books.statement(claimed.period, claimed.end, seq=claimed.seq, prev=claimed.prev)
+        return books.statement(
+            claimed.period, claimed.end, seq=claimed.seq, prev=claimed.prev, cosignatures=claimed.cosignatures
+        )
     except Refused:
         return None
-
-
-def _step_over(books: Books, leaf: bytes, hashed: bytes) -> None:
-    """Go on behind an entry that was refused, so that one lie does not make every later entry look wrong.
-
-    It keeps its place in the tree and in its author's chain. What it says about work, money or consent does not count;
-    a run or a round goes on as it says, and a statement as it should have been.
-    """
-    claimed = entries.peek(leaf)
-    index = books.tree.size
-    if claimed is None or isinstance(claimed, Charter):
-        books.tree.append(hashed)
-        return
-    author = note.parse(leaf).signatures[0].name
-    match claimed:
-        case Manifest():
-            goes_on = claimed.run not in books.runs
-        case RoundOpen() | RunEnd():
-            goes_on = claimed.run in books.runs
-        case RoundClose():
-            goes_on = claimed.run in books.runs and books.runs[claimed.run].rounds != []
-        case _:
-            goes_on = False
-    right = _recomputed(books, claimed) if isinstance(claimed, Statement) else None
-    record = right if right is not None else claimed
-    if goes_on or right is not None:
-        books.add(entries.Entry(leaf, hashed, record, (author,)))
-    else:
-        books.tree.append(hashed)
-    if author in books.keys:
-        books.chains[author] = Last(claimed.seq, hashed.hex(), index)
-
-
-def _log(report: Report, published: merkle.Tree, head: bytes) -> Iterator[Finding]:
-    """The tree head is signed by the log's key, and the published hashes lead to its root."""
-    try:
-        signed = tlog.open_head(head, report.books.keys)
-    except Refused as refused:
-        yield Finding(None, refused.refusal, f"tree head: {refused.detail}")
-        return
-    if signed.size != report.entries:
-        yield Finding(None, Refusal.WRONG_HEAD, f"the head speaks of {signed.size} entries, there are {report.entries}")
-    elif published.size != signed.size or published.root() != signed.root:
-        yield Finding(None, Refusal.WRONG_HEAD, f"the published hashes do not lead to the root of size {signed.size}")
-
-
-def _member(published: merkle.Tree, mine: Iterable[bytes], witnessed: Witnessed | None) -> Iterator[Finding]:
-    """What a member signed and witnessed is part of this log's history."""
-    if witnessed is not None and (
-        witnessed.size > published.size or published.root(witnessed.size).hex() != witnessed.root
-    ):
-        yield Finding(
-            None,
-            Refusal.FORK,
-            f"you witnessed root {witnessed.root[:12]}… at size {witnessed.size}; this log shows another",
-        )
-    held = {published.leaf(index) for index in range(published.size)}
-    for leaf in mine:
-        if merkle.leaf_hash(leaf) not in held:
-            claimed = entries.peek(leaf)
-            what = f"{claimed.kind} {claimed.idem}" if claimed else hashlib.sha256(leaf).hexdigest()[:12]
-            yield Finding(None, Refusal.NOT_FOUND, f"you signed {what}, and this log does not hold it")

@@ -1,23 +1,30 @@
 """The books: what the log says, folded entry by entry, and what an entry must fulfil to be let in.
 
 The ledger asks this before it writes, the auditor asks it again of every entry: one set of rules for both, in which
-nobody has to be believed. The state is a pure function of the entries; it holds no clock, no file and no network.
+nobody has to be believed. The state is a pure function of the entries; it holds no clock, no file and no network. Of a
+receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
-import hashlib
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
 
 from shared_models.records import entry as entries
-from shared_models.records.entry import Entry
+from shared_models.records import note, tlog
+from shared_models.records.entry import Entry, digest_of
 from shared_models.records.keys import VerifyKey
 from shared_models.records.kinds import (
     FIRST,
     Charter,
     Consent,
     CostItem,
+    Equivocation,
+    KeyAdd,
+    KeyAffirm,
+    KeyRevoke,
     Manifest,
     Receipt,
     RoundClose,
@@ -28,18 +35,42 @@ from shared_models.records.kinds import (
 from shared_models.records.merkle import Tree
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES
+from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
+from shared_models.rules.skim import Context, Skimmed
 from shared_models.rules.statement import statement
+
+T = TypeVar("T")
+
+
+class Work(NamedTuple):
+    """A receipt of an open round."""
+
+    member: str
+    flop: int
+    at: int  # Index in the log.
+    key_id: bytes
+
+
+class Closed(NamedTuple):
+    """How a round ended."""
+
+    checkpoint: str
+    included: tuple[str, ...]  # Members.
+    excluded: tuple[tuple[str, str], ...]  # (member, name of the reason).
+    loss_unats: int
 
 
 @dataclass(slots=True)
 class Round:
     """One exchange of a run."""
 
-    opened: RoundOpen
-    hash: str
-    receipts: dict[str, Receipt] = field(default_factory=dict)  # By leaf hash.
-    closed: RoundClose | None = None
+    number: int
+    hash: str  # Leaf hash of its round.open.
+    base: str
+    invited: tuple[str, ...]
+    receipts: dict[bytes, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
+    closed: Closed | None = None
 
 
 @dataclass(slots=True)
@@ -55,45 +86,73 @@ class Run:
     ended: RunEnd | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Last:
+class Last(NamedTuple):
     """The newest entry of one author."""
 
     seq: int
     hash: str
-    index: int
+    at: int  # Index in the log.
+
+
+NOTHING = Last(-1, FIRST, -1)  # Before an author's first entry.
+
+
+@dataclass(slots=True)
+class _Unbilled:
+    """The accepted work of one round that no statement has covered yet, column by column."""
+
+    index: int  # Of the round.close.
+    members: tuple[str, ...]
+    flop: tuple[int, ...]
+    key_ids: tuple[bytes, ...]
+    receipts: "array[int]"  # Indices.
 
 
 class Books:
     """Everything that follows from the entries so far.
 
-    Use: `entry = books.open(leaf)`, `books.check(entry)`, then, once it is stored, `books.add(entry)`.
+    Use: `entry = books.open(leaf)`, `books.check(entry)`, then, once it is stored, `books.add(entry)`. A receipt may
+    come as `skim` read it instead.
     """
 
     def __init__(self) -> None:
         self.tree = Tree()
-        self.keys: dict[str, VerifyKey] = {}
         self.chains: dict[str, Last] = {}  # By author.
         self.runs: dict[str, Run] = {}
         self.statements: list[Statement] = []
-        self._charter: tuple[Charter, str] | None = None
-        self._said: dict[tuple[str, str, str], tuple[int, bytes]] = {}
-        self._work: list[tuple[int, str, int]] = []  # (index of the round.close, member, FLOP) not yet billed.
-        self._items: list[tuple[int, CostItem]] = []  # Not yet billed.
+        self.charter_hash = ""  # Leaf hash of the charter; empty before there is one.
+        self._keyring: Keyring | None = None
+        self._context: Context | None = None
+        self._said: set[bytes] = set()
+        self._work: list[_Unbilled] = []
+        self._items: list[tuple[int, CostItem, VerifyKey]] = []  # Not yet billed.
+        self._roots: dict[int, str] = {}  # Of sizes that receipts have cited lately.
+        self._same: dict[Any, Any] = {}  # One object for equal ones: names and sets of members repeat in every round.
 
     @property
     def charter(self) -> Charter:
         """The charter in force. Raises `Refused(NO_CHARTER)` before there is one."""
-        return self._chartered()[0]
+        return self.keyring.charter
 
     @property
-    def charter_hash(self) -> str:
-        return self._chartered()[1]
-
-    def _chartered(self) -> tuple[Charter, str]:
-        if self._charter is None:
+    def keyring(self) -> Keyring:
+        """The keys of this log. Raises `Refused(NO_CHARTER)` before there is a charter."""
+        if self._keyring is None:
             raise Refused(Refusal.NO_CHARTER, "the log is empty")
-        return self._charter
+        return self._keyring
+
+    @property
+    def keys(self) -> note.Keys:
+        """Every key there ever was; none before there is a charter."""
+        return self._keyring.keys if self._keyring is not None else {}
+
+    @property
+    def context(self) -> Context:
+        """What receipts are skimmed against; another object whenever it has changed."""
+        if self._context is None:
+            runs = {name: run.manifest for name, run in self.runs.items()}
+            self._context = Context(self.charter, self.keys, runs)
+        return self._context
 
     def run(self, name: str) -> Run:
         """The run of this name. Raises `Refused(UNKNOWN_RUN)`."""
@@ -104,46 +163,47 @@ class Books:
     # Reading an entry.
 
     def open(self, leaf: bytes) -> Entry:
-        """The entry in this leaf: its bytes are right and a key of this charter signed it. Raises `Refused`."""
-        if self._charter is None:
+        """The entry in this leaf: its bytes are right and a key of this log signed it. Raises `Refused`."""
+        if self._keyring is None:
             return entries.open_charter(leaf)
         return entries.open_leaf(leaf, self.charter.consortium, self.keys)
 
-    def said(self, entry: Entry) -> int | None:
-        """The index at which the log already holds this text. Raises `Refused(CONFLICT)` if it holds another one."""
-        known = self._said.get(entry.key)
-        if known is None:
-            return None
-        if known[1] != hashlib.sha256(entry.text).digest():
-            author, kind, idem = entry.key
-            raise Refused(Refusal.CONFLICT, f"{author} said something else about {kind} {idem} at entry {known[0]}")
-        return known[0]
+    def said(self, entry: Entry | Skimmed) -> bool:
+        """Whether the author of this has said something about the same thing before."""
+        return (entry.about if isinstance(entry, Skimmed) else digest_of(*entry.about)) in self._said
 
     # Rules. Each raises `Refused` and changes nothing.
 
-    def check(self, entry: Entry) -> None:
+    def check(self, entry: Entry | Skimmed) -> None:
         """Whether this entry may come next.
 
         1. It comes first and is a charter, or the log has one and it is another kind.
-        2. Its author holds the role that writes this kind, and speaks for nobody else.
-        3. It continues its author's chain: the next number, and the hash of the one before.
-        4. What its kind asks for holds.
+        2. Its author holds the role that writes this kind, speaks for nobody else, and its key counts.
+        3. Its author has said nothing about the same thing before.
+        4. It continues its author's chain: the next number, and the hash of the one before.
+        5. What its kind asks for holds.
         """
+        if isinstance(entry, Skimmed):
+            self.keyring.check_counts(entry.author, entry.key_id)
+            self._check_new(entry)
+            self._check_chain(entry.author, entry.seq, entry.prev)
+            self._check_receipt(entry)
+            return
         record = entry.record
         if isinstance(record, Charter):
-            if self._charter is not None:
+            if self._keyring is not None:
                 raise Refused(Refusal.CONFLICT, "this log has its charter, at entry 0")
             _check_charter(record)
             return
         self._check_author(entry)
-        last = self.chains.get(entry.author, Last(-1, FIRST, -1))
-        if record.seq != last.seq + 1:
-            raise Refused(Refusal.SEQUENCE_GAP, f"{entry.author} is at {last.seq}, this says {record.seq}")
-        if record.prev != last.hash:
-            raise Refused(
-                Refusal.WRONG_PREV, f"{entry.author} cites {record.prev[:12]}…, its last is {last.hash[:12]}…"
-            )
+        self.keyring.check_counts(entry.author, entry.signers[0].id)
+        self._check_new(entry)
+        self._check_chain(entry.author, record.seq, record.prev)
         match record:
+            case KeyAdd() | KeyRevoke() | KeyAffirm():
+                self.keyring.check(record, self.tree.size)
+            case Equivocation():
+                self._check_equivocation(record)
             case Manifest():
                 self._check_manifest(record)
             case Consent():
@@ -151,7 +211,7 @@ class Books:
             case RoundOpen():
                 self._check_open(record)
             case Receipt():
-                self._check_receipt(record)
+                self._check_receipt(Skimmed.of(entry), record)
             case RoundClose():
                 self._check_close(record)
             case RunEnd():
@@ -163,12 +223,17 @@ class Books:
 
     def _check_author(self, entry: Entry) -> None:
         match entry.record:
+            case KeyAdd() | KeyRevoke() | KeyAffirm():
+                self.keyring.check_author(entry)
+                return
             case Consent(member=holder) | Receipt(member=holder):
                 role = "compute"
             case CostItem(payer=holder):
                 role = "admin"
             case Statement():
                 holder, role = self.charter.consortium, "admin"
+            case Equivocation():
+                holder, role = self.charter.consortium, "log"
             case _:
                 holder, role = self.charter.consortium, "coordinator"
         speaker, _, spoken = entry.author.rpartition("/")
@@ -176,6 +241,28 @@ class Books:
             raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}; that is for {role} keys")
         if speaker != holder:
             raise Refused(Refusal.WRONG_MEMBER, f"{entry.author} signed for {holder}")
+
+    def _check_chain(self, author: str, seq: int, prev: str) -> None:
+        last = self.chains.get(author, NOTHING)
+        if seq != last.seq + 1:
+            raise Refused(Refusal.SEQUENCE_GAP, f"{author} is at {last.seq}, this says {seq}")
+        if prev != last.hash:
+            raise Refused(Refusal.WRONG_PREV, f"{author} cites {prev[:12]}…, its last is {last.hash[:12]}…")
+
+    def _check_new(self, entry: Entry | Skimmed) -> None:
+        if self.said(entry):
+            about = ("receipt", entry.idem) if isinstance(entry, Skimmed) else entry.about[1:]
+            raise Refused(Refusal.CONFLICT, f"{entry.author} has spoken about {' '.join(about)} before; once counts")
+
+    def _check_equivocation(self, evidence: Equivocation) -> None:
+        one, other = (
+            entries.open_leaf(text.encode(), self.charter.consortium, self.keys)
+            for text in (evidence.one, evidence.other)
+        )
+        if evidence.first >= self.tree.size or one.hash != self.tree.leaf(evidence.first):
+            raise Refused(Refusal.WRONG_EVIDENCE, f"the first note is not entry {evidence.first}")
+        if one.about != other.about or one.text == other.text:
+            raise Refused(Refusal.WRONG_EVIDENCE, "the two notes say the same, or are about different things")
 
     def _check_manifest(self, manifest: Manifest) -> None:
         if manifest.charter != self.charter_hash:
@@ -213,38 +300,47 @@ class Books:
             who = ", ".join(sorted(missing)) or "nobody, or members out of order"
             raise Refused(Refusal.NO_CONSENT, f"round {opened.round} invites {who}")
 
-    def _check_receipt(self, receipt: Receipt) -> None:
+    def _check_receipt(self, receipt: Skimmed, slowly: Receipt | None = None) -> None:
+        """`slowly` is the receipt where it was not skimmed, so that its claim is still to be checked."""
         run = self.run(receipt.run)
         if not 1 <= receipt.round <= len(run.rounds) or run.rounds[receipt.round - 1].hash != receipt.opened:
             raise Refused(Refusal.WRONG_ROUND, f"run {receipt.run} has no round {receipt.round} {receipt.opened[:12]}…")
         turn = run.rounds[receipt.round - 1]
-        if receipt.member not in turn.opened.invited:
+        if receipt.member not in turn.invited:
             raise Refused(Refusal.NOT_INVITED, f"round {receipt.round} does not invite {receipt.member}")
-        if receipt.base != turn.opened.base:
-            raise Refused(Refusal.WRONG_BASE, f"{receipt.base[:12]}…; the round's is {turn.opened.base[:12]}…")
-        check_claim(receipt, run.manifest, self.charter)
-        if (
-            receipt.witnessed_size > self.tree.size
-            or self.tree.root(receipt.witnessed_size).hex() != receipt.witnessed_root
-        ):
+        if receipt.base != turn.base:
+            raise Refused(Refusal.WRONG_BASE, f"{receipt.base[:12]}…; the round's is {turn.base[:12]}…")
+        if slowly is not None:
+            check_claim(slowly, run.manifest, self.charter)
+        if self._root(receipt.witnessed_size) != receipt.witnessed_root:
             raise Refused(
                 Refusal.WRONG_HEAD, f"{receipt.member} witnessed another history of size {receipt.witnessed_size}"
             )
+
+    def _root(self, size: int) -> str:
+        """The root at a size that receipts cite, or nothing if the log never had it. A round's receipts cite few."""
+        if size not in self._roots:
+            if size > self.tree.size:
+                return ""
+            if len(self._roots) > 1_000:
+                self._roots.clear()
+            self._roots[size] = self.tree.root(size).hex()
+        return self._roots[size]
 
     def _check_close(self, close: RoundClose) -> None:
         run = self._going(close.run)
         if close.round != len(run.rounds) or run.rounds[-1].closed is not None:
             raise Refused(Refusal.WRONG_ROUND, f"round {close.round} is not open")
         turn = run.rounds[-1]
-        if close.base != turn.opened.base:
-            raise Refused(Refusal.WRONG_BASE, f"{close.base[:12]}…; the round's is {turn.opened.base[:12]}…")
+        if close.base != turn.base:
+            raise Refused(Refusal.WRONG_BASE, f"{close.base[:12]}…; the round's is {turn.base[:12]}…")
         inside = tuple(each.member for each in close.included)
         outside = tuple(each.member for each in close.excluded)
-        if not _rising(inside) or not _rising(outside) or sorted(inside + outside) != list(turn.opened.invited):
+        if not _rising(inside) or not _rising(outside) or sorted(inside + outside) != list(turn.invited):
             raise Refused(Refusal.NOT_INVITED, "included and excluded are not, in order, the members invited")
         for each in close.included:
-            receipt = turn.receipts.get(each.receipt)
-            if receipt is None or receipt.member != each.member:
+            work = turn.receipts.get(bytes.fromhex(each.receipt))
+            if work is None or work.member != each.member:
                 raise Refused(
                     Refusal.WRONG_RECEIPT, f"{each.receipt[:12]}… is no receipt of {each.member} in this round"
                 )
@@ -266,7 +362,9 @@ class Books:
             raise Refused(Refusal.WRONG_ITEM, f"{item.currency}; the charter's currency is {self.charter.currency}")
 
     def _check_statement(self, stated: Statement) -> None:
-        right = self.statement(stated.period, stated.end, seq=stated.seq, prev=stated.prev)
+        right = self.statement(
+            stated.period, stated.end, seq=stated.seq, prev=stated.prev, cosignatures=stated.cosignatures
+        )
         if stated.start != right.start or not stated.start <= stated.end:
             raise Refused(
                 Refusal.WRONG_PERIOD, f"from {stated.start} to {stated.end}; the last one ended at {right.start}"
@@ -274,6 +372,30 @@ class Books:
         wrong = differences(stated, right)
         if wrong:
             raise Refused(Refusal.WRONG_STATEMENT, wrong[0])
+        self.check_cosignatures(right)
+
+    def check_cosignatures(self, stated: Statement) -> None:
+        """Whether the charter's quorum of members has cosigned the tree head that a statement covers.
+
+        Raises `Refused`: NOT_A_NOTE, UNKNOWN_KEY, BAD_SIGNATURE for a line, NO_QUORUM for all of them.
+        """
+        origin = f"{self.charter.consortium}/log"
+        text = tlog.TreeHead(origin, stated.end, bytes.fromhex(stated.root)).text.encode()
+        witnesses = set()
+        for line in stated.cosignatures:
+            signature = note.parse_signature(line)
+            key = self.keys.get((signature.name, signature.id))
+            member, _, role = signature.name.rpartition("/")
+            if key is None or role != "witness" or not self.keyring.counts(key.name, key.id):
+                raise Refused(Refusal.UNKNOWN_KEY, f"{signature.name} is no witness whose key counts")
+            if not key.verifies(signature.raw, text):
+                raise Refused(Refusal.BAD_SIGNATURE, f"{signature.name} did not cosign the head of size {stated.end}")
+            witnesses.add(member)
+        if len(witnesses) < self.charter.quorum:
+            raise Refused(
+                Refusal.NO_QUORUM,
+                f"{len(witnesses)} members have cosigned the head of size {stated.end}, it takes {self.charter.quorum}",
+            )
 
     def _going(self, name: str) -> Run:
         run = self.run(name)
@@ -283,69 +405,126 @@ class Books:
 
     # What follows.
 
-    def add(self, entry: Entry) -> int:
+    def add(self, entry: Entry | Skimmed) -> int:
         """Take in an entry that was checked; its index."""
-        index, record, hashed = self.tree.size, entry.record, entry.hash.hex()
+        index, hashed = self.tree.size, entry.hash.hex()
+        if isinstance(entry, Skimmed):
+            self._add_receipt(entry, index)
+            self.chains[entry.author] = Last(entry.seq, hashed, index)
+            self._said.add(entry.about)
+            self.tree.append(entry.hash)
+            return index
+        record = entry.record
         match record:
             case Charter():
-                self._charter = (record, hashed)
-                self.keys = entries.charter_keys(record)
+                self._keyring, self.charter_hash = Keyring(record), hashed
+            case KeyAdd() | KeyRevoke() | KeyAffirm():
+                self.keyring.add(record, index)
+                self._context = None
             case Manifest():
                 self.runs[record.run] = Run(record, hashed, entry.leaf, record.base)
+                self._context = None
             case Consent():
                 self.runs[record.run].consents.add(record.member)
             case RoundOpen():
-                self.runs[record.run].rounds.append(Round(record, hashed))
+                invited = self._one(record.invited)
+                self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited))
             case Receipt():
-                self.runs[record.run].rounds[record.round - 1].receipts[hashed] = record
+                self._add_receipt(Skimmed.of(entry), index)
             case RoundClose():
-                run = self.runs[record.run]
-                run.checkpoint = record.checkpoint
-                turn = run.rounds[-1]
-                turn.closed = record
-                self._work += [
-                    (index, each.member, turn.receipts[each.receipt].flop)
-                    for each in record.included
-                    if each.receipt in turn.receipts  # Always, after `check`; the audit goes on where that failed.
-                ]
+                self._add_close(record, index)
             case RunEnd():
                 self.runs[record.run].ended = record
             case CostItem():
-                self._items.append((index, record))
+                self._items.append((index, record, entry.signers[0]))
             case Statement():
                 self.statements.append(record)
-                self._work = [work for work in self._work if work[0] >= record.end]
-                self._items = [item for item in self._items if item[0] >= record.end]
+                self._work = [left for each in self._work if (left := self._left(each, record.end))]
+                self._items = [each for each in self._items if not self._billed(each, record.end)]
         if not isinstance(record, Charter):
             self.chains[entry.author] = Last(record.seq, hashed, index)
-        self._said[entry.key] = (index, hashlib.sha256(entry.text).digest())
+        self._said.add(digest_of(*entry.about))
         self.tree.append(entry.hash)
         return index
 
-    def statement(self, period: str, end: int, *, seq: int, prev: str) -> Statement:
-        """The statement of what is not yet billed before entry `end`. Raises `Refused(WRONG_PERIOD)`."""
+    def _one(self, value: T) -> T:
+        found: T = self._same.setdefault(value, value)
+        return found
+
+    def _add_receipt(self, receipt: Skimmed, index: int) -> None:
+        turn = self.runs[receipt.run].rounds[receipt.round - 1]
+        if turn.closed is None:  # One that comes later stands in the log, and earns nothing.
+            member, flop = self._one(receipt.member), self._one(receipt.flop)
+            turn.receipts[receipt.hash] = Work(member, flop, index, self._one(receipt.key_id))
+
+    def _add_close(self, close: RoundClose, index: int) -> None:
+        run = self.runs[close.run]
+        run.checkpoint = close.checkpoint
+        turn = run.rounds[-1]
+        # All of them are there after `check`; the audit goes on where that failed.
+        works = [work for each in close.included if (work := turn.receipts.get(bytes.fromhex(each.receipt)))]
+        turn.receipts = {}
+        turn.closed = Closed(
+            close.checkpoint,
+            self._one(tuple(self._one(each.member) for each in close.included)),
+            self._one(tuple((self._one(each.member), self._one(each.reason)) for each in close.excluded)),
+            close.loss_unats,
+        )
+        if works:
+            self._work.append(_unbilled(index, works, self._one))
+
+    def statement(self, period: str, end: int, *, seq: int, prev: str, cosignatures: tuple[str, ...] = ()) -> Statement:
+        """The statement of what is not yet billed before entry `end`. Raises `Refused(WRONG_PERIOD)`.
+
+        What is disputed as of `end` is left for a later one.
+        """
         if not 0 <= end <= self.tree.size:
             raise Refused(Refusal.WRONG_PERIOD, f"ends at {end}; the log has {self.tree.size} entries")
         work: dict[str, int] = {}
-        for index, member, flop in self._work:
-            if index < end:
-                work[member] = work.get(member, 0) + flop
+        for each in self._work:
+            if each.index < end:
+                for member, flop, key_id, index in zip(
+                    each.members, each.flop, each.key_ids, each.receipts, strict=True
+                ):
+                    if not self.keyring.disputes((f"{member}/compute", key_id), index, end):
+                        work[member] = work.get(member, 0) + flop
         return statement(
             self.charter,
             period,
             work,
-            [item for index, item in self._items if index < end],
+            [each[1] for each in self._items if self._billed(each, end)],
             self.carries(),
             start=self.statements[-1].end if self.statements else 0,
             end=end,
             root=self.tree.root(end).hex(),
+            cosignatures=cosignatures,
             seq=seq,
             prev=prev,
         )
 
+    def _billed(self, item: tuple[int, CostItem, VerifyKey], end: int) -> bool:
+        index, _, key = item
+        return index < end and not self.keyring.disputes((key.name, key.id), index, end)
+
+    def _left(self, work: _Unbilled, end: int) -> _Unbilled | None:
+        """What a statement that ends there leaves unbilled of a round's work."""
+        if work.index >= end:
+            return work
+        works = [
+            each
+            for each in map(Work, work.members, work.flop, work.receipts, work.key_ids)
+            if self.keyring.disputes((f"{each.member}/compute", each.key_id), each.at, end)
+        ]
+        return _unbilled(work.index, works, self._one) if works else None
+
     def carries(self) -> Mapping[str, Fraction]:
         """What rounding has left over for each member so far."""
         return {each.member: each.carry for each in self.statements[-1].balances} if self.statements else {}
+
+
+def _unbilled(index: int, works: Iterable[Work], one: Callable[[Any], Any]) -> _Unbilled:
+    members, flop, indices, key_ids = zip(*works, strict=True)
+    return _Unbilled(index, one(members), one(flop), one(key_ids), array("Q", indices))
 
 
 def _check_charter(charter: Charter) -> None:
@@ -362,6 +541,9 @@ def _check_charter(charter: Charter) -> None:
         raise Refused(Refusal.BAD_FIELD, f"no rule is called {', '.join(sorted(unknown))}")
     if charter.compute_pot not in {pot.name for pot in charter.pots}:
         raise Refused(Refusal.BAD_FIELD, f"the compute pot {charter.compute_pot} is not among the pots")
+    Keyring(charter)
+    if charter.quorum > len(charter.members):
+        raise Refused(Refusal.BAD_FIELD, f"a quorum of {charter.quorum} among {len(charter.members)} members")
     if charter.price < 0 or sum(member.benefit for member in charter.members) == 0:
         raise Refused(Refusal.BAD_FIELD, "the price is below zero, or no member has a benefit to be charged by")
 

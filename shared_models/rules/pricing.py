@@ -1,6 +1,7 @@
 """Work: what a token costs in FLOP, what FLOP cost in money, and what no honest machine can claim."""
 
 from fractions import Fraction
+from typing import NamedTuple
 
 from shared_models.records.kinds import Charter, Manifest, Receipt, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -38,7 +39,21 @@ def tokens_asked(recipe: Recipe) -> int:
     return recipe.inner_steps * recipe.batch * recipe.context
 
 
-def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
+class Claimed(NamedTuple):
+    """What a receipt claims of the work itself. A Receipt will do as well."""
+
+    tokens: int
+    steps: int
+    flop: int
+    busy_ms: int
+    wall_ms: int
+    started_ms: int
+    ended_ms: int
+    device: str
+    devices: int
+
+
+def check_claim(receipt: Receipt | Claimed, manifest: Manifest, charter: Charter) -> None:
     """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
 
     1. FLOP are tokens × the manifest's FLOP per token.
@@ -61,10 +76,10 @@ def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
         raise Refused(Refusal.IMPLAUSIBLE, f"busy for {receipt.busy_ms} ms of {receipt.wall_ms} ms")
     if receipt.started_ms > receipt.ended_ms:
         raise Refused(Refusal.IMPLAUSIBLE, f"ended at {receipt.ended_ms}, started at {receipt.started_ms}")
-    peaks = {device.name: device.peak_flops for device in charter.devices}
-    if receipt.device not in peaks:
+    peak = next((device.peak_flops for device in charter.devices if device.name == receipt.device), None)
+    if peak is None:
         raise Refused(Refusal.IMPLAUSIBLE, f"the charter names no device {receipt.device}")
-    if receipt.flop * 1000 > peaks[receipt.device] * receipt.devices * receipt.wall_ms:
+    if receipt.flop * 1000 > peak * receipt.devices * receipt.wall_ms:
         raise Refused(
             Refusal.IMPLAUSIBLE,
             f"{receipt.flop} FLOP in {receipt.wall_ms} ms is above the peak of {receipt.devices} × {receipt.device}",

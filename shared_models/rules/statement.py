@@ -26,6 +26,7 @@ def statement(
     start: int,
     end: int,
     root: str,
+    cosignatures: tuple[str, ...],
     seq: int,
     prev: str,
 ) -> Statement:
@@ -62,6 +63,7 @@ def statement(
         start=start,
         end=end,
         root=root,
+        cosignatures=cosignatures,
         lines=tuple(lines),
         balances=tuple(
             Balance(member=member, flop=work.get(member, 0), net=nets[member], carry=left[member]) for member in members

@@ -50,5 +50,5 @@ def test_a_member_s_last_entry_dropped_is_missed_by_who_signed_it():
 def test_a_rewritten_past_is_not_the_one_that_was_witnessed():
     world = whole()
     seen = Witnessed(len(world.leaves), world.books.tree.root().hex())
-    (finding,) = rebuilt(world, world.leaves[:-1], witnessed=seen).findings
+    (finding,) = rebuilt(world, world.leaves[:-1], witnessed=[seen]).findings
     assert finding.refusal is Refusal.FORK

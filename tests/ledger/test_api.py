@@ -12,12 +12,12 @@ from world import CONSORTIUM, World, key
 from ledger.billing import close
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader, save
-from shared_models.records import tlog
+from shared_models.records import note, tlog
 from shared_models.records.merkle import leaf_hash, verify_consistency
 from shared_models.records.refusals import REMEDY, Refusal, Refused
 from shared_models.rules.audit import audit
 
-KEYS = {f"{CONSORTIUM}/log": key(f"{CONSORTIUM}/log").verify_key}
+KEYS = note.known([key(f"{CONSORTIUM}/log").verify_key])
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_proofs_by_http(ledger, world):
         leaf_hash(world.leaves[3]), KEYS
     )
     last = world.books.chains["acme/compute"]
-    assert ledger.last("acme/compute") == (last.seq, last.hash, last.index)
+    assert ledger.last("acme/compute") == (last.seq, last.hash, last.at)
     assert ledger.last("nobody/compute") is None
     assert ledger.runs() == [(world.leaves[1], world.members)]
 

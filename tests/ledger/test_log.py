@@ -22,7 +22,7 @@ from shared_models.records.merkle import leaf_hash, verify_consistency, verify_i
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 
-KEYS = {f"{CONSORTIUM}/log": key(f"{CONSORTIUM}/log").verify_key}
+KEYS = note.known([key(f"{CONSORTIUM}/log").verify_key])
 
 
 @pytest.fixture

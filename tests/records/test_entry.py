@@ -1,14 +1,17 @@
 """An entry is a record signed as a note; what is not signed is not parsed, and what is not canonical is not read."""
 
+from dataclasses import replace
+
 import pytest
 from world import CONSORTIUM, World, charter, key
 
 from shared_models.records import entry as entries
 from shared_models.records import merkle, note
+from shared_models.records.keys import COSIGNATURE, ED25519, SigningKey
 from shared_models.records.kinds import KINDS
 from shared_models.records.refusals import REMEDY, Refusal, Refused
 
-KEYS = {each.name: each.verify_key for each in map(key, ("acme/compute", "birch/compute"))}
+KEYS = note.known(key(name).verify_key for name in ("acme/compute", "birch/compute"))
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +110,33 @@ def test_peeking_believes_nothing_and_never_fails(world):
 def test_kinds_are_named_once_and_every_refusal_has_a_remedy():
     assert all(cls.kind == kind for kind, cls in KINDS.items())
     assert REMEDY.keys() == set(Refusal)
+
+
+# The keys of a charter.
+
+
+def vkey(name: str, kind: bytes = ED25519) -> str:
+    return SigningKey(name, key(name)._private, kind).verify_key.text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"admin": vkey("birch/admin")},
+        {"admin": vkey("acme/compute")},
+        {"admin": vkey("acme/admin", COSIGNATURE)},
+        {"witness": vkey("acme/witness")},
+        {"attest": vkey("acme/witness", COSIGNATURE)},
+        {"name": "dogwood"},
+    ],
+)
+def test_every_key_in_a_charter_is_that_of_its_holder_s_role(change):
+    good = charter({"acme": 1})
+    entries.charter_keys(good)
+    wrong = replace(good, members=(replace(good.members[0], **change),))
+    assert refused(entries.charter_keys, wrong) is Refusal.BAD_FIELD
+
+
+def test_no_name_stands_for_two_keys():
+    good = charter({"acme": 1})
+    assert refused(entries.charter_keys, replace(good, members=good.members * 2)) is Refusal.BAD_FIELD

@@ -13,7 +13,7 @@ from shared_models.records.keys import VerifyKey
 from shared_models.records.refusals import Refusal, Refused
 
 ADA, BOB = key("acme/compute"), key("birch/compute")
-KEYS = {each.name: each.verify_key for each in (ADA, BOB)}
+KEYS = note.known(each.verify_key for each in (ADA, BOB))
 TEXT = "commons.example/receipt@v1\n{}\n"
 
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -31,12 +31,12 @@ def refused(data: bytes) -> Refusal:
 
 def test_a_note_signed_by_go_verifies():
     peter = VerifyKey.parse(GO_KEY)
-    assert note.verify(note.parse(GO_NOTE.encode()), {peter.name: peter}) == ("PeterNeumann",)
+    assert note.verify(note.parse(GO_NOTE.encode()), note.known([peter])) == (peter,)
 
 
 def test_signers_come_in_the_order_of_their_lines():
     data = note.sign(TEXT, [BOB, ADA])
-    assert note.verify(note.parse(data), KEYS) == ("birch/compute", "acme/compute")
+    assert note.verify(note.parse(data), KEYS) == (BOB.verify_key, ADA.verify_key)
     assert note.parse(data).data() == data
 
 
@@ -46,7 +46,7 @@ def test_the_text_may_hold_empty_lines():
 
 def test_unknown_signatures_are_passed_over_and_a_known_one_that_fails_refuses_the_note():
     good = note.sign(TEXT, [key("dogwood/compute"), ADA])
-    assert note.verify(note.parse(good), KEYS) == ("acme/compute",)
+    assert note.verify(note.parse(good), KEYS) == (ADA.verify_key,)
     both = note.sign(TEXT, [ADA, BOB]).decode()
     line = note.sign("another text\n", [BOB]).decode().splitlines()[-1]
     assert refused("\n".join([*both.splitlines()[:-1], line, ""]).encode()) is Refusal.BAD_SIGNATURE

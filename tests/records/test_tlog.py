@@ -1,18 +1,20 @@
 """Tree heads, proofs and tiles, against the text and the examples of C2SP."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from world import CONSORTIUM, key
 
-from shared_models.records import note, tlog
+from shared_models.records import keys, note, tlog
+from shared_models.records.keys import SigningKey
 from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
 LOG = key(f"{CONSORTIUM}/log")
-KEYS = {LOG.name: LOG.verify_key}
+KEYS = note.known([LOG.verify_key])
 
 
 def grown(size: int) -> Tree:
@@ -59,6 +61,90 @@ def test_extension_lines_are_allowed():
     tlog.open_head(note.sign(f"{LOG.name}\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\nmore\n", [LOG]), KEYS)
 
 
+# Cosignatures.
+
+
+def cosigned(*witnesses: SigningKey, size: int = 7, time_s: int = 1_700_000_000) -> bytes:
+    head = tlog.TreeHead(LOG.name, size, grown(size).root())
+    signed = note.parse(head.sign(LOG))
+    more = tuple(note.signature(head.text, each, time_s) for each in witnesses)
+    return note.Note(signed.text, signed.signatures + more).data()
+
+
+def test_who_cosigned_a_head_and_when():
+    acme, birch = key("acme/witness"), key("birch/witness")
+    known = note.known(each.verify_key for each in (LOG, acme, birch))
+    head, times = tlog.open_cosigned(cosigned(acme, birch, key("dogwood/witness")), known)
+    assert (head.size, times) == (7, {"acme/witness": 1_700_000_000, "birch/witness": 1_700_000_000})
+    early, late = note.parse(cosigned(acme)), note.parse(cosigned(acme, time_s=1_800_000_000))
+    both = note.Note(early.text, (*late.signatures, early.signatures[-1])).data()
+    assert tlog.open_cosigned(both, known)[1] == {"acme/witness": 1_800_000_000}
+
+
+def test_a_cosignature_that_fails_refuses_the_head():
+    acme = key("acme/witness")
+    known = note.known(each.verify_key for each in (LOG, acme))
+    of_another = cosigned(acme, size=6).splitlines(True)[-1]
+    assert refused(tlog.open_cosigned, cosigned() + of_another, known) is Refusal.BAD_SIGNATURE
+
+
+def test_witnesses_alone_make_no_head():
+    acme = key("acme/witness")
+    head = tlog.TreeHead(LOG.name, 7, grown(7).root())
+    data = note.Note(head.text, (note.signature(head.text, acme, 1),)).data()
+    assert refused(tlog.open_cosigned, data, note.known([LOG.verify_key, acme.verify_key])) is Refusal.UNKNOWN_KEY
+    pretender = SigningKey(LOG.name, acme._private, keys.COSIGNATURE)
+    data = note.Note(head.text, (note.signature(head.text, pretender, 1),)).data()
+    assert refused(tlog.open_cosigned, data, note.known([pretender.verify_key])) is Refusal.UNKNOWN_KEY
+
+
+def test_a_head_can_carry_a_signature_that_outlives_ed25519():
+    second = SigningKey.generate(LOG.name, keys.MLDSA44)
+    head = tlog.TreeHead(LOG.name, 7, grown(7).root())
+    data = head.sign(LOG, second, time_s=1_700_000_000)
+    for known in ([LOG], [second], [LOG, second]):
+        assert tlog.open_cosigned(data, note.known(each.verify_key for each in known)) == (head, {})
+
+
+def test_64_witnesses_with_two_signatures_each_fit():
+    kinds = (keys.COSIGNATURE, keys.MLDSA44)
+    witnesses = [SigningKey.generate(f"m{number:02}/witness", kind) for number in range(64) for kind in kinds]
+    known = note.known(each.verify_key for each in (LOG, *witnesses))
+    assert len(tlog.open_cosigned(cosigned(*witnesses), known)[1]) == 64
+
+
+# What a witness is asked.
+
+
+def asked(old: int = 5, size: int = 9) -> tlog.AddCheckpoint:
+    return tlog.AddCheckpoint(old, tuple(grown(size).consistency(old, size)), cosigned(size=size))
+
+
+def test_a_request_to_a_witness_is_as_the_specification_has_it():
+    data = asked().data()
+    assert data.startswith(b"old 5\n")
+    assert data.count(b"\n\n") == 2
+    assert tlog.AddCheckpoint.parse(data) == asked()
+    empty = tlog.AddCheckpoint(0, (), cosigned(size=9))
+    assert tlog.AddCheckpoint.parse(empty.data()) == empty
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"old 5", b"old 05"),
+        lambda data: data.replace(b"old 5", b"new 5"),
+        lambda data: data.replace(b"old 5\n", b""),
+        lambda data: data.replace(b"=\n", b"\n", 1),
+        lambda data: data.replace(b"old 5\n", b"old 5\n" + (b"A" * 43 + b"=\n") * 64),
+        lambda data: b"\xff" + data,
+        lambda _: b"",
+    ],
+)
+def test_other_requests_are_refused(change):
+    assert refused(tlog.AddCheckpoint.parse, change(asked().data())) is Refusal.BAD_PROOF
+
+
 def proven(index: int, size: int) -> tlog.Proof:
     tree = grown(size)
     return tlog.Proof(index, tuple(tree.inclusion(index, size)), tlog.TreeHead(LOG.name, size, tree.root()).sign(LOG))
@@ -72,9 +158,11 @@ def test_a_proof_carries_everything_that_its_verification_needs():
     assert refused(again.verify, leaf_hash(b"5"), KEYS) is Refusal.BAD_PROOF
 
 
-def test_extra_data_in_a_proof_is_dropped():
+def test_extra_data_in_a_proof_is_kept_and_vouched_for_by_nobody():
     data = proven(4, 11).data().replace(b"index", b"extra YWdl\nindex")
-    assert tlog.Proof.parse(data) == proven(4, 11)
+    assert tlog.Proof.parse(data) == replace(proven(4, 11), extra=b"age")
+    assert tlog.Proof.parse(data).data() == data
+    assert tlog.Proof.parse(data).verify(leaf_hash(b"4"), KEYS).size == 11
 
 
 @pytest.mark.parametrize(
@@ -88,6 +176,8 @@ def test_extra_data_in_a_proof_is_dropped():
         lambda data: data.replace(b"=\n", b"\n", 1),
         lambda data: data.replace(b"index 4\n", b"index 4\n" + b"A" * 43 + b"=\n" * 1 + (b"A" * 43 + b"=\n") * 63),
         lambda data: b"\xff" + data,
+        lambda data: data.replace(b"index", b"extra \nindex"),
+        lambda data: data.replace(b"index", b"extra YWdm=\nindex"),
     ],
 )
 def test_other_proofs_are_refused(change):

@@ -6,11 +6,12 @@ import pytest
 from world import CONSORTIUM, World, digest, key, whole
 
 from shared_models.records import entry as entries
-from shared_models.records import tlog
+from shared_models.records import note, tlog
 from shared_models.records.kinds import CostItem, Manifest, Receipt, RoundClose, RoundOpen, Statement
 from shared_models.records.merkle import EMPTY_ROOT, leaf_hash
 from shared_models.records.refusals import Refusal
-from shared_models.rules.audit import Report, Witnessed, audit
+from shared_models.rules.audit import Audit, Report, Witnessed, audit
+from shared_models.rules.skim import skim
 
 
 def audited(world: World, leaves: list[bytes] | None = None, **more) -> Report:
@@ -51,10 +52,10 @@ def test_an_empty_log_proves_nothing():
     assert found(audit([], head, [])) == [(None, Refusal.UNKNOWN_KEY)]
 
 
-@pytest.mark.parametrize("index", range(23))
+@pytest.mark.parametrize("index", range(27))
 def test_a_changed_byte_anywhere_is_found_at_its_entry(index):
     world = whole()
-    assert len(world.leaves) == 23
+    assert len(world.leaves) == 27
     report = audited(world, altered(world, index, b'":"', b'":"0'))
     assert found(report)[0] == (index, Refusal.CORRUPT)
     assert {finding.index for finding in report.findings[:2]} == {index}
@@ -107,7 +108,7 @@ def test_the_tree_head_must_be_the_log_s_own_and_fit():
     assert found(audit(world.leaves, shorter, world.hashes())) == [(None, Refusal.WRONG_HEAD)]
     stranger = tlog.TreeHead("other.example/log", tree.size, tree.root()).sign(key("other.example/log"))
     assert found(audit(world.leaves, stranger, world.hashes())) == [(None, Refusal.UNKNOWN_KEY)]
-    assert found(audit(world.leaves, world.head().replace(b"\n23\n", b"\n24\n"), world.hashes())) == [
+    assert found(audit(world.leaves, world.head().replace(b"\n27\n", b"\n28\n"), world.hashes())) == [
         (None, Refusal.BAD_SIGNATURE)
     ]
 
@@ -123,10 +124,69 @@ def test_published_hashes_that_do_not_lead_to_the_head_are_found():
 
 def test_a_member_s_own_entries_and_head_must_be_in_the_log():
     world = whole()
-    mine = [leaf for leaf in world.leaves if b"acme/compute " in leaf]
+    mine = [leaf for leaf in world.leaves if b"/receipt@v1" in leaf and b"\n\n\xe2\x80\x94 acme/compute " in leaf]
     seen = Witnessed(7, world.books.tree.root(7).hex())
-    assert audited(world, mine=mine, witnessed=seen).findings == []
+    assert audited(world, mine=mine, witnessed=[seen]).findings == []
     lost = world.sign("acme/compute", replace(entries.peek(mine[-1]), round=9))
     assert found(audited(world, mine=[*mine, lost])) == [(None, Refusal.NOT_FOUND)]
     for fork in (Witnessed(7, digest("another")), Witnessed(10**6, digest("another"))):
-        assert found(audited(world, witnessed=fork)) == [(None, Refusal.FORK)]
+        assert found(audited(world, witnessed=[fork])) == [(None, Refusal.FORK)]
+
+
+# Keys, evidence, witnesses.
+
+
+def test_what_is_in_order_but_matters_is_told():
+    notices = audited(whole()).notices
+    assert [notice.partition(":")[0] for notice in notices] == ["entry 22", "entry 24"]
+    assert "acme/compute said two things about run.consent r1: here, and at entry 2" in notices[0]
+    assert "cedar revoked its compute key" in notices[1]
+
+
+def cosigned(world: World, size: int, root: bytes, *names: str) -> bytes:
+    head = tlog.TreeHead(f"{CONSORTIUM}/log", size, root)
+    signed = note.parse(head.sign(key(f"{CONSORTIUM}/log")))
+    lines = tuple(note.signature(head.text, key(name), 1_700_000_000) for name in names)
+    return note.Note(signed.text, signed.signatures + lines).data()
+
+
+def test_every_head_that_members_cosigned_is_of_this_history():
+    world = whole()
+    tree = world.books.tree
+    right = cosigned(world, 9, tree.root(9), "acme/witness", "birch/witness", "dogwood/witness")
+    report = audited(world, cosigned=[right])
+    assert (report.findings, report.cosignatures) == ([], 2)
+    for size, root in ((9, tree.root(8)), (99, tree.root())):
+        report = audited(world, cosigned=[cosigned(world, size, root, "acme/witness")])
+        assert found(report) == [(None, Refusal.FORK)]
+        assert "cosigned by acme/witness" in report.findings[0].detail
+    forged = right.replace(b"\n9\n", b"\n8\n")
+    assert found(audited(world, cosigned=[forged])) == [(None, Refusal.BAD_SIGNATURE)]
+
+
+def test_entries_that_somebody_vouches_for_are_counted_apart_and_their_history_must_be_this_one():
+    world = whole()
+    running = Audit(charter=world.books.charter_hash, witnessed=[Witnessed(9, world.books.tree.root(9).hex(), "acme")])
+    for leaf, hashed in zip(world.leaves, world.hashes(), strict=True):
+        skimmed = skim(leaf, running.books.context, verify=False) if running.books.keys else None
+        running.feed(leaf, hashed, skimmed, verified=False)
+    report = running.finish(world.head())
+    assert (report.findings, report.vouched, report.receipts) == ([], 8, 8)
+    running = Audit(witnessed=[Witnessed(9, digest("another"), "acme")])
+    for leaf, hashed in zip(world.leaves, world.hashes(), strict=True):
+        running.feed(leaf, hashed)
+    (finding,) = running.finish(world.head()).findings
+    assert (finding.refusal, finding.detail.startswith("acme witnessed root")) == (Refusal.FORK, True)
+
+
+def test_a_skimmed_receipt_that_breaks_a_rule_is_found_like_any_other():
+    world = World()
+    world.start()
+    world.say(world.coordinator, world.opened())
+    leaf = world.sign("acme/compute", world.receipt("acme", witnessed_root=digest("another history")))
+    leaves = [*world.leaves, leaf]
+    running = Audit()
+    for each in leaves:
+        running.feed(each, leaf_hash(each), skim(each, running.books.context) if running.books.keys else None)
+    assert [(each.index, each.refusal) for each in running.report.findings] == [(len(leaves) - 1, Refusal.WRONG_HEAD)]
+    assert running.books.tree.size == len(leaves)

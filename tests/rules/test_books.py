@@ -4,10 +4,18 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from world import CONSORTIUM, TOY, World, charter, digest, key, whole
+from world import CONSORTIUM, TOY, World, charter, digest, key, revoked, whole
 
 from shared_models.records import entry as entries
-from shared_models.records.kinds import FIRST, Excluded, Included, Pot, StatementLine, Transfer
+from shared_models.records.kinds import (
+    FIRST,
+    Excluded,
+    Included,
+    Pot,
+    Statement,
+    StatementLine,
+    Transfer,
+)
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books, differences
 
@@ -125,9 +133,29 @@ def test_the_same_thing_is_said_once():
     world = opened()
     leaf = world.sign("acme/compute", world.receipt("acme"))
     world.append(leaf)
-    entry = world.books.open(leaf)
-    assert world.books.said(entry) == world.books.tree.size - 1
+    assert world.books.said(world.books.open(leaf))
     refuses(world, world.sign("acme/compute", world.receipt("acme", busy_ms=1)), Refusal.CONFLICT)
+
+
+def test_two_things_said_under_one_name_are_kept_as_evidence():
+    world, log = started(), f"{CONSORTIUM}/log"
+    world.say(log, world.equivocation(2, manifest=digest("another")))
+    refuses(world, world.sign(log, world.equivocation(2, manifest=digest("a third"))), Refusal.CONFLICT)
+
+
+def test_evidence_must_prove_something():
+    world = started()
+    good, log = world.equivocation(2, manifest=digest("another")), f"{CONSORTIUM}/log"
+    refuses(world, world.sign(world.coordinator, good), Refusal.WRONG_ROLE)
+    refuses(world, world.sign("acme/compute", good), Refusal.WRONG_ROLE)
+    refuses(world, world.sign(log, replace(good, first=3)), Refusal.WRONG_EVIDENCE)
+    refuses(world, world.sign(log, replace(good, first=999)), Refusal.WRONG_EVIDENCE)
+    refuses(world, world.sign(log, replace(good, other=good.one)), Refusal.WRONG_EVIDENCE)
+    neighbour = world.leaves[3].decode()
+    refuses(world, world.sign(log, replace(good, other=neighbour)), Refusal.WRONG_EVIDENCE)
+    forged = good.other.replace(digest("another"), digest("something else"))
+    refuses(world, world.sign(log, replace(good, other=forged)), Refusal.BAD_SIGNATURE)
+    refuses(world, world.sign(log, replace(good, one="no note\n")), Refusal.NOT_A_NOTE)
 
 
 # Runs and rounds.
@@ -372,3 +400,38 @@ def test_an_empty_log_has_no_charter():
     with pytest.raises(Refused) as caught:
         _ = Books().charter
     assert caught.value.refusal is Refusal.NO_CHARTER
+
+
+# Who has witnessed what a statement covers.
+
+
+def witnessed(world: World, *names: str) -> Statement:
+    """A statement whose tree head these key names have cosigned."""
+    return world.cosigned(world.statement(), *names)
+
+
+def test_a_statement_needs_the_charter_s_quorum_of_witnesses():
+    world = World(quorum=2)
+    admin = f"{CONSORTIUM}/admin"
+    for names in ((), ("acme/witness",), ("acme/witness", "acme/witness")):
+        refuses(world, world.sign(admin, witnessed(world, *names)), Refusal.NO_QUORUM)
+    refuses(world, world.sign(admin, witnessed(world, "acme/witness", "birch/attest")), Refusal.UNKNOWN_KEY)
+    refuses(world, world.sign(admin, witnessed(world, "acme/witness", "dogwood/witness")), Refusal.UNKNOWN_KEY)
+    good = witnessed(world, "acme/witness", "birch/witness")
+    other = World(quorum=2, price=Fraction(1))
+    swapped = replace(good, cosignatures=(good.cosignatures[0], witnessed(other, "birch/witness").cosignatures[0]))
+    refuses(world, world.sign(admin, swapped), Refusal.BAD_SIGNATURE)
+    world.say(admin, good)
+
+
+def test_a_witness_whose_key_was_revoked_does_not_count():
+    world = World(quorum=1)
+    world.say("acme/admin", revoked("acme", "witness", key("acme/witness")))
+    refuses(world, world.sign(f"{CONSORTIUM}/admin", witnessed(world, "acme/witness")), Refusal.UNKNOWN_KEY)
+    world.say(f"{CONSORTIUM}/admin", witnessed(world, "birch/witness"))
+
+
+def test_a_quorum_of_more_than_all_is_refused():
+    with pytest.raises(Refused) as caught:
+        World(quorum=4)
+    assert caught.value.refusal is Refusal.BAD_FIELD

@@ -26,7 +26,17 @@ def item(payer: str, amount: int, name: str = "x") -> CostItem:
 def bill(benefits, work, items=(), carries=None, period="p", price=Fraction(10**18)) -> Statement:
     """A statement in which 1 FLOP is worth 1 minor unit, unless another price is given."""
     return statement(
-        charter(benefits, price=price), period, work, items, carries or {}, start=0, end=0, root="", seq=0, prev=""
+        charter(benefits, price=price),
+        period,
+        work,
+        items,
+        carries or {},
+        start=0,
+        end=0,
+        root="",
+        cosignatures=(),
+        seq=0,
+        prev="",
     )
 
 

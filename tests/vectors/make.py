@@ -15,12 +15,13 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import curve  # noqa: E402
 import numpy as np  # noqa: E402
 from world import CONSORTIUM, TOY, World, key, whole  # noqa: E402
 
 from shared_models import claims  # noqa: E402
 from shared_models.lm import weights  # noqa: E402
-from shared_models.records import canonical, entry, merkle, note, tlog  # noqa: E402
+from shared_models.records import canonical, entry, merkle, note, policy, tlog  # noqa: E402
 from shared_models.records.refusals import Refused  # noqa: E402
 from shared_models.rules.audit import audit  # noqa: E402
 from shared_models.rules.books import Books  # noqa: E402
@@ -37,6 +38,8 @@ def vectors() -> dict[str, Any]:
         "refused": list(refused(world)),
         "merkle": trees(),
         "published": published(world),
+        "c2sp": c2sp(),
+        "ed25519": list(signatures()),
         "rounding": list(rounding()),
         "flop": list(flop()),
         "claims": said(),
@@ -57,7 +60,7 @@ def log(world: World) -> Iterator[dict[str, Any]]:
         opened = books.open(leaf)
         books.check(opened)
         books.add(opened)
-        author, kind, idem = opened.key
+        author, kind, idem = opened.about
         yield {
             "index": index,
             "author": author,
@@ -139,6 +142,80 @@ def published(world: World) -> dict[str, Any]:
         "tlog_proof_of_entry_3": proof.data().decode(),
         "audit": {name: getattr(report, name) for name in ("entries", "signatures", "receipts", "accepted", "numbers")},
         "tile_paths": {str(number): tlog.tile_path(0, number) for number in (0, 999, 1000, 1234067)},
+    }
+
+
+def c2sp() -> dict[str, Any]:
+    """A tree head with cosignatures, the request that a witness gets, a proof, and policies that it meets or not."""
+    tree = merkle.Tree()
+    for index in range(9):
+        tree.append(merkle.leaf_hash(str(index).encode()))
+    log, witnesses = key(f"{CONSORTIUM}/log"), [key(f"{name}/witness") for name in ("acme", "birch", "cedar")]
+    head = tlog.TreeHead(log.name, 9, tree.root())
+    signed = note.parse(head.sign(log))
+    lines = tuple(note.signature(head.text, each, 1_700_000_000 + number) for number, each in enumerate(witnesses[:2]))
+    cosigned = note.Note(signed.text, signed.signatures + lines).data()
+    asked = tlog.AddCheckpoint(5, tuple(tree.consistency(5, 9)), cosigned)
+    proof = tlog.Proof(3, tuple(tree.inclusion(3, 9)), cosigned, extra=b"age")
+    named = [(each.name.partition("/")[0], each.verify_key) for each in witnesses]
+    policies = [policy.members(log.verify_key, named, threshold).data().decode() for threshold in (0, 2, 3)]
+    return {
+        "leaves": "the decimal of its index",
+        "vkeys": [each.verify_key.text() for each in (log, *witnesses)],
+        "head": head.sign(log).decode(),
+        "cosigned": cosigned.decode(),
+        "times": tlog.open_cosigned(cosigned, note.known(each.verify_key for each in (log, *witnesses)))[1],
+        "add_checkpoint": asked.data().decode(),
+        "proof_of_leaf_3": proof.data().decode(),
+        "met": policies[:2],
+        "not_met": policies[2:],
+    }
+
+
+def signatures() -> Iterator[dict[str, Any]]:
+    """Ed25519 at its edges, made from the definition: keys and nonces of small and mixed order, S beyond the order.
+
+    `strict` is the verdict of this project, `cofactored` whether the equation holds when both sides are taken times 8:
+    where the two differ, or an encoding is not canonical, libraries come to different verdicts.
+    """
+    secret, nonce = 2**250 + 12345, 2**249 + 6789
+    torsion = curve.small()
+    points = [curve.IDENTITY, *(point for point in torsion if point != curve.IDENTITY)]
+    for a_name, r_name, a_twist, r_twist in (
+        ("right", "right", curve.IDENTITY, curve.IDENTITY),
+        *(("mixed order", "right", twist, curve.IDENTITY) for twist in points[1:]),
+        *(("right", "mixed order", curve.IDENTITY, twist) for twist in points[1:]),
+    ):
+        for message in (b"one", b"two", b"three"):
+            a = curve.encode(curve.add(curve.times(secret, curve.BASE), a_twist))
+            r = curve.encode(curve.add(curve.times(nonce, curve.BASE), r_twist))
+            s = (nonce + curve.challenge(r, a, message) * secret) % curve.L
+            yield _edge(f"A {a_name}, R {r_name}", a, r, s, message)
+            if a_name == r_name:
+                yield _edge("S with the order added", a, r, s + curve.L, message)
+    right = curve.encode(curve.times(secret, curve.BASE))
+    for point in points:
+        small = curve.encode(point)
+        yield _edge("A of small order", small, curve.encode(curve.times(nonce, curve.BASE)), nonce, b"one")
+        s = curve.challenge(small, right, b"one") * secret % curve.L
+        yield _edge("R of small order", right, small, s, b"one")
+    for y in (curve.P, curve.P + 1, 2**255 - 1, curve.P + 3):
+        odd = y.to_bytes(32, "little")
+        s = curve.challenge(odd, right, b"one") * secret % curve.L
+        yield _edge("R not canonical", right, odd, s, b"one")
+        yield _edge("A not canonical", odd, curve.encode(curve.times(nonce, curve.BASE)), nonce, b"one")
+    yield _edge("all zero", bytes(32), bytes(32), 0, b"one")
+
+
+def _edge(what: str, a: bytes, r: bytes, s: int, message: bytes) -> dict[str, Any]:
+    signature = r + s.to_bytes(32, "little")
+    return {
+        "what": what,
+        "public": a.hex(),
+        "signature": signature.hex(),
+        "message": message.hex(),
+        "cofactored": curve.loosely_right(a, signature, message),
+        "strict": curve.strictly_right(a, signature, message),
     }
 
 

@@ -1,0 +1,121 @@
+"""Whose key counts, and since when: the charter's keys, and what was added, revoked and affirmed after it.
+
+Time is counted in indices of the log. A revoked key may have been a thief's for a while: what it signed since then is
+disputed until its holder affirms it.
+"""
+
+from dataclasses import dataclass, field
+
+from shared_models.records import entry as entries
+from shared_models.records import note
+from shared_models.records.entry import Entry
+from shared_models.records.keys import ED25519, VerifyKey
+from shared_models.records.kinds import Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.refusals import Refusal, Refused
+
+
+@dataclass(slots=True)
+class Standing:
+    """From when to when a key counts, in indices of the log."""
+
+    start: int
+    end: int | None = None  # The index of its revocation.
+    suspect_from: int = 0
+    affirmed: list[tuple[int, int, int]] = field(default_factory=list)  # (index of the key.affirm, start, end).
+
+    def disputes(self, index: int, size: int) -> bool:
+        """Whether, as the log of this size has it, what the key signed at this index may be a thief's."""
+        if self.end is None or not self.end < size or index < self.suspect_from:
+            return False
+        return not any(at < size and start <= index < end for at, start, end in self.affirmed)
+
+
+class Keyring:
+    """Every key there ever was, and whether it counts. Use `check`, then `add`, with key.* entries in their order."""
+
+    def __init__(self, charter: Charter) -> None:
+        """The keys of a charter. Raises `Refused`: BAD_KEY, BAD_FIELD if one of them is not what its role asks for."""
+        self.charter = charter
+        self.keys: note.Keys = entries.charter_keys(charter)  # Another object whenever one is added.
+        if len({key.public for key in self.keys.values()}) != len(self.keys):
+            raise Refused(Refusal.BAD_FIELD, "one key stands under two names")
+        self.standing = {named: Standing(0) for named in self.keys}
+
+    def counts(self, name: str, key_id: bytes) -> bool:
+        """Whether this key can sign now."""
+        standing = self.standing.get((name, key_id))
+        return standing is not None and standing.end is None
+
+    def check_counts(self, name: str, key_id: bytes) -> None:
+        """Raises `Refused(REVOKED)` if this key was revoked."""
+        if not self.counts(name, key_id):
+            end = self.standing[name, key_id].end
+            raise Refused(Refusal.REVOKED, f"key {key_id.hex()} of {name} was revoked at entry {end}")
+
+    def disputes(self, key: tuple[str, bytes], index: int, size: int) -> bool:
+        """Whether, as the log of this size has it, what this key signed at this index may be a thief's."""
+        return self.standing[key].disputes(index, size)
+
+    def check_author(self, entry: Entry) -> None:
+        """Whether a key.* entry is signed by who may write it. Raises `Refused`: REVOKED, WRONG_ROLE."""
+        record = entry.record
+        assert isinstance(record, KeyAdd | KeyRevoke | KeyAffirm)
+        self.check_counts(entry.author, entry.signers[0].id)
+        own = {"admin", record.role} if isinstance(record, KeyAdd) else {"admin"}
+        speaker, _, role = entry.author.rpartition("/")
+        if speaker == record.holder and role in own and entry.signers[0].kind == ED25519:
+            return
+        members = {member.name for member in self.charter.members}
+        signed = {key.name.rpartition("/") for key in entry.signers if self.counts(key.name, key.id)}
+        admins = {holder for holder, _, role in signed if role == "admin"} & members
+        if role == "admin" and 2 * len(admins) > len(members):
+            return
+        raise Refused(
+            Refusal.WRONG_ROLE,
+            f"{entry.author} wrote a {record.kind} for {record.holder}; that is for its {' or '.join(sorted(own))},"
+            f" or for more than half of the {len(members)} members' admins, of whom {len(admins)} signed",
+        )
+
+    def check(self, record: KeyAdd | KeyRevoke | KeyAffirm, size: int) -> None:
+        """Whether this may come next in a log of this size, its author aside. Raises `Refused`."""
+        match record:
+            case KeyAdd():
+                key = entries.role_key(self.charter, record.holder, record.role, record.key)
+                if any(key.public == other.public for other in self.keys.values()):
+                    raise Refused(Refusal.BAD_FIELD, f"{record.key[:80]} is a key that stands here already")
+            case KeyRevoke():
+                if not self.counts(*_named(record)):
+                    raise Refused(
+                        Refusal.UNKNOWN_KEY, f"{record.holder}/{record.role} has no key {record.id} to revoke"
+                    )
+                if record.suspect_from > size:
+                    raise Refused(
+                        Refusal.BAD_FIELD, f"suspect from entry {record.suspect_from}, which is still to come"
+                    )
+            case KeyAffirm():
+                standing = self.standing.get(_named(record))
+                if standing is None or standing.end is None:
+                    raise Refused(Refusal.UNKNOWN_KEY, f"{record.holder}/{record.role} has no revoked key {record.id}")
+                if not standing.suspect_from <= record.start < record.end <= standing.end:
+                    raise Refused(
+                        Refusal.BAD_FIELD,
+                        f"entries {record.start} to {record.end};"
+                        f" suspect are {standing.suspect_from} to {standing.end}",
+                    )
+
+    def add(self, record: KeyAdd | KeyRevoke | KeyAffirm, index: int) -> None:
+        """Take in what was checked, from this index of the log."""
+        match record:
+            case KeyAdd():
+                key = VerifyKey.parse(record.key)
+                self.keys = {**self.keys, (key.name, key.id): key}
+                self.standing[key.name, key.id] = Standing(index)
+            case KeyRevoke():
+                standing = self.standing[_named(record)]
+                standing.end, standing.suspect_from = index, record.suspect_from
+            case KeyAffirm():
+                self.standing[_named(record)].affirmed.append((index, record.start, record.end))
+
+
+def _named(record: KeyRevoke | KeyAffirm) -> tuple[str, bytes]:
+    return f"{record.holder}/{record.role}", bytes.fromhex(record.id)

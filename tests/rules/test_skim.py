@@ -1,0 +1,168 @@
+"""Reading a receipt at a glance comes to what reading it slowly comes to, or to nothing."""
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from world import CONSORTIUM, World, digest, key, revoked
+
+from shared_models.records import entry as entries
+from shared_models.records import note
+from shared_models.records.kinds import Receipt
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import check_claim
+from shared_models.rules.skim import Context, Skimmed, skim
+
+
+def world() -> World:
+    made = World()
+    made.start()
+    made.say(made.coordinator, made.opened())
+    return made
+
+
+WORLD = world()
+CONTEXT = WORLD.books.context
+HONEST = WORLD.receipt("acme")
+LEAF = WORLD.sign("acme/compute", HONEST)
+
+
+def slowly(leaf: bytes, context: Context = CONTEXT) -> Skimmed | None:
+    """What the slow way makes of it: everything that can be told from the receipt itself."""
+    try:
+        entry = entries.open_leaf(leaf, CONSORTIUM, context.keys)
+        receipt = entry.record
+        if not isinstance(receipt, Receipt) or entry.author != f"{receipt.member}/compute":
+            return None
+        if receipt.run not in context.runs:
+            return None
+        check_claim(receipt, context.runs[receipt.run], context.charter)
+    except Refused:
+        return None
+    return Skimmed.of(entry)
+
+
+def agree(leaf: bytes) -> None:
+    quick = skim(leaf, CONTEXT)
+    assert quick is None or quick == slowly(leaf)
+
+
+def test_an_honest_receipt_is_skimmed():
+    assert skim(LEAF, CONTEXT) == slowly(LEAF) == Skimmed.of(WORLD.books.open(LEAF))
+
+
+edges = st.sampled_from(
+    [0, 1, 96, 10**14, 10**15 - 1, 10**15, 2**53 - 1, 2**53, 10**16, 10**17, 2**63 - 1, 10**28 - 1, 10**28, 2**96]
+)
+values = {
+    "seq": edges,
+    "round": st.integers(1, 2) | st.just(10**16),
+    "node": st.from_regex("[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", fullmatch=True),
+    "busy_ms": edges,
+    "wall_ms": edges,
+    "cpu_ms": edges,
+    "energy_mj": edges,
+    "bytes_down": edges,
+    "started_ms": edges,
+    "ended_ms": edges,
+    "witnessed_size": edges,
+    "tokens": st.sampled_from([96, 97, 10**16]),
+    "steps": st.sampled_from([3, 4]),
+    "devices": st.sampled_from([1, 2, 2**53, 10**17, 2**63 - 1]),
+    "device": st.sampled_from(["cpu-core", "h100"]),
+    "energy_method": st.sampled_from(["none", "nvml_counter"]),
+    "run": st.sampled_from(["r1", "r2"]),
+    "member": st.sampled_from(["acme", "birch", "dogwood"]),
+    "update": st.just(digest("u")),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=values), st.sampled_from(["acme", "birch", "dogwood"]))
+def test_any_receipt_comes_to_the_same_both_ways(changes, signer):
+    try:
+        leaf = entries.sign(replace(HONEST, **changes), CONSORTIUM, [key(f"{signer}/compute")])
+    except Refused:
+        return
+    agree(leaf)
+
+
+def test_it_knows_receipts_with_work_beyond_what_a_double_can_count():
+    manifest = replace(WORLD.books.runs["r1"].manifest, flop_per_token=10**17)
+    context = replace(CONTEXT, runs={"r1": manifest})
+    receipt = replace(HONEST, flop=96 * 10**17, wall_ms=10**11, busy_ms=1)
+    leaf = entries.sign(receipt, CONSORTIUM, [key("acme/compute")])
+    assert b'"flop":"9600000000000000000"' in leaf
+    found = skim(leaf, context)
+    assert found is not None
+    assert found == slowly(leaf, context)
+
+
+@given(st.integers(0, len(LEAF) - 1), st.integers(1, 255))
+def test_any_changed_byte_comes_to_the_same_both_ways(at, flip):
+    agree(LEAF[:at] + bytes([LEAF[at] ^ flip]) + LEAF[at + 1 :])
+
+
+TEXT = LEAF[: LEAF.rindex(b"\n\n") + 1].decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace("commons.example", "other.example"),
+        TEXT.replace("receipt@v1", "receipt@v2"),
+        TEXT.replace('{"base"', '{ "base"'),
+        TEXT.replace('"tokens":96', '"tokens":96.0'),
+        TEXT.replace('"tokens":96', '"tokens":096'),
+        TEXT.replace('"tokens":96', '"tokens":"96"'),
+        TEXT.replace('"tokens":96', '"tokens":-0'),
+        TEXT.replace('"tokens":96', '"tokens":1e2'),
+        TEXT.replace('"tokens":96', '"tokens":95,"tokens":96'),
+        TEXT.replace('"wall_ms":1200', f'"wall_ms":{2**53}'),
+        TEXT.replace('"wall_ms":1200', f'"wall_ms":"{2**53 - 1}"'),
+        TEXT.replace('"wall_ms":1200', f'"wall_ms":"{2**97}"'),
+        TEXT.replace('"member":"acme"', '"member":"\\u0061cme"'),
+        TEXT.replace('"node":"1"', '"node":"-"'),
+        TEXT + "more\n",
+    ],
+)
+def test_what_is_signed_but_not_canonical_is_not_skimmed(text):
+    assert text != TEXT
+    assert skim(note.sign(text, [key("acme/compute")]), CONTEXT) is None
+
+
+def test_who_vouches_for_a_signature_saves_its_verification():
+    forged = LEAF.replace(b'"busy_ms":900', b'"busy_ms":901')
+    assert skim(forged, CONTEXT) is None
+    assert skim(forged, CONTEXT, verify=False) is not None
+
+
+def test_other_entries_and_other_bytes_are_not_skimmed():
+    for leaf in [*WORLD.leaves, b"", b"\xff" * 300, LEAF + LEAF, LEAF[:-1], LEAF + LEAF.splitlines(True)[-1]]:
+        assert skim(leaf, CONTEXT) is None
+
+
+def test_every_field_of_a_receipt_is_in_the_expression():
+    for field in fields(Receipt):
+        assert skim(LEAF.replace(f'"{field.name}"'.encode(), b'"another"'), CONTEXT, verify=False) is None
+
+
+# The books hold what was skimmed against the same rules.
+
+
+def skimmed(made: World, leaf: bytes, refusal: Refusal) -> None:
+    found = skim(leaf, made.books.context)
+    assert found is not None
+    with pytest.raises(Refused) as caught:
+        made.books.check(found)
+    assert caught.value.refusal is refusal
+
+
+def test_a_revoked_key_a_second_word_and_a_gap_are_refused_at_a_glance_too():
+    made = world()
+    made.say("acme/compute", made.receipt("acme"))
+    skimmed(made, made.sign("acme/compute", made.receipt("acme", busy_ms=1)), Refusal.CONFLICT)
+    gap = entries.sign(replace(made.receipt("birch"), seq=7), CONSORTIUM, [key("birch/compute")])
+    skimmed(made, gap, Refusal.SEQUENCE_GAP)
+    made.say("cedar/admin", revoked("cedar", "compute", key("cedar/compute")))
+    skimmed(made, made.sign("cedar/compute", made.receipt("cedar")), Refusal.REVOKED)
