@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import TOY, Figures, cpu_us, report
 from consortium.found import Founded
 from consortium.simulate import simulate
-from ledger.log import Log
+from ledger.log import open_log
 from shared_models.published import Published, fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
@@ -53,7 +53,7 @@ def figures() -> Figures:
         def append() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 shutil.copy(founded.ledger / "log.key", folder)
-                fresh = Log(Path(folder))
+                fresh = open_log(Path(folder))
                 for leaf in log.leaves:
                     fresh.append(leaf)
                 fresh.close()

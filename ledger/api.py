@@ -1,56 +1,46 @@
 """The ledger over HTTP. Routes carry, they do not decide; `shared_models.ledger_http` lists them."""
 
+import gc
+import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Body, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ledger.log import Log
+from ledger.hot import Hot, problem
+from ledger.log import open_log
+from ledger.sequencer import Sequencer
+from ledger.settings import Settings
 from shared_models.ledger_http import PROBLEM, LedgerHttp
 from shared_models.records import tlog
-from shared_models.records.entry import MAX_BYTES
 from shared_models.records.refusals import Refusal, Refused
 
-_STATUS = {
-    Refusal.CONFLICT: 409,
-    Refusal.NOT_FOUND: 404,
-    Refusal.TOO_LARGE: 413,
-    Refusal.STOPPED: 503,
-    Refusal.CORRUPT: 500,
-    Refusal.BAD_FIELD: 422,
-}
+SWITCH_S = 0.0005
+EX_IOERR = 74  # sysexits.h.
+GARBAGE = 50_000  # Objects made before the collector looks; most of ours are kept for ever, and in no cycle.
 
 Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 
 
-def create_app(log: Log) -> FastAPI:
-    """The service for an open log."""
-    app = FastAPI(title="Consortium ledger", version="1")
-
-    @app.middleware("http")
-    async def bounded(request: Request, call_next):  # type: ignore[no-untyped-def]
-        # Before the body is read: a sender that does not say how much it sends, or says too much, sends nothing.
-        length = request.headers.get("content-length", "")
-        if request.method == "POST" and not (length.isdigit() and int(length) <= MAX_BYTES):
-            return _problem(request, Refused(Refusal.TOO_LARGE, f"a body of {length or 'unknown'} bytes"))
-        return await call_next(request)
-
-    @app.post("/v1/entries", status_code=201)
-    def append(leaf: Annotated[bytes, Body(media_type="application/octet-stream")]) -> Response:
-        """Append a signed record; the answer is its place in the log and the proof of it."""
-        new, proof = log.append(leaf)
-        return Response(proof.data(), 201 if new else 200, media_type="text/plain; charset=utf-8")
+def create_app(sequencer: Sequencer) -> Hot:
+    """The service for an open log and the queue in front of it."""
+    app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
         return {"path": [each.hex() for each in log.inclusion(index, size)]}
+
+    @app.get("/v1/proof")
+    def proof(index: Index) -> Response:
+        return Response(log.proof(index).data(), media_type="text/plain; charset=utf-8")
 
     @app.get("/v1/consistency")
     def consistency(old: Index, new: Index) -> dict[str, list[str]]:
@@ -83,7 +73,7 @@ def create_app(log: Log) -> FastAPI:
 
     @app.get("/healthz")
     def health() -> dict[str, str | int]:
-        return {"status": "ok", "size": log.books.tree.size}
+        return {"status": "ok", "size": log.head.size}
 
     @app.exception_handler(Refused)
     def refused(request: Request, refusal: Refused) -> JSONResponse:
@@ -95,50 +85,49 @@ def create_app(log: Log) -> FastAPI:
         where = "/".join(str(part) for part in first["loc"])
         return _problem(request, Refused(Refusal.BAD_FIELD, f"{where}: {first['msg']}"))
 
-    return app
+    return Hot(sequencer, app)
 
 
 def _problem(request: Request, refused: Refused) -> JSONResponse:
-    """RFC 9457: what was refused, why, and what to do."""
-    return JSONResponse(
-        {
-            "type": f"docs/refusals.md#{refused.refusal.value}",
-            "title": refused.refusal.value.replace("_", " "),
-            "status": _STATUS.get(refused.refusal, 422),
-            "code": refused.refusal.value,
-            "detail": refused.detail,
-            "fix": refused.remedy,
-            "instance": request.url.path,
-        },
-        _STATUS.get(refused.refusal, 422),
-        media_type=PROBLEM,
-    )
+    body = problem(refused, request.url.path)
+    return JSONResponse(body, int(body["status"]), media_type=PROBLEM)
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Log]:
-    """The open log of this folder; an empty one begins with the charter that lies there. Raises `Refused`."""
-    log = Log(folder)
+def opened(settings: Settings, stopped: Callable[[str], object] | None = None) -> Iterator[Sequencer]:
+    """The open log of these settings, behind its queue. Raises `Refused`."""
+    log = open_log(settings.dir, database=settings.database_url, register=settings.register_dir)
+    sequencer = Sequencer(log, waiting=settings.waiting, stopped=stopped)
     try:
-        charter = folder / "charter.note"
-        if log.books.tree.size == 0 and charter.is_file():
-            log.append(charter.read_bytes())
-        yield log
+        yield sequencer
     finally:
+        sequencer.close()
         log.close()
 
 
-def serve(folder: Path, host: str, port: int) -> None:
-    """Serve the log in this folder until SIGTERM. One worker, because there is one writer. Raises `Refused`."""
-    with opened(folder) as log:
-        uvicorn.run(create_app(log), host=host, port=port, log_level="warning", access_log=False, ws="none")
+def serve(settings: Settings) -> None:
+    """Serve a log until SIGTERM. One worker, because there is one writer. Raises `Refused`.
+
+    A write that fails ends the process at once: what the disk holds then, only a new start can tell.
+    """
+
+    def stopped(why: str) -> None:
+        print(f"error stopped: {why}", file=sys.stderr, flush=True)
+        os._exit(EX_IOERR)
+
+    sys.setswitchinterval(SWITCH_S)
+    with opened(settings, stopped) as sequencer:
+        gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
+        gc.set_threshold(GARBAGE)
+        app = create_app(sequencer)
+        uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none")
 
 
 @contextmanager
-def serving(folder: Path, port: int) -> Iterator[LedgerHttp]:
+def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
-    with opened(folder) as log:
-        config = uvicorn.Config(create_app(log), port=port, log_level="error", access_log=False, ws="none")
+    with opened(Settings(dir=folder, port=port, **settings)) as sequencer:
+        config = uvicorn.Config(create_app(sequencer), port=port, log_level="error", access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

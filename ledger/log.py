@@ -1,164 +1,314 @@
-"""The log: the only writer. It admits an entry, stores it, publishes it, and answers with the proof.
+"""The log: what it admits, how that becomes durable and public, and what it refuses to serve.
 
 Stores, and what someone who can change them could make us sign:
 
     log.key       trusted       whoever reads it can sign tree heads in our name
-    log/          not trusted   published tiles and the newest tree head; every byte is compared before it is served
-    ledger.db     not trusted   the entries; hashed again at the start, before anything is signed
+    register/     trusted       the newest head signed; set back together with the database, it would make us fork
+    log/          not trusted   published tiles and heads; every byte is compared before it is served
+    database      not trusted   the entries; hashed again before anything is signed
 
-The order of an append is: check, commit to the database, tiles, tree head, answer. A crash between any two loses
-nothing that was answered: at the next start the database is either at the head, or ahead of it and is published on
-from there. A database behind the head is an old copy, and signing from it would fork the log: then we do not start.
+The order of a commit is: check, one transaction, read back and hash, sign, register, answer. The folder follows, tiles
+first and then the head that needs them. A crash between any two loses nothing that was answered: at the next start the
+database is either at the register, or ahead of it and is signed and published on from there. A database behind the
+register is an old copy: then we do not start.
+
+What is here runs in one thread at a time and does no waiting; `sequencer` puts a queue in front of it.
 """
 
-import fcntl
 import re
-import shutil
 import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, col, select
-
-from ledger.tables import Entry as Row
-from ledger.tables import connect
-from shared_models import durable
+from ledger.public import Public, PublicFolder
+from ledger.register import FileRegister, Register
+from ledger.store import Row, SqlStore, Store
+from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.keys import SigningKey
+from shared_models.records.keys import MLDSA44, SigningKey
+from shared_models.records.kinds import Charter, Equivocation
 from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.books import Books, Last
+from shared_models.rules.books import NOTHING, Books, Last
+from shared_models.rules.skim import Skimmed, skim
 
 _TILE = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+_AT_ONCE = 1_024  # Entries read back at a time.
+
+
+class Admitted(NamedTuple):
+    """A leaf that was opened: it is signed, canonical and of this log. Whether it may come next is another question."""
+
+    leaf: bytes
+    entry: Entry | Skimmed
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Author, kind, and what it is about."""
+        if isinstance(self.entry, Skimmed):
+            return self.entry.author, "receipt", self.entry.idem
+        return self.entry.about
+
+    @property
+    def text(self) -> bytes:
+        return _text(self.leaf)
+
+
+class Placed(NamedTuple):
+    """Where an entry stands, and whether this request has put it there."""
+
+    at: int
+    new: bool
+
+
+class NotAdmitted(NamedTuple):
+    """A leaf that cannot stand in this log, and why."""
+
+    leaf: bytes
+    why: Refused
+
+
+Asked = Admitted | NotAdmitted
+Answer = Placed | Refused
+# What a leaf was refused by when it came, and may not be any more when its turn comes.
+_MAY_HAVE_CHANGED = (Refusal.NO_CHARTER, Refusal.UNKNOWN_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest tree head: everything below its size is durable and public."""
+
+    size: int
+    root: bytes
+    note: bytes
 
 
 class Log:
-    """An open log in a folder; at most one process has it open at a time."""
+    """An open log. `admit` may be called from any thread, `commit` from one at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the log and prove to ourselves that it is whole.
+    def __init__(self, keys: Sequence[SigningKey], store: Store, register: Register, public: Public) -> None:
+        """Open the log and prove to ourselves that it is whole. `keys` sign its heads, the Ed25519 one first.
 
-        Raises `Refused`: NOT_SET_UP without a key, LOCKED if another process has it, CORRUPT naming the entry that is
-        not what was published, BEHIND if the database lacks entries that were.
+        Raises `Refused`: CORRUPT naming the entry that is not what was published, BEHIND if the database lacks entries
+        that were, or a published file is newer than the register; NOT_SET_UP if the register is lost.
         """
-        self.key = SigningKey.load(folder / "log.key")
-        self._lock_file = open(folder / "lock", "w")  # noqa: SIM115 - held for as long as this log is open.
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock_file.close()
-            raise Refused(Refusal.LOCKED, f"another ledger serves {folder}") from None
-        self._public = folder / "log"
-        self._public.mkdir(exist_ok=True)
+        self.key, *self._more_keys = keys
+        self.store, self.register, self.public = store, register, public
+        self.books = Books()
         self._turn = threading.Lock()
         self._stopped: str | None = None
-        self._engine = connect(folder / "ledger.db")
-        self.books = Books()
-        try:
-            self._reopen()
-        except BaseException:
-            self.close()
-            raise
+        self._shown = 0  # The size of the head in the folder,
+        self._edge: list[bytes] = []  # and every leaf from the bundle on that this size lies in.
+        self._head = self._reopen()
+        self._registered = self._head.note
+        self._publish()
 
     def close(self) -> None:
-        self._engine.dispose()
-        self._lock_file.close()
-
-    # Writing.
-
-    def append(self, leaf: bytes) -> tuple[bool, tlog.Proof]:
-        """Put a leaf into the log; (whether it is new, the proof that it stands there).
-
-        The same text again is not new: its first place is proven. Raises `Refused`, and then nothing is written.
-        """
-        with self._turn:
-            if self._stopped is not None:
-                raise Refused(Refusal.STOPPED, self._stopped)
-            entry = self.books.open(leaf)
-            if self.books.said(entry):
-                return False, self._proof(self._first(entry))
-            self.books.check(entry)
-            try:
-                index = self._write(entry)
-            except (OSError, SQLAlchemyError, Refused) as error:
-                # The disk may hold more, less or other than we think: nothing more is signed before a start has looked.
-                self._stopped = f"writing an entry failed: {error}"
-                raise Refused(Refusal.STOPPED, self._stopped) from error
-            return True, self._proof(index)
-
-    def _first(self, entry: Entry) -> int:
-        """Where this text was said first. Raises `Refused(CONFLICT)` if another one was."""
-        author, kind, idem = entry.about
-        with Session(self._engine) as session:
-            index, leaf = session.exec(
-                select(Row.index, Row.leaf).where(Row.author == author, Row.kind == kind, Row.idem == idem)
-            ).one()
-        if leaf[: leaf.rindex(b"\n\n") + 1] != entry.text:
-            raise Refused(Refusal.CONFLICT, f"{author} said something else about {kind} {idem} at entry {index}")
-        return index
-
-    def _write(self, entry: Entry) -> int:
-        index = self.books.tree.size
-        author, kind, idem = entry.about
-        with Session(self._engine) as session:
-            session.add(Row(index=index, author=author, kind=kind, idem=idem, leaf=entry.leaf))
-            session.commit()
-        self.books.add(entry)
-        self._publish(since=index)
-        return index
-
-    def _publish(self, since: int) -> None:
-        """Write the tiles that grew since this size, and only then the tree head that needs them."""
-        tree = self.books.tree
-        for level, number, width in tlog.tiles(tree.size, since):
-            self._put(tlog.tile_path(level, number, width), self._tile(level, number, width))
-            if level == 0:
-                leaves = self._leaves(number * tlog.WIDTH, number * tlog.WIDTH + width)
-                self._put(tlog.tile_path("entries", number, width), tlog.pack(leaves))
-            if width == tlog.WIDTH:  # The whole tile stands for all its beginnings (tlog-tiles, "Partial Tiles").
-                for kind in (level, "entries") if level == 0 else (level,):
-                    shutil.rmtree(self._public / f"{tlog.tile_path(kind, number)}.p", ignore_errors=True)
-        self._head = tlog.TreeHead(self.key.name, tree.size, tree.root()).sign(self.key)
-        self._put(tlog.HEAD, self._head)
-
-    def _put(self, path: str, data: bytes) -> None:
-        target = self._public / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        durable.write(target, data)
-
-    def _leaves(self, start: int, end: int) -> list[bytes]:
-        with Session(self._engine) as session:
-            leaves = session.exec(
-                select(Row.leaf).where(col(Row.index) >= start, col(Row.index) < end).order_by(col(Row.index))
-            ).all()
-        for index, leaf in enumerate(leaves, start):
-            if index < self.books.tree.size and leaf_hash(leaf) != self.books.tree.leaf(index):
-                raise Refused(Refusal.CORRUPT, f"entry {index} in the database is not what was appended")
-        return list(leaves)
-
-    # Reading.
+        self.publish()
+        self.store.close()
 
     @property
-    def head(self) -> bytes:
+    def head(self) -> Head:
         """The newest signed tree head."""
         return self._head
 
-    def inclusion(self, index: int, size: int) -> list[bytes]:
-        """The path from entry `index` to the root of the log of this size. Raises `Refused(NOT_FOUND)`."""
+    @property
+    def behind(self) -> int:
+        """How many entries the folder has not got yet."""
+        return self._head.size - self._shown
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is written, or None as long as all is well."""
+        return self._stopped
+
+    # Writing.
+
+    def admit(self, leaf: bytes) -> Asked:
+        """The entry in this leaf, or whatever can be told from the leaf itself that is against it."""
+        context = self.books.context
+        skimmed = skim(leaf, context) if context is not None else None
+        if skimmed is not None:
+            return Admitted(leaf, skimmed)
+        try:
+            return Admitted(leaf, self.books.open(leaf))
+        except Refused as refused:
+            return NotAdmitted(leaf, refused)
+
+    def append(self, leaf: bytes) -> tuple[bool, tlog.Proof]:
+        """Admit, commit and publish one leaf; (whether it is new, the proof that it stands in the log).
+
+        The same text again is not new: its first place is proven. Raises `Refused`, and then nothing is written but,
+        perhaps, the evidence that its author has said two things.
+        """
+        (answer,) = self.commit([[self.admit(leaf)]])[0]
+        self.publish()
+        if isinstance(answer, Refused):
+            raise answer
+        return answer.new, self.proof(answer.at)
+
+    def commit(self, requests: Sequence[Sequence[Asked]]) -> list[list[Answer]]:
+        """Put what may come next into the log, in this order; for each request an answer to each of its leaves.
+
+        An entry that is refused stops no other. A request's new entries stand one behind another. On return they are
+        on the disk, under a head that is signed; if that fails, nothing more is signed and everything is answered with
+        STOPPED. The folder does not have them before `publish`.
+        """
         with self._turn:
-            if not 0 <= index < size <= self.books.tree.size:
-                raise Refused(
-                    Refusal.NOT_FOUND, f"entry {index} in size {size}; the log has {self.books.tree.size} entries"
-                )
-            return self.books.tree.inclusion(index, size)
+            if self._stopped is not None:
+                return _all(requests, Refused(Refusal.STOPPED, self._stopped))
+            since, rows = self.books.tree.size, list[Row]()
+            answers = [self._request(request, rows) for request in requests]
+            if rows:
+                try:
+                    self._persist(rows, since)
+                except (OSError, Refused) as error:
+                    # The disk may hold more, less or other than we think: nothing is signed before a start has looked.
+                    self._stopped = f"writing entries failed: {error}"
+                    return _all(requests, Refused(Refusal.STOPPED, self._stopped))
+            return answers
+
+    def _request(self, request: Iterable[Asked], rows: list[Row]) -> list[Answer]:
+        conflicts: list[tuple[int, Admitted, int, bytes]] = []
+        answers: list[Answer] = []
+        for number, each in enumerate(request):
+            try:
+                if isinstance(each, NotAdmitted) and each.why.refusal in _MAY_HAVE_CHANGED:
+                    each = self.admit(each.leaf)  # A charter or a key may have come before it.
+                if isinstance(each, NotAdmitted):
+                    raise each.why
+                if not self.books.said(each.entry):
+                    answers.append(Placed(self._add(each, rows), True))
+                    continue
+                first = self._first(each, rows)
+                if _text(first[1]) != each.text:
+                    conflicts.append((number, each, *first))
+                    author, kind, idem = each.names
+                    raise Refused(
+                        Refusal.CONFLICT, f"{author} said something else about {kind} {idem}: entry {first[0]}"
+                    )
+                answers.append(Placed(first[0], False))
+            except Refused as refused:
+                answers.append(refused)
+        for number, other, index, leaf in conflicts:  # Behind the request's own entries, which stand in a row.
+            answers[number] = self._keep_evidence(other, index, leaf, answers[number], rows)
+        return answers
+
+    def _first(self, admitted: Admitted, rows: list[Row]) -> tuple[int, bytes]:
+        """(index, leaf) of what its author has said about the same thing before."""
+        names = admitted.names
+        found = next(((row.at, row.leaf) for row in rows if row[1:4] == names), None) or self.store.find(*names)
+        if found is None:
+            raise Refused(Refusal.CORRUPT, f"the database has lost what {' '.join(admitted.names)} says")
+        return found
+
+    def _add(self, admitted: Admitted, rows: list[Row]) -> int:
+        self.books.check(admitted.entry)
+        if isinstance(admitted.entry, Entry) and isinstance(admitted.entry.record, Charter):
+            self._check_own_key(admitted.entry.record)
+        index = self.books.add(admitted.entry)
+        rows.append(Row(index, *admitted.names, admitted.leaf))
+        return index
+
+    def _check_own_key(self, charter: Charter | None = None) -> None:
+        """Whether heads that we sign are those of the charter's log. Raises `Refused(UNKNOWN_KEY)`."""
+        keys = self.books.keys if charter is None else entries.charter_keys(charter)
+        if self.key.verify_key not in keys.values():
+            raise Refused(
+                Refusal.UNKNOWN_KEY, f"log.key, id {self.key.verify_key.id.hex()}, is not the charter's log key"
+            )
+
+    def _keep_evidence(self, other: Admitted, first: int, one: bytes, answer: Answer, rows: list[Row]) -> Answer:
+        """Put both notes into the log, signed by nobody but those who signed them; what the sender is told then."""
+        assert isinstance(answer, Refused)
+        last = self.books.chains.get(self.key.name, NOTHING)
+        try:
+            record = Equivocation(
+                seq=last.seq + 1, prev=last.hash, first=first, one=one.decode(), other=other.leaf.decode()
+            )
+            leaf = entries.sign(record, self.books.charter.consortium, [self.key])
+            index = self._add(Admitted(leaf, self.books.open(leaf)), rows)
+        except Refused:  # It is kept already, or too large, or the log's key may not write here.
+            return answer
+        return Refused(answer.refusal, f"{answer.detail}; both are kept in entry {index}")
+
+    def _persist(self, rows: list[Row], since: int) -> None:
+        tree = self.books.tree
+        self.store.append(rows, tree.size, tree.root())
+        stored = self._check_stored(since, tree.size)
+        head = self._signed(tree.size, tree.root())
+        self.register.swap(self._registered, head.note)
+        self._registered = head.note
+        self._edge += stored
+        self._head = head
+
+    def _check_stored(self, start: int, end: int) -> list[bytes]:
+        """Entries as the database has them now, each hashed again. Raises `Refused(CORRUPT)`."""
+        found = self.store.read(start, end)
+        for index, (stored, leaf) in enumerate(found, start):
+            if stored != index or leaf_hash(leaf) != self.books.tree.leaf(index):
+                raise Refused(Refusal.CORRUPT, f"entry {index} in the database is not what was appended")
+        if len(found) != end - start:
+            raise Refused(Refusal.CORRUPT, f"entry {start + len(found)} is missing from the database")
+        return [leaf for _, leaf in found]
+
+    def _signed(self, size: int, root: bytes) -> Head:
+        head = tlog.TreeHead(self.key.name, size, root)
+        return Head(size, root, head.sign(self.key, *self._more_keys, time_s=int(time.time())))
+
+    def publish(self) -> None:
+        """Bring the folder to the newest head. If that fails, nothing more is signed."""
+        with self._turn:
+            if self._stopped is None and self._shown < self._head.size:
+                try:
+                    self._publish()
+                except OSError as error:
+                    self._stopped = f"publishing failed: {error}"
+
+    def _publish(self) -> None:
+        """Write the tiles that grew since the folder's head, then the head; `_edge` has all leaves of these bundles."""
+        head, edge = self._head, self._shown - self._shown % tlog.WIDTH
+        for level, number, width in tlog.tiles(head.size, self._shown):
+            self.public.put(tlog.tile_path(level, number, width), self._tile(level, number, width))
+            if level == 0:
+                start = number * tlog.WIDTH - edge
+                bundle = tlog.pack(self._edge[start : start + width])
+                self.public.put(tlog.tile_path("entries", number, width), bundle)
+            if width == tlog.WIDTH:  # The whole tile stands for all its beginnings (tlog-tiles, "Partial Tiles").
+                for kind in (level, "entries") if level == 0 else (level,):
+                    self.public.drop(f"{tlog.tile_path(kind, number)}.p")
+        self.public.put(tlog.HEAD, head.note)
+        self._edge = self._edge[head.size - head.size % tlog.WIDTH - edge :]
+        self._shown = head.size
+
+    # Reading. Nothing here waits for a write but what asks for the newest state.
+
+    def proof(self, index: int) -> tlog.Proof:
+        """The proof that this entry stands in the log, under its newest head. Raises `Refused(NOT_FOUND)`."""
+        head = self._head
+        return tlog.Proof(index, tuple(self.inclusion(index, head.size)), head.note)
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """The path from an entry to the root of this size. Raises `Refused(NOT_FOUND)`."""
+        if not 0 <= index < size <= self._head.size:
+            raise Refused(Refusal.NOT_FOUND, f"entry {index} in size {size}; the log has {self._head.size} entries")
+        return self.books.tree.inclusion(index, size)
 
     def consistency(self, old: int, new: int) -> list[bytes]:
         """The proof that the log of size `old` is a beginning of that of size `new`. Raises `Refused(NOT_FOUND)`."""
-        with self._turn:
-            if not 0 <= old <= new <= self.books.tree.size:
-                raise Refused(Refusal.NOT_FOUND, f"sizes {old} and {new}; the log has {self.books.tree.size} entries")
-            return self.books.tree.consistency(old, new)
+        if not 0 <= old <= new <= self._head.size:
+            raise Refused(Refusal.NOT_FOUND, f"sizes {old} and {new}; the log has {self._head.size} entries")
+        return self.books.tree.consistency(old, new)
+
+    def run(self, start: int, end: int, size: int) -> list[bytes]:
+        """What proves that entries stand in a row (`merkle.Tree.run`). Raises `Refused(NOT_FOUND)`."""
+        if not 0 <= start < end <= size <= self._head.size:
+            raise Refused(Refusal.NOT_FOUND, f"entries {start} to {end} in size {size} of {self._head.size}")
+        return self.books.tree.run(start, end, size)
 
     def last(self, author: str) -> Last:
         """The newest entry of this author. Raises `Refused(NOT_FOUND)`."""
@@ -173,33 +323,36 @@ class Log:
             return [(run.leaf, sorted(run.consents)) for run in self.books.runs.values()]
 
     def published(self, path: str) -> bytes:
-        """A published file, compared with the tree before it is given out.
+        """A published tile or head, compared with the tree before it is given out.
 
         Raises `Refused`: NOT_FOUND, or CORRUPT naming the entry that is not what was appended.
         """
         if path == tlog.HEAD:
-            return self._head
+            return self._head.note
         match = _TILE.fullmatch(path)
-        if match is None or not (self._public / path).is_file():
-            raise Refused(Refusal.NOT_FOUND, f"this log has no {path[:80]!r}")
+        none = Refused(Refusal.NOT_FOUND, f"this log has no {path[:80]!r}")
+        if match is None:
+            raise none
         number = int(match[2].replace("/x", "").replace("/", "").lstrip("x"))
-        kind = match[1] if match[1] == "entries" else int(match[1])
-        with self._turn:
-            return self._checked(kind, number, int(match[3] or tlog.WIDTH))
+        kind, width = match[1] if match[1] == "entries" else int(match[1]), int(match[3] or tlog.WIDTH)
+        if self.public.read(path) is not None:
+            return self._checked(kind, number, width)
+        # The folder has not got it yet: the tree and the database have, of sizes that were signed.
+        level = kind if isinstance(kind, int) else 0
+        if not 1 <= width <= tlog.WIDTH or number * tlog.WIDTH + width > self._head.size >> 8 * level:
+            raise none
+        start = number * tlog.WIDTH
+        return self._tile(kind, number, width) if kind == level else tlog.pack(self._check_stored(start, start + width))
 
     def _checked(self, kind: int | str, number: int, width: int) -> bytes:
         """A tile or a bundle from the disk, if it is what was published. Raises `Refused(CORRUPT)`."""
         path = tlog.tile_path(kind, number, width)
-        data = self._on_disk(path)
+        data = self.public.read(path) or b""
         if isinstance(kind, int):
             self._check_tile(path, data, kind, number, width)
         else:
             self._check_bundle(path, data, number * tlog.WIDTH, width)
         return data
-
-    def _on_disk(self, path: str) -> bytes:
-        file = self._public / path
-        return file.read_bytes() if file.is_file() else b""
 
     def _check_tile(self, path: str, data: bytes, level: int, number: int, width: int) -> None:
         right = self._tile(level, number, width)
@@ -220,66 +373,119 @@ class Log:
     def _tile(self, level: int, number: int, width: int) -> bytes:
         return self.books.tree.hashes(8 * level, number * tlog.WIDTH, number * tlog.WIDTH + width)
 
-    def _proof(self, index: int) -> tlog.Proof:
-        tree = self.books.tree
-        return tlog.Proof(index, tuple(tree.inclusion(index, tree.size)), self._head)
-
     # Opening.
 
-    def _reopen(self) -> None:
-        """Read everything back and believe nothing of it.
+    def _reopen(self) -> Head:
+        """Read everything back and believe nothing of it; the newest head.
 
-        1. The head on disk, if there is one, is signed by our own key.
-        2. The database holds every entry that the head speaks of; more is what a crash kept from being published.
-        3. Each entry hashes to what the published tile says, and all of them to the head's root. So they are those we
-           signed.
+        1. The register's head and the published one are signed by our own key, and the published one is not newer.
+        2. The database holds every entry that the register speaks of; more is what a crash kept from being signed.
+        3. Each entry hashes to what its published tile says, and all below the register's head to its root. So they are
+           those we signed, and were verified when they came; those beyond are verified now.
         4. Each entry keeps the rules.
-        5. The published files are those of this tree.
+        5. The published files are those of this tree. What is not yet signed is.
         """
-        head = self._head_on_disk()
-        with Session(self._engine) as session:
-            rows = session.exec(select(Row.index, Row.leaf).order_by(col(Row.index))).all()
-        if len(rows) < head.size:
-            raise Refused(Refusal.BEHIND, f"the database holds {len(rows)} entries, the log has published {head.size}")
-        hashes = self._hashes_on_disk(head.size)
-        whole = Tree()
-        for hashed in hashes:
-            whole.append(hashed)
-        tiles_are_right = whole.size == head.size and whole.root() == head.root
-        for index, (stored, leaf) in enumerate(rows):
-            if stored != index:
-                raise Refused(Refusal.CORRUPT, f"entry {index} is missing from the database")
-            if index < len(hashes) and leaf_hash(leaf) != hashes[index]:
-                where = "in the database" if tiles_are_right else "in its tile, or in the database,"
-                raise Refused(Refusal.CORRUPT, f"entry {index} {where} is not what was published")
-            try:
-                entry = self.books.open(leaf)
-                self.books.check(entry)
-            except Refused as refused:
-                raise Refused(Refusal.CORRUPT, f"entry {index} in the database: {refused}") from refused
-            self.books.add(entry)
-        if self.books.tree.root(head.size) != head.root:
-            raise Refused(Refusal.CORRUPT, f"the entries below {head.size} do not hash to the root that was signed")
-        self._head = tlog.TreeHead(self.key.name, head.size, head.root).sign(self.key)
-        for level, number, width in tlog.tiles(head.size):
+        registered = self.register.read()
+        signed, shown = self._own_head(registered), self._own_head(self.public.read(tlog.HEAD))
+        size = self.store.size()
+        if registered is None and (size or shown.size):
+            raise Refused(
+                Refusal.NOT_SET_UP,
+                f"the head register is lost, and with it which of {max(size, shown.size)} entries is the newest",
+            )
+        if shown.size > signed.size:
+            raise Refused(
+                Refusal.BEHIND, f"the register is at {signed.size}, the log has published {shown.size} entries"
+            )
+        if size < signed.size:
+            raise Refused(Refusal.BEHIND, f"the database holds {size} entries, the log has signed {signed.size}")
+        self._read_back(size, signed, shown)
+        tree = self.books.tree
+        for head, where in ((signed, "signed"), (shown, "published")):
+            if tree.root(head.size) != head.root:
+                raise Refused(
+                    Refusal.CORRUPT, f"the entries below {head.size} do not hash to the root that was {where}"
+                )
+        for level, number, width in tlog.tiles(shown.size):
             self._checked(level, number, width)
             if level == 0:
                 self._checked("entries", number, width)
-        if head.size < self.books.tree.size or head.size == 0:
-            self._publish(since=head.size)
+        if self.books.charter_hash:
+            self._check_own_key()
+        self._shown = shown.size
+        self._edge = self._check_stored(shown.size - shown.size % tlog.WIDTH, tree.size)
+        if registered is None or tree.size > signed.size:
+            newest = self._signed(tree.size, tree.root())
+            self.register.swap(registered, newest.note)
+            return newest
+        return Head(tree.size, tree.root(), registered)
 
-    def _head_on_disk(self) -> tlog.TreeHead:
-        try:
-            data = (self._public / tlog.HEAD).read_bytes()
-        except FileNotFoundError:
+    def _read_back(self, size: int, signed: tlog.TreeHead, shown: tlog.TreeHead) -> None:
+        hashes = self._hashes_shown(shown.size)
+        whole = Tree()
+        for hashed in hashes:
+            whole.append(hashed)
+        tiles_are_right = whole.size == shown.size and whole.root() == shown.root
+        for start in range(0, size, _AT_ONCE):
+            found = self.store.read(start, min(start + _AT_ONCE, size))
+            for index, (stored, leaf) in enumerate(found, start):
+                if stored != index:
+                    raise Refused(Refusal.CORRUPT, f"entry {index} is missing from the database")
+                if index < len(hashes) and leaf_hash(leaf) != hashes[index]:
+                    where = "in the database" if tiles_are_right else "in its tile, or in the database,"
+                    raise Refused(Refusal.CORRUPT, f"entry {index} {where} is not what was published")
+                try:
+                    context = self.books.context
+                    skimmed = skim(leaf, context, verify=index >= signed.size) if context is not None else None
+                    entry = skimmed if skimmed is not None else self.books.open(leaf)
+                    self.books.check(entry)
+                except Refused as refused:
+                    raise Refused(Refusal.CORRUPT, f"entry {index} in the database: {refused}") from refused
+                self.books.add(entry)
+
+    def _own_head(self, data: bytes | None) -> tlog.TreeHead:
+        if data is None:
             return tlog.TreeHead(self.key.name, 0, EMPTY_ROOT)
-        return tlog.open_head(data, note.known([self.key.verify_key]))
+        keys = [self.key.verify_key, *(key.verify_key for key in self._more_keys)]
+        return tlog.open_head(data, note.known(keys))
 
-    def _hashes_on_disk(self, size: int) -> list[bytes]:
+    def _hashes_shown(self, size: int) -> list[bytes]:
         """The leaf hashes as published, as far as they are there."""
         hashes = list[bytes]()
         for level, number, width in tlog.tiles(size):
             if level == 0:
-                data = self._on_disk(tlog.tile_path(0, number, width))
+                data = self.public.read(tlog.tile_path(0, number, width)) or b""
                 hashes += [data[at : at + 32].ljust(32, b"\0") for at in range(0, len(data), 32)]
         return hashes
+
+
+def _text(leaf: bytes) -> bytes:
+    """The signed text. Two leaves of one text differ in their signatures only, and say the same."""
+    return leaf[: leaf.rindex(b"\n\n") + 1]
+
+
+def _all(requests: Sequence[Sequence[object]], refused: Refused) -> list[list[Answer]]:
+    return [[refused] * len(request) for request in requests]
+
+
+def open_log(folder: Path, *, database: str = "", register: Path | None = None) -> Log:
+    """Open the log in this folder. An empty one begins with the charter that lies there.
+
+    Raises `Refused`: NOT_SET_UP without a key, LOCKED if another process has it open, UNREACHABLE without a database,
+    or as `Log`.
+    """
+    keys = [SigningKey.load(folder / "log.key")]
+    if (folder / "log-mldsa.key").is_file():
+        keys.append(SigningKey.load(folder / "log-mldsa.key"))
+        if keys[1].verify_key.kind != MLDSA44:
+            raise Refused(Refusal.BAD_KEY, f"{folder / 'log-mldsa.key'} is no ML-DSA-44 key")
+    store = SqlStore(database or f"sqlite:///{folder / 'ledger.db'}", folder)
+    try:
+        log = Log(keys, store, FileRegister(register or folder / "register"), PublicFolder(folder / "log"))
+        charter = folder / "charter.note"
+        if log.head.size == 0 and charter.is_file():
+            log.append(charter.read_bytes())
+        return log
+    except BaseException:
+        store.close()
+        raise

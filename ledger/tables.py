@@ -1,38 +1,28 @@
-"""The database. Its bytes are not trusted: what is read back is hashed again before anything is signed."""
+"""The tables. `entry` is the log; everything else can be rebuilt from it."""
 
-from pathlib import Path
+from sqlalchemy import BigInteger, Integer, UniqueConstraint
+from sqlmodel import Field, SQLModel
 
-from sqlalchemy import Engine, UniqueConstraint, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import Field, SQLModel, create_engine
+Index = BigInteger().with_variant(Integer(), "sqlite")  # A place in the log; 64 bits in every database.
 
 
 class Entry(SQLModel, table=True):
-    """One entry of the log, append-only.
+    """One entry of the log, append-only: triggers refuse to change or delete it.
 
     `leaf` is the record exactly as it was signed. The other columns are read out of it, index it, and can be rebuilt
     from it. Whoever can write here can stop the service, and nothing else.
     """
 
     __table_args__ = (UniqueConstraint("author", "kind", "idem"),)
-    index: int = Field(primary_key=True)
+    index: int = Field(primary_key=True, sa_type=Index)
     author: str
     kind: str
     idem: str
     leaf: bytes
 
 
-def connect(path: Path) -> Engine:
-    """The SQLite database at this path, made if it is not there; a commit is on the disk when it returns."""
-    engine = create_engine(f"sqlite:///{path}")
+class Head(SQLModel, table=True):
+    """The size and root of the tree after each commit, in the same transaction as its entries; not signed."""
 
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
-
-    SQLModel.metadata.create_all(engine)
-    return engine
+    size: int = Field(primary_key=True, sa_type=Index)
+    root: bytes

@@ -1,6 +1,9 @@
 """The ledger over HTTP: the only file that knows its addresses. Standard library only, so that the auditor has it too.
 
     POST /v1/entries                 a leaf               201 new, 200 known: a C2SP tlog-proof of its place
+    POST /v1/batch                   up to 256 leaves, packed as in a C2SP entry bundle
+                                     {"entries": [index or problem], "head", "start", "path"}: see `append_all`
+    GET  /v1/proof?index             a C2SP tlog-proof of an entry under the newest head
     GET  /v1/inclusion?index&size    {"path": [...]}      from an entry to the root of that size
     GET  /v1/consistency?old&new     {"path": [...]}      that the old log is a beginning of the new one
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
@@ -15,10 +18,11 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared_models.records import tlog
+from shared_models.records import merkle, note, tlog
 from shared_models.records.refusals import Refusal, Refused
 
 PROBLEM = "application/problem+json"
@@ -28,7 +32,8 @@ PROBLEM = "application/problem+json"
 class LedgerHttp:
     """A ledger at an address. Nothing it answers is believed: proofs are verified by who asked for them.
 
-    An append is idempotent, so every call is repeated while the ledger cannot be reached, for `patience_s` seconds.
+    An append is idempotent, so every call is repeated while the ledger cannot be reached or is busy, for `patience_s`
+    seconds.
     Every method raises `Refused`: what the ledger refused with, or UNREACHABLE.
     """
 
@@ -37,6 +42,35 @@ class LedgerHttp:
 
     def append(self, leaf: bytes) -> tlog.Proof:
         return tlog.Proof.parse(self._call("/v1/entries", leaf))
+
+    def append_all(self, leaves: Sequence[bytes], keys: note.Keys) -> list[int | Refused]:
+        """Append entries together, which is much cheaper than one by one; where each stands, or why it does not.
+
+        One that is refused stops no other. Every place is proven here, by the log's key among these: those that are new
+        stand in a row, and one proof is enough for all of them. Raises `Refused` as `append`, BAD_PROOF too.
+        """
+        told = json.loads(self._call("/v1/batch", tlog.pack(leaves)))
+        found = [each if isinstance(each, int) else _problem(each) for each in told["entries"]]
+        if len(found) != len(leaves):
+            raise Refused(Refusal.BAD_PROOF, f"{len(found)} answers to {len(leaves)} entries")
+        head = tlog.open_head(told["head"].encode(), keys)
+        start, new = told.get("start", head.size), dict[int, bytes]()
+        for leaf, at in zip(leaves, found, strict=True):
+            if isinstance(at, Refused):
+                continue
+            if at >= start:
+                new.setdefault(at, merkle.leaf_hash(leaf))
+            else:
+                self.proof(at).verify(merkle.leaf_hash(leaf), keys)
+        if list(new) != list(range(start, start + len(new))):
+            raise Refused(Refusal.BAD_PROOF, f"new entries do not stand in a row from {start} on")
+        if new:
+            merkle.verify_run(list(new.values()), start, head.size, head.root, _hashes(told))
+        return found
+
+    def proof(self, index: int) -> tlog.Proof:
+        """The proof that an entry stands in the log, under its newest head."""
+        return tlog.Proof.parse(self._call(f"/v1/proof?index={index}"))
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         return _hashes(self._json(f"/v1/inclusion?index={index}&size={size}"))
@@ -77,12 +111,14 @@ class LedgerHttp:
                 with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
                     return bytes(reply.read())
             except urllib.error.HTTPError as error:
-                raise _refused(error) from None
+                refused = _refused(error)
+                if refused.refusal is not Refusal.BUSY or time.monotonic() + pause_s > until:
+                    raise refused from None
             except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
                 if time.monotonic() + pause_s > until:
                     raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, 1.0)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
 
 
 def _hashes(found: Any) -> list[bytes]:
@@ -92,7 +128,10 @@ def _hashes(found: Any) -> list[bytes]:
 def _refused(error: urllib.error.HTTPError) -> Refused:
     body = error.read(65_536)
     try:
-        problem = json.loads(body)
-        return Refused(Refusal(problem["code"]), str(problem["detail"]))
+        return _problem(json.loads(body))
     except (ValueError, KeyError, TypeError):
         return Refused(Refusal.UNREACHABLE, f"{error.url} answered {error.code}: {body[:200]!r}")
+
+
+def _problem(problem: Any) -> Refused:
+    return Refused(Refusal(problem["code"]), str(problem["detail"]))

@@ -20,7 +20,7 @@ def write_key(folder: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[LedgerHttp]:
+def serving(folder: Path, **settings: object) -> Iterator[LedgerHttp]:
     write_key(folder)
-    with api.serving(folder, free_port()) as ledger:
+    with api.serving(folder, free_port(), **settings) as ledger:
         yield ledger

@@ -8,7 +8,7 @@ from world import TOY, digest
 from client.meter import Usage
 from client.signer import Signer
 from consortium.found import PRICE, found
-from ledger.log import Log
+from ledger.log import open_log
 from server import outer
 from shared_models.claims import Begin, Claim
 from shared_models.lm import weights
@@ -39,8 +39,7 @@ class Parties:
             folder / "parties", {"acme": 2, "birch": 1, "cedar": 1}, ledger_url="", superlink="127.0.0.1:0", price=PRICE
         )
         self.home = self.founded.coordinator
-        self.log = Log(self.founded.ledger)
-        self.log.append(self.founded.charter)
+        self.log = open_log(self.founded.ledger)
         self.base = outer.first(recipe)
         self.manifest = Manifest(
             seq=0,

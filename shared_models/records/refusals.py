@@ -68,6 +68,7 @@ class Refusal(StrEnum):
     BEHIND = "behind"
     LOCKED = "locked"
     STOPPED = "stopped"
+    BUSY = "busy"
     NOT_FOUND = "not_found"
     UNREACHABLE = "unreachable"
     NOT_SET_UP = "not_set_up"
@@ -124,6 +125,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",
     Refusal.LOCKED: "another process holds this folder: stop it, or choose another folder",
     Refusal.STOPPED: "a write failed: free or mend the disk, then start it again; what was answered before is there",
+    Refusal.BUSY: "send it again in a second: nothing of it was taken",
     Refusal.NOT_FOUND: "check the name or the hash: the log does not hold it",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",

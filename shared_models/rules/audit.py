@@ -254,7 +254,8 @@ def audit(
     """Recompute a log that fits into memory, in this process: `Audit`, fed."""
     running = Audit(charter=charter, mine=mine, witnessed=witnessed)
     for index, leaf in enumerate(leaves):
-        skimmed = skim(leaf, running.books.context) if running.books.keys else None
+        context = running.books.context
+        skimmed = skim(leaf, context) if context is not None else None
         running.feed(leaf, hashes[index] if index < len(hashes) else None, skimmed)
     return running.finish(head, cosigned)
 

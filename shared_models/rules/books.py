@@ -122,7 +122,7 @@ class Books:
         self.statements: list[Statement] = []
         self.charter_hash = ""  # Leaf hash of the charter; empty before there is one.
         self._keyring: Keyring | None = None
-        self._context: Context | None = None
+        self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._work: list[_Unbilled] = []
         self._items: list[tuple[int, CostItem, VerifyKey]] = []  # Not yet billed.
@@ -145,14 +145,6 @@ class Books:
     def keys(self) -> note.Keys:
         """Every key there ever was; none before there is a charter."""
         return self._keyring.keys if self._keyring is not None else {}
-
-    @property
-    def context(self) -> Context:
-        """What receipts are skimmed against; another object whenever it has changed."""
-        if self._context is None:
-            runs = {name: run.manifest for name, run in self.runs.items()}
-            self._context = Context(self.charter, self.keys, runs)
-        return self._context
 
     def run(self, name: str) -> Run:
         """The run of this name. Raises `Refused(UNKNOWN_RUN)`."""
@@ -418,12 +410,13 @@ class Books:
         match record:
             case Charter():
                 self._keyring, self.charter_hash = Keyring(record), hashed
+                self._renew_context()
             case KeyAdd() | KeyRevoke() | KeyAffirm():
                 self.keyring.add(record, index)
-                self._context = None
+                self._renew_context()
             case Manifest():
                 self.runs[record.run] = Run(record, hashed, entry.leaf, record.base)
-                self._context = None
+                self._renew_context()
             case Consent():
                 self.runs[record.run].consents.add(record.member)
             case RoundOpen():
@@ -447,6 +440,10 @@ class Books:
         self.tree.append(entry.hash)
         return index
 
+    def _renew_context(self) -> None:
+        runs = {name: run.manifest for name, run in self.runs.items()}
+        self.context = Context(self.charter, self.keys, runs)
+
     def _one(self, value: T) -> T:
         found: T = self._same.setdefault(value, value)
         return found
@@ -454,8 +451,8 @@ class Books:
     def _add_receipt(self, receipt: Skimmed, index: int) -> None:
         turn = self.runs[receipt.run].rounds[receipt.round - 1]
         if turn.closed is None:  # One that comes later stands in the log, and earns nothing.
-            member, flop = self._one(receipt.member), self._one(receipt.flop)
-            turn.receipts[receipt.hash] = Work(member, flop, index, self._one(receipt.key_id))
+            work = Work(self._one(receipt.member), self._one(receipt.flop), index, receipt.key_id)
+            turn.receipts[receipt.hash] = work
 
     def _add_close(self, close: RoundClose, index: int) -> None:
         run = self.runs[close.run]

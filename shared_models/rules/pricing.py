@@ -76,8 +76,11 @@ def check_claim(receipt: Receipt | Claimed, manifest: Manifest, charter: Charter
         raise Refused(Refusal.IMPLAUSIBLE, f"busy for {receipt.busy_ms} ms of {receipt.wall_ms} ms")
     if receipt.started_ms > receipt.ended_ms:
         raise Refused(Refusal.IMPLAUSIBLE, f"ended at {receipt.ended_ms}, started at {receipt.started_ms}")
-    peak = next((device.peak_flops for device in charter.devices if device.name == receipt.device), None)
-    if peak is None:
+    for device in charter.devices:
+        if device.name == receipt.device:
+            peak = device.peak_flops
+            break
+    else:
         raise Refused(Refusal.IMPLAUSIBLE, f"the charter names no device {receipt.device}")
     if receipt.flop * 1000 > peak * receipt.devices * receipt.wall_ms:
         raise Refused(

@@ -78,10 +78,10 @@ _LEAF = re.compile(
     # 68 bytes of id and signature are 91 characters and one `=`; the last one holds two bits of nothing.
     r"— (?P=member)/compute (?P<signature>[A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n"
 )
-_SAID = ("origin", "signature", "seq", "prev", "run", "round", "node", "opened", "base", "member", "flop")
-_HEAD = ("witnessed_size", "witnessed_root")
-_CLAIM = ("tokens", "steps", "busy_ms", "wall_ms", "started_ms", "ended_ms", "device", "devices")
-_FIELDS = tuple(_LEAF.groupindex[name] for name in (*_SAID, *_HEAD, *_CLAIM))
+_CLAIM = ("tokens", "steps", "flop", "busy_ms", "wall_ms", "started_ms", "ended_ms", "devices")
+_NUMBERS = (*_CLAIM, "seq", "round", "witnessed_size")
+_STRINGS = ("device", "run", "node", "opened", "base", "member", "prev", "witnessed_root", "origin", "signature")
+_GROUPS = tuple(_LEAF.groupindex[name] for name in (*_NUMBERS, *_STRINGS))
 
 
 def skim(leaf: bytes, context: Context, verify: bool = True) -> Skimmed | None:
@@ -97,25 +97,17 @@ def skim(leaf: bytes, context: Context, verify: bool = True) -> Skimmed | None:
         return None
     if match is None or len(leaf) > MAX_BYTES:
         return None
-    (origin, encoded, seq, prev, run, round_, node, opened, base, member, flop, size, root, *claim) = match.group(
-        *_FIELDS
-    )
+    groups = match.group(*_GROUPS)
+    device, run, node, opened, base, member, prev, root, origin, encoded = groups[len(_NUMBERS) :]
     manifest = context.runs.get(run)
     if origin != context.charter.consortium or manifest is None:
         return None
-    tokens, steps, busy_ms, wall_ms, started_ms, ended_ms, device, devices = claim
-    work = _int(flop)
-    claimed = Claimed(
-        _int(tokens),
-        _int(steps),
-        work,
-        _int(busy_ms),
-        _int(wall_ms),
-        _int(started_ms),
-        _int(ended_ms),
-        device,
-        _int(devices),
-    )
+    try:
+        numbers = list(map(int, groups[: len(_NUMBERS)]))
+    except ValueError:  # Some are beyond 2^53, and stand in quotes.
+        numbers = [int(spelled.strip('"')) for spelled in groups[: len(_NUMBERS)]]
+    tokens, steps, flop, busy_ms, wall_ms, started_ms, ended_ms, devices, seq, number, size = numbers
+    claimed = Claimed(tokens, steps, flop, busy_ms, wall_ms, started_ms, ended_ms, device, devices)
     try:
         check_claim(claimed, manifest, context.charter)
     except Refused:
@@ -126,26 +118,8 @@ def skim(leaf: bytes, context: Context, verify: bool = True) -> Skimmed | None:
         return None
     if verify and not key.verifies(signature[4:], leaf[: leaf.rindex(b"\n\n") + 1]):
         return None
-    number = _int(round_)
     idem = f"{run}/{number}/{node}"
+    about = digest_of(author, "receipt", idem)
     return Skimmed(
-        leaf_hash(leaf),
-        author,
-        key.id,
-        digest_of(author, "receipt", idem),
-        _int(seq),
-        prev,
-        run,
-        number,
-        opened,
-        base,
-        member,
-        work,
-        _int(size),
-        root,
-        idem,
+        leaf_hash(leaf), author, key.id, about, seq, prev, run, number, opened, base, member, flop, size, root, idem
     )
-
-
-def _int(spelled: str) -> int:
-    return int(spelled) if spelled[0] != '"' else int(spelled[1:-1])

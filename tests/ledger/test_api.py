@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import threading
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from ledger_service import serving
@@ -34,6 +38,14 @@ def ledger(world, tmp_path_factory):
         for leaf in world.leaves:
             served.append(leaf)
         yield served
+
+
+def settled(folder: Path, size: int) -> None:
+    """Wait until the folder has the head of this size: it follows what was answered."""
+    head, until = folder / "log" / "checkpoint", time.monotonic() + 10
+    while tlog.unsigned(head.read_bytes()).size < size:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def post(ledger: LedgerHttp, body: bytes, **headers: str) -> tuple[int, str, bytes]:
@@ -101,7 +113,7 @@ def test_a_period_is_closed_by_recomputing_the_log(ledger, world):
         (lambda _: b"hello", 422, "not_a_note"),
         (lambda _: b"\xff\xfe", 422, "not_text"),
         (lambda leaf: leaf.replace(b"acme/compute ", b"nobody/compute "), 422, "unknown_key"),
-        (lambda _: b"", 422, "bad_field"),
+        (lambda _: b"", 422, "not_a_note"),
     ],
 )
 def test_a_refusal_is_a_problem_with_its_name_and_its_remedy(ledger, world, change, status, code):
@@ -177,6 +189,7 @@ def test_a_corrupt_tile_is_not_served_and_the_entry_is_named(tmp_path, world):
         for leaf in world.leaves:
             ledger.append(leaf)
         path = tmp_path / "log" / tlog.tile_path("entries", 0, len(world.leaves))
+        settled(tmp_path, len(world.leaves))
         path.write_bytes(path.read_bytes().replace(b'"tokens":96', b'"tokens":97', 1))
         status, _, body = answer(f"{ledger.url}/{tlog.tile_path('entries', 0, len(world.leaves))}")
         assert (status, json.loads(body)["code"]) == (500, "corrupt")
@@ -200,3 +213,116 @@ def test_a_log_that_is_not_there_or_not_whole_is_refused(tmp_path, ledger):
     with pytest.raises(Refused) as caught:
         fetch(reader(str(tmp_path / "bundle")))
     assert caught.value.refusal is Refusal.NOT_FOUND
+
+
+# Many at once.
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A world in an open round, and a ledger that has it."""
+    made = World()
+    made.start()
+    made.say(made.coordinator, made.opened())
+    with serving(tmp_path) as served:
+        served.append_all(made.leaves, KEYS)
+        yield made, served
+
+
+def test_a_batch_is_answered_entry_by_entry_and_its_places_are_proven(fresh):
+    made, served = fresh
+    size = served.size()
+    receipts = [made.sign(f"{name}/compute", made.receipt(name)) for name in made.members]
+    forged = receipts[0].replace(b'"tokens":96', b'"tokens":97')
+    found = served.append_all([receipts[0], forged, made.leaves[2], receipts[1], receipts[0], receipts[2]], KEYS)
+    assert isinstance(found[1], Refused)
+    assert found[1].refusal is Refusal.BAD_SIGNATURE
+    assert found[:1] + found[2:] == [size, 2, size + 1, size, size + 2]
+    assert served.append_all(receipts, KEYS) == [size, size + 1, size + 2]
+    assert served.proof(size).verify(leaf_hash(receipts[0]), KEYS).size == size + 3
+
+
+def batch(ledger: LedgerHttp, body: bytes) -> tuple[int, dict]:
+    request = urllib.request.Request(ledger.url + "/v1/batch", body)  # noqa: S310
+    status, _, said = answer(request)
+    return status, json.loads(said)
+
+
+def test_a_refusal_in_a_batch_says_which_entry_it_is(fresh):
+    _, served = fresh
+    status, told = batch(served, tlog.pack([b"hello"]))
+    assert (status, told["entries"][0]["code"], told["entries"][0]["entry"]) == (
+        200,
+        "not_a_note",
+        leaf_hash(b"hello").hex(),
+    )
+    status, _, body = post(served, b"hello")
+    assert (status, json.loads(body)["entry"]) == (422, leaf_hash(b"hello").hex())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 413, "too_large"),
+        (b"\0", 422, "malformed"),
+        (b"\0\5abc", 422, "malformed"),
+        (tlog.pack([b"x"] * 257), 413, "too_large"),
+        (b"\0" * 4_000_001, 413, "too_large"),
+    ],
+)
+def test_a_body_that_is_no_batch_is_refused(ledger, body, status, code):
+    got, told = batch(ledger, body)
+    assert (got, told["code"]) == (status, code)
+
+
+def test_a_ledger_that_has_too_much_to_do_says_when_to_come_again(tmp_path):
+    made = World()
+    made.start()
+    with serving(tmp_path, waiting=1) as served:
+        served.append(made.leaves[0])
+        came = []
+        senders = [threading.Thread(target=lambda: came.append(post(served, made.leaves[0])[0])) for _ in range(30)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        assert set(came) == {200, 429}
+        request = urllib.request.Request(served.url + "/v1/batch", tlog.pack(made.leaves))  # noqa: S310
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(request)  # noqa: S310
+        for leaf in made.leaves:  # Who comes again is served in the end.
+            served.append(leaf)
+
+
+class Lying(LedgerHttp):
+    """A ledger whose answers to batches are changed on the way."""
+
+    def __init__(self, url: str, change) -> None:
+        super().__init__(url)
+        object.__setattr__(self, "change", change)
+
+    def _call(self, path: str, body: bytes | None = None) -> bytes:
+        came = super()._call(path, body)
+        return json.dumps(self.change(json.loads(came))).encode() if path == "/v1/batch" else came
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told | {"entries": told["entries"][:-1]},
+        lambda told: told | {"entries": [told["entries"][0] + 1, *told["entries"][1:]]},
+        lambda told: told | {"entries": told["entries"][::-1]},
+        lambda told: told | {"entries": [0, *told["entries"][1:]]},
+        lambda told: told | {"start": told["start"] + 1},
+        lambda told: told | {"start": 0},
+        lambda told: told | {"path": told["path"][:-1]},
+        lambda told: told | {"path": [told["path"][0], *told["path"]]},
+    ],
+)
+def test_a_place_that_is_not_proven_is_not_believed(fresh, change):
+    made, served = fresh
+    receipts = [made.sign(f"{name}/compute", made.receipt(name)) for name in made.members]
+    liar = Lying(served.url, change)
+    with pytest.raises(Refused) as caught:
+        liar.append_all(receipts, KEYS)
+    assert caught.value.refusal is Refusal.BAD_PROOF

@@ -1,13 +1,15 @@
 """The tree against RFC 9162's own definition, written down naively here, and against published roots."""
 
 import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_models.records import merkle
-from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency, verify_inclusion
+from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency, verify_inclusion, verify_run
 from shared_models.records.refusals import Refusal, Refused
 
 N = 130
@@ -125,3 +127,81 @@ def test_consistency_with_nothing_and_with_itself(tree):
 
 def test_a_leaf_is_no_node():
     assert leaf_hash(bytes(64)) != merkle.node_hash(bytes(32), bytes(32))
+
+
+# Many leaves in a row.
+
+
+def test_every_run_of_leaves_in_small_trees(tree):
+    for size in range(1, 20):
+        for start in range(size):
+            for end in range(start + 1, size + 1):
+                leaves = [tree.leaf(index) for index in range(start, end)]
+                verify_run(leaves, start, size, tree.root(size), tree.run(start, end, size))
+
+
+def test_a_run_of_one_is_an_inclusion_proof_in_another_order(tree):
+    assert sorted(tree.run(5, 6, 11)) == sorted(tree.inclusion(5, 11))
+
+
+@given(st.integers(1, N), st.data())
+def test_the_proof_of_a_run_proves_nothing_else(tree, size, data):
+    start = data.draw(st.integers(0, size - 1))
+    end = data.draw(st.integers(start + 1, size))
+    leaves, root, path = [tree.leaf(index) for index in range(start, end)], tree.root(size), tree.run(start, end, size)
+    verify_run(leaves, start, size, root, path)
+    bit, at = data.draw(st.integers(0, 255)), data.draw(st.integers(0, end - start - 1))
+    refuses(verify_run, [*leaves[:at], flip(leaves[at], bit), *leaves[at + 1 :]], start, size, root, path)
+    refuses(verify_run, leaves, start, size, flip(root, bit), path)
+    refuses(verify_run, leaves, start, size, root, [*path, bytes(32)])
+    refuses(verify_run, leaves[:-1], start, size, root, path)
+    refuses(verify_run, leaves, start + 1, size, root, path)
+    refuses(verify_run, leaves, start, end - 1, root, path)
+    if path:
+        at = data.draw(st.integers(0, len(path) - 1))
+        refuses(verify_run, leaves, start, size, root, [*path[:at], flip(path[at], bit), *path[at + 1 :]])
+        refuses(verify_run, leaves, start, size, root, path[:-1])
+
+
+# Every bit of every proof. Minutes.
+
+
+def flips(path: list[bytes]) -> Iterator[list[bytes]]:
+    for at, hashed in enumerate(path):
+        for bit in range(256):
+            yield [*path[:at], flip(hashed, bit), *path[at + 1 :]]
+
+
+def holds(check, *arguments) -> bool:
+    try:
+        check(*arguments)
+    except Refused:
+        return False
+    return True
+
+
+def count_of_forged_proofs_that_hold(residue: int, of: int = 2) -> tuple[int, int]:
+    """(proofs that held though one bit was changed, proofs tried), over every old ≤ new ≤ 130, one in `of` of them."""
+    grown = Tree()
+    for leaf in LEAVES:
+        grown.append(leaf_hash(leaf))
+    held = tried = 0
+    for new in range(1 + residue, N + 1, of):
+        for old in range(new):
+            leaf, root = grown.leaf(old), grown.root(new)
+            for path in flips(grown.inclusion(old, new)):
+                held += holds(verify_inclusion, leaf, old, new, root, path)
+                tried += 1
+            for path in flips(grown.consistency(old, new)):
+                held += holds(verify_consistency, old, new, grown.root(old), root, path)
+                tried += 1
+    return held, tried
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_proof_of_any_size_up_to_130_holds_with_a_single_bit_changed():
+    with ProcessPoolExecutor(2) as pool:
+        counts = list(pool.map(count_of_forged_proofs_that_hold, (0, 1)))
+    assert sum(held for held, _ in counts) == 0
+    assert sum(tried for _, tried in counts) > 20_000_000

@@ -1,0 +1,30 @@
+"""What one ledger's machine needs to know: from the environment, `CONSORTIUM_LEDGER__NAME`, or the command line."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of a ledger. What all members agreed on is in the charter, and not here."""
+
+    model_config = SettingsConfigDict(env_prefix="CONSORTIUM_LEDGER__")
+
+    dir: Path = Field(description="the ledger's folder, with log.key in it")
+    host: str = "127.0.0.1"
+    port: int = Field(8443, ge=1, le=65_535)
+    database_url: str = Field("", description="postgresql+psycopg://…; by default SQLite, in the folder")
+    register_dir: Path | None = Field(
+        None, description="where the head register is, register/ in the folder by default"
+    )
+    waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
+
+    @property
+    def database(self) -> str:
+        """The URL of the database."""
+        return self.database_url or f"sqlite:///{self.dir / 'ledger.db'}"
+
+    @property
+    def register(self) -> Path:
+        return self.register_dir or self.dir / "register"
