@@ -41,7 +41,7 @@ def _answer(task: Task, context: Context) -> Answer:
             rounds=manifest.rounds,
             report=daemon.ask,
         )
-        entries = daemon.ask(
+        reply = daemon.ask(
             Claim(
                 update=weights.digest(trained.update),
                 data=trained.data,
@@ -53,7 +53,7 @@ def _answer(task: Task, context: Context) -> Answer:
                 bytes_up=weights.size(trained.update),
             )
         )
-    return Answer(entries, trained.update)
+    return Answer(tuple(each.encode() for each in reply.entries), trained.update, reply.cosigned.encode())
 
 
 def _said(task: Task) -> tuple[RoundOpen, Manifest]:

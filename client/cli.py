@@ -67,6 +67,7 @@ def _audit(args: Namespace) -> int:
         log.leaves,
         log.head,
         log.hashes,
+        cosigned=log.cosigned,
         charter=home.charter_entry.hash.hex() if home else args.charter,
         mine=home.signed() if home else (),
         witnessed=[home.witnessed()] if home else [],
@@ -143,9 +144,109 @@ def _cost(args: Namespace) -> int:
     return RIGHT
 
 
+def _witness_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--once", action="store_true", help="cosign the newest head, compare with the peers, and end")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="answer logs and other members (C2SP tlog-witness)")
+    parser.add_argument("--attest", action="store_true", help="read the log too, and vouch for your entries in it")
+
+
+def _witness(args: Namespace) -> int:
+    """Follow the log and cosign its heads, without training. 1: it has shown two histories."""
+    import time
+    from contextlib import ExitStack
+
+    from client.attest import Attester
+    from client.home import Home
+    from client.witness import Witness
+    from client.witness_http import serving
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.refusals import Refusal, Refused
+
+    home = Home(args.home)
+    ledger = LedgerHttp(home.settings.ledger)
+    witness, attester = Witness(home, ledger.consistency), Attester(home)
+    with ExitStack() as stack:
+        if args.listen:
+            print(f"a witness at {stack.enter_context(serving(witness, args.listen))}", flush=True)
+        while True:
+            try:
+                home.learn_keys(ledger)
+                witness.visit(ledger)
+                witness.compare_with_peers()
+                if args.attest and (shown := home.head_note()) is not None:
+                    ledger.cosign(attester.attest(ledger, shown))
+            except Refused as refused:
+                if refused.refusal is Refusal.FORK:
+                    print(f"error {refused}\n  do  {refused.remedy}", file=sys.stderr)
+                    return WRONG
+                if args.once:
+                    raise
+            if args.once:
+                print(f"witnessed the log of size {witness.head.size}, root {witness.head.root.hex()[:16]}…")
+                return RIGHT
+            time.sleep(1.0)
+
+
+def _compare_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("head", nargs="+", help="files with heads, or addresses of other members' witnesses")
+
+
+def _compare(args: Namespace) -> int:
+    """Hold heads that others have seen against this member's own. 1: they are of two histories, and it is proven."""
+    from client.home import Home
+    from client.witness import Witness, monitored
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.refusals import Refusal, Refused
+
+    home = Home(args.home)
+    witness = Witness(home, LedgerHttp(home.settings.ledger).consistency)
+    for where in args.head:
+        shown = monitored(where, witness.head.origin) if "://" in where else _read(Path(where))
+        try:
+            witness.compare(shown)
+        except Refused as refused:
+            if refused.refusal is not Refusal.FORK:
+                raise
+            print(f"{where}: {refused}")
+            return WRONG
+        print(f"{where}: of the same history as the head of size {witness.head.size} here")
+    return RIGHT
+
+
+def _read(path: Path) -> bytes:
+    from shared_models.records.refusals import Refusal, Refused
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"{path}: {error.strerror}") from None
+
+
+def _fork_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("proof", type=Path, help="a fork.json")
+    parser.add_argument("--charter", type=Path, required=True, help="the charter.note you signed")
+
+
+def _fork(args: Namespace) -> int:
+    """Check the proof that a log has shown two histories. 0: it proves that; 2: it proves nothing."""
+    from shared_models.records import entry as entries
+    from shared_models.records.kinds import Charter
+    from shared_models.rules.fork import Fork
+
+    charter = entries.open_charter(_read(args.charter)).record
+    assert isinstance(charter, Charter)
+    print(Fork.parse(_read(args.proof)).check(entries.charter_keys(charter)))
+    return RIGHT
+
+
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
+    Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
+    Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),
+    Command("fork", NODE, "Check a proof that the log has shown two histories.", _fork_arguments, _fork),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),

@@ -47,5 +47,5 @@ def append(folder: Path, item: str, pot: str, amount: str, invoice: Path) -> int
     kept.mkdir(mode=0o700, exist_ok=True)
     durable.write(kept / f"{record.evidence}.salt", salt, mode=0o600)
     proof = ledger.append(leaf)
-    proof.verify(leaf_hash(leaf), entries.charter_keys(charter))
+    proof.verify(leaf_hash(leaf), home.keyring.keys)
     return proof.index

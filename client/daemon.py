@@ -17,11 +17,13 @@ from typing import Any
 
 import psutil
 
+from client.attest import Attester
 from client.door import Door
 from client.executor import Executor, Task
 from client.home import Home
 from client.meter import ProcessMeter
 from client.signer import Signer
+from client.witness import Witness
 from shared_models import durable, processes
 from shared_models.bundle import build
 from shared_models.claims import Begin, Claim, Progress
@@ -34,6 +36,8 @@ LOOK_S = 0.1  # Between looks for a task.
 ASK_S = 1.0  # Between looks into the ledger.
 OVERDUE_S = 30.0  # What the coordinator has not logged by then, the member hands in itself.
 RESTART_S = 5.0
+COMPARE_S = 30.0  # Between comparisons with other members' heads.
+ATTEST_S = 60.0  # Between readings of the log to vouch for what is our own in it.
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,9 @@ class Daemon:
         self.home = home
         self._ledger = LedgerHttp(home.settings.ledger, patience_s=0)
         self._bundle = build()
-        self._signer = Signer(home, self._ledger.consistency)
+        self._witness = Witness(home, self._ledger.consistency)
+        self._signer = Signer(home, self._witness)
+        self._attester, self._attested = Attester(home), 0.0
         self._status: dict[str, Any] = {"member": home.settings.member, "phase": "starting", "pid": os.getpid()}
         # A socket's path is at most 107 bytes, and a home may lie deep.
         self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
@@ -58,6 +64,8 @@ class Daemon:
         )
         self._consented: set[bytes] = set()
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
+        self._compared = 0.0  # When other members' heads were last looked at.
+        self._frozen = False
         self._stop = False
         self._showing = threading.Lock()
 
@@ -117,8 +125,10 @@ class Daemon:
         return child
 
     def _visit_ledger(self) -> None:
-        """Consent to new runs that are right, and hand in what the coordinator has left out."""
+        """Consent to new runs that are right, witness the log, and hand in what the coordinator has left out."""
         with suppress(Refused):  # The ledger is away, or refuses: it is asked again in a second.
+            self.home.learn_keys(self._ledger)
+            self._witness_log()
             for manifest, consents in self._ledger.runs():
                 if manifest not in self._consented and self.home.settings.member not in consents:
                     self._consent(manifest)
@@ -128,6 +138,22 @@ class Daemon:
             self._unlogged_since = (len(waiting), time.monotonic())
         if waiting and time.monotonic() - self._unlogged_since[1] > OVERDUE_S:
             self._hand_in(waiting)
+
+    def _witness_log(self) -> None:
+        try:
+            self._witness.visit(self._ledger)
+            if time.monotonic() - self._compared > COMPARE_S:
+                self._compared = time.monotonic()
+                self._witness.compare_with_peers()
+            if time.monotonic() - self._attested > ATTEST_S and (shown := self.home.head_note()) is not None:
+                self._ledger.cosign(self._attester.attest(self._ledger, shown))
+                self._attested = time.monotonic()
+        except Refused as refused:
+            if refused.refusal is not Refusal.FORK:
+                raise
+            if not self._frozen:
+                self._seen(refused)
+            self._frozen = True
 
     def _consent(self, manifest: bytes) -> None:
         try:

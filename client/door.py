@@ -55,7 +55,8 @@ class Door:
             pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             while line := lines.readline(MAX_LINE):
                 try:
-                    reply = Reply(entries=tuple(each.decode() for each in self._answer(pid, line)))
+                    entries = tuple(each.decode() for each in self._answer(pid, line))
+                    reply = Reply(entries=entries, cosigned=self._signer.cosigned.decode())
                 except (Refused, OSError) as error:
                     refused = error if isinstance(error, Refused) else Refused(Refusal.STOPPED, f"{error}")
                     self._seen(refused)

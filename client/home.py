@@ -6,12 +6,13 @@ keys/             0700: admin.key and compute.key (Ed25519, sign records), witne
 charter.note      the charter as this member signed it: what it trusts, and all of it
 ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
-witness.json      the newest tree head that was verified; a later one must be consistent with it
+keyring/          keys that were added and revoked after the charter, as the log's entries say
+head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
+fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder
 """
 
-import json
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared_models import durable
 from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
 from shared_models.records.merkle import EMPTY_ROOT
@@ -38,12 +40,25 @@ class Home(Folder):
     def key(self, role: str) -> SigningKey:
         return SigningKey.load(self.path / "keys" / f"{role}.key")
 
-    def witnessed(self) -> Witnessed:
-        """The newest tree head that this member has verified; the empty tree before the first."""
+    @property
+    def fork_path(self) -> Path:
+        return self.path / "fork.json"
+
+    def head_note(self) -> bytes | None:
+        """The newest tree head that this member has verified and cosigned, or None before the first."""
         try:
-            return Witnessed(**json.loads((self.path / "witness.json").read_bytes()))
+            return (self.path / "head.note").read_bytes()
         except FileNotFoundError:
-            return Witnessed(0, EMPTY_ROOT.hex())
+            return None
+
+    def head(self) -> tlog.TreeHead:
+        """The same; the empty tree before the first."""
+        shown = self.head_note()
+        return tlog.unsigned(shown) if shown else tlog.TreeHead(f"{self.charter.consortium}/log", 0, EMPTY_ROOT)
+
+    def witnessed(self) -> Witnessed:
+        head = self.head()
+        return Witnessed(head.size, head.root.hex())
 
     def signed(self) -> list[bytes]:
         """Every entry that compute.key has signed here, oldest first."""
@@ -61,6 +76,7 @@ class Settings:
     device: str  # A device class of the charter,
     devices: int  # and how many of them this node gives.
     node: str = "1"
+    peers: str = ""  # Addresses of other members' witnesses, separated by spaces: heads are compared with theirs.
 
 
 def create(path: Path, settings: Settings) -> Home:

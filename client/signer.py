@@ -7,23 +7,22 @@ different story under the same name is never signed.
 
 import hashlib
 import hmac
-import json
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from client.home import Home
 from client.meter import Meter
+from client.witness import Witness
 from shared_models import durable
 from shared_models.claims import Begin, Claim
 from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
+from shared_models.records.entry import Entry
 from shared_models.records.kinds import FIRST, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.audit import Witnessed
 from shared_models.rules.pricing import check_claim, flop_per_token
 
 K = TypeVar("K", Consent, Receipt)
@@ -36,6 +35,8 @@ class _Task:
     opened: RoundOpen
     hash: str
     manifest: Manifest
+    head: tlog.TreeHead  # The newest one that was verified when it began,
+    cosigned: bytes  # and its note with this member's cosignature.
 
 
 class Signer:
@@ -44,17 +45,13 @@ class Signer:
     Its state is a folder of everything it ever signed (`entries/`), so that nothing can be signed and forgotten.
     """
 
-    def __init__(self, home: Home, fetch_consistency: Callable[[int, int], list[bytes]]) -> None:
-        """`fetch_consistency(old, new)` asks the ledger for a proof, where the coordinator sent none that fits."""
-        self.home = home
-        self._fetch_consistency = fetch_consistency
+    def __init__(self, home: Home, witness: Witness) -> None:
+        self.home, self.witness = home, witness
         self._key = home.key("compute")
-        self._keys = entries.charter_keys(home.charter)
         self._turn = threading.Lock()
         self._signed = home.signed()
-        self._records = [entries.open_leaf(leaf, home.charter.consortium, self._keys).record for leaf in self._signed]
+        self._records = [self._open(leaf).record for leaf in self._signed]
         self._logged_seq = -1
-        self._witness = home.witnessed()
         self._task: _Task | None = None
 
     # Consent.
@@ -65,7 +62,7 @@ class Signer:
         Raises `Refused`: NOT_APPROVED, or what is wrong with the manifest.
         """
         with self._turn:
-            entry = entries.open_leaf(leaf, self.home.charter.consortium, self._keys)
+            entry = self._open(leaf)
             manifest = entry.record
             if not isinstance(manifest, Manifest) or entry.author != f"{self.home.charter.consortium}/coordinator":
                 raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}, not its manifest")
@@ -104,23 +101,28 @@ class Signer:
         1. The coordinator signed the opening of this round, and it invites this member.
         2. This member consented to the run's manifest.
         3. The log's newest head is signed by its key, and the opening of the round stands in it.
-        4. The head continues the history that this member witnessed before. It is on the disk before anything cites it.
-        5. What the coordinator says is logged of this member's entries is.
+        4. The head continues the history that this member witnessed before. It is on the disk before it is cosigned.
+        5. What other members have cosigned is of the same history.
+        6. What the coordinator says is logged of this member's entries is.
         """
         with self._turn:
             self._task = None
             charter = self.home.charter
-            entry = entries.open_leaf(begin.opened.encode(), charter.consortium, self._keys)
+            entry = self._open(begin.opened.encode())
             opened = entry.record
             if not isinstance(opened, RoundOpen) or entry.author != f"{charter.consortium}/coordinator":
                 raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}, not an open round")
             if self.home.settings.member not in opened.invited:
                 raise Refused(Refusal.NOT_INVITED, f"round {opened.round} does not invite {self.home.settings.member}")
             manifest = self._consented(opened)
-            head = tlog.Proof.parse(begin.proof.encode()).verify(entry.hash, self._keys)
-            self._follow(head, begin)
+            proof = tlog.Proof.parse(begin.proof.encode())
+            head = proof.verify(entry.hash, self.home.keyring.keys)
+            path = tuple(bytes.fromhex(each) for each in begin.consistency)
+            cosigned = self.witness.follow(proof.head, begin.since, path)
+            for other in begin.cosigned:
+                self.witness.compare(other.encode())
             self._note_logged(head, begin)
-            self._task = _Task(opened, entry.hash.hex(), manifest)
+            self._task = _Task(opened, entry.hash.hex(), manifest, head, cosigned)
             return self._outbox()
 
     def claim(self, claim: Claim, meter: Meter) -> tuple[bytes, ...]:
@@ -164,12 +166,17 @@ class Signer:
                 bytes_up=claim.bytes_up,
                 started_ms=usage.started_ms,
                 ended_ms=usage.ended_ms,
-                witnessed_size=self._witness.size,
-                witnessed_root=self._witness.root,
+                witnessed_size=task.head.size,
+                witnessed_root=task.head.root.hex(),
             )
             check_claim(receipt, task.manifest, self.home.charter)
             self._sign(receipt)
             return self._outbox(up_to=receipt.seq)
+
+    @property
+    def cosigned(self) -> bytes:
+        """The head that came with the task, with this member's cosignature; nothing without a task."""
+        return self._task.cosigned if self._task is not None else b""
 
     # The outbox.
 
@@ -181,10 +188,13 @@ class Signer:
     def logged(self, leaf: bytes, proof: tlog.Proof) -> None:
         """Take note that this entry is in the log. Raises `Refused` if the proof does not prove it."""
         with self._turn:
-            proof.verify(merkle.leaf_hash(leaf), self._keys)
+            proof.verify(merkle.leaf_hash(leaf), self.home.keyring.keys)
             self._logged_seq = max(self._logged_seq, self._signed.index(leaf))
 
     # What lies behind.
+
+    def _open(self, leaf: bytes) -> Entry:
+        return entries.open_leaf(leaf, self.home.charter.consortium, self.home.keyring.keys)
 
     def _said(self, kind: type[K]) -> list[K]:
         return [record for record in self._records if isinstance(record, kind)]
@@ -193,7 +203,7 @@ class Signer:
         for signed in self._said(Consent):
             if signed.run == opened.run and signed.manifest == opened.manifest:
                 leaf = self._manifest_path(opened.manifest).read_bytes()
-                entry = entries.open_leaf(leaf, self.home.charter.consortium, self._keys)
+                entry = self._open(leaf)
                 if entry.hash.hex() != opened.manifest or not isinstance(entry.record, Manifest):
                     raise Refused(Refusal.CORRUPT, f"{self._manifest_path(opened.manifest)} is another manifest")
                 return entry.record
@@ -201,22 +211,6 @@ class Signer:
 
     def _manifest_path(self, hashed: str) -> Path:
         return self.home.path / "entries" / f"{hashed}.manifest"
-
-    def _follow(self, head: tlog.TreeHead, begin: Begin) -> None:
-        """Move on to a newer head. Raises `Refused`: LATE if it is older, FORK if it continues another history."""
-        if head.size < self._witness.size:
-            raise Refused(Refusal.LATE, f"a task from size {head.size} of the log; {self._witness.size} was witnessed")
-        path = [bytes.fromhex(each) for each in begin.consistency]
-        if begin.since != self._witness.size:
-            path = self._fetch_consistency(self._witness.size, head.size)
-        try:
-            merkle.verify_consistency(self._witness.size, head.size, bytes.fromhex(self._witness.root), head.root, path)
-        except Refused as refused:
-            raise Refused(
-                Refusal.FORK, f"the head of size {head.size} does not continue size {self._witness.size}"
-            ) from refused
-        self._witness = Witnessed(head.size, head.root.hex())
-        durable.write(self.home.path / "witness.json", json.dumps(asdict(self._witness)).encode())
 
     def _note_logged(self, head: tlog.TreeHead, begin: Begin) -> None:
         if begin.logged_seq < 0:

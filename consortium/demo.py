@@ -69,8 +69,7 @@ def demo(folder: Path, *, rounds: int) -> int:
         invoice = founded.member("birch").path / "invoice.txt"
         invoice.write_text("Hosting of the ledger, November 2026: 12.00 EUR, paid by birch for all.\n")
         append_cost(founded.member("birch").path, "hosting-2026-11", "services", "12.00", invoice)
-        report = _audited(url, founded)
-        ledger.append(close(report.books, PERIOD, SigningKey.load(founded.admin_key)))
+        close(ledger, PERIOD, SigningKey.load(founded.admin_key), _charter_hash(founded), wait_s=30)
         bundle = folder / "bundle"
         save(reader(url), bundle)
         started.end()  # What follows needs nobody.
@@ -162,7 +161,7 @@ def _train(founded: Founded, rounds: int, console: Console, started: Running) ->
 
 def _audited(where: str, founded: Founded) -> Report:
     log = fetch(reader(where))
-    report = audit(log.leaves, log.head, log.hashes, charter=_charter_hash(founded))
+    report = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=_charter_hash(founded))
     if report.findings:
         raise Refused(report.findings[0].refusal, str(report.findings[0]))
     return report

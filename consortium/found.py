@@ -47,8 +47,19 @@ class Founded:
         return self.folder / "admin" / "admin.key"
 
 
-def found(folder: Path, benefits: Mapping[str, int], *, ledger_url: str, superlink: str, price: Fraction) -> Founded:
-    """Found a consortium in a new folder: `benefits` are its members and what they pay by."""
+def found(
+    folder: Path,
+    benefits: Mapping[str, int],
+    *,
+    ledger_url: str,
+    superlink: str,
+    price: Fraction,
+    quorum: int | None = None,
+) -> Founded:
+    """Found a consortium in a new folder: `benefits` are its members and what they pay by.
+
+    So many members must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise.
+    """
     names = tuple(sorted(benefits))
     homes = {}
     for number, name in enumerate(names):
@@ -85,7 +96,7 @@ def found(folder: Path, benefits: Mapping[str, int], *, ledger_url: str, superli
             for name in names
         ),
         devices=(Device(name="cpu-core", peak_flops=PEAK),),
-        quorum=0,
+        quorum=len(names) // 2 + 1 if quorum is None else quorum,
         admin=admin.verify_key.text(),
         coordinator=coordinator.key.verify_key.text(),
         log=log.verify_key.text(),

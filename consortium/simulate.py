@@ -22,6 +22,7 @@ from client.app import app as client_app
 from client.door import Door
 from client.meter import ThreadMeter
 from client.signer import Signer
+from client.witness import Witness
 from consortium import faults
 from consortium.found import PRICE, Founded, found
 from consortium.grid import COORDINATOR, RUN_ID, Behaviour, InProcessGrid, Node, honest
@@ -76,7 +77,11 @@ def simulate(
     port = processes.free_port()
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
-        founded = found(folder, benefits, ledger_url=url, superlink="127.0.0.1:0", price=price)
+        alive = [name for name in benefits if (misbehave or {}).get(name) != "dead"]
+        quorum_of_witnesses = min(len(benefits) // 2 + 1, len(alive))
+        founded = found(
+            folder, benefits, ledger_url=url, superlink="127.0.0.1:0", price=price, quorum=quorum_of_witnesses
+        )
         ledger = stack.enter_context(serving(founded.ledger, port))
         ledger.append(founded.charter)
         coordinator = founded.coordinator
@@ -94,10 +99,11 @@ def simulate(
         leaf, _ = say(ledger, coordinator, manifest)
 
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
-        nodes = []
+        nodes, witnesses = [], list[Witness]()
         for name in founded.members:
             home = founded.member(name)
-            signer = Signer(home, ledger.consistency)
+            witnesses.append(Witness(home, ledger.consistency))
+            signer = Signer(home, witnesses[-1])
             ledger.append(signer.consent(leaf, bundle.sha256))
             door = Door(sockets / name, signer, seen=lambda _: None)
             stack.callback(door.close)
@@ -113,8 +119,11 @@ def simulate(
         with _environment(HOME, str(coordinator.path)):
             server_app(grid, context)
 
-        report = _audited(url, founded)
-        ledger.append(close(report.books, "simulated", SigningKey.load(founded.admin_key)))
+        for name, witness in zip(founded.members, witnesses, strict=True):
+            if name in alive:
+                witness.visit(ledger)
+        charter = coordinator.charter_entry.hash.hex()
+        close(ledger, "simulated", SigningKey.load(founded.admin_key), charter, wait_s=0)
         report = _audited(url, founded)
     closed = [turn.closed for turn in report.books.runs[RUN].rounds if turn.closed is not None]
     return Result(
@@ -168,4 +177,5 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _audited(url: str, founded: Founded) -> Report:
     log = fetch(reader(url))
-    return audit(log.leaves, log.head, log.hashes, charter=founded.coordinator.charter_entry.hash.hex())
+    charter = founded.coordinator.charter_entry.hash.hex()
+    return audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter)

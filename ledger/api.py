@@ -12,13 +12,15 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ledger.hot import Hot, problem
+from ledger.hot import Hot, problem, read_body
 from ledger.log import open_log
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
+from ledger.witnesses import Witnesses
 from shared_models.ledger_http import PROBLEM, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
@@ -33,18 +35,54 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 def create_app(sequencer: Sequencer) -> Hot:
     """The service for an open log and the queue in front of it."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
+    witnesses = Witnesses(log)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
         return {"path": [each.hex() for each in log.inclusion(index, size)]}
+
+    @app.get("/v1/run")
+    def run(start: Index, end: Index, size: Index) -> dict[str, list[str]]:
+        return {"path": [each.hex() for each in log.run(start, end, size)]}
 
     @app.get("/v1/proof")
     def proof(index: Index) -> Response:
         return Response(log.proof(index).data(), media_type="text/plain; charset=utf-8")
 
     @app.get("/v1/consistency")
-    def consistency(old: Index, new: Index) -> dict[str, list[str]]:
-        return {"path": [each.hex() for each in log.consistency(old, new)]}
+    def consistency(old: Index, new: Index) -> dict[str, str | list[str]]:
+        path = log.consistency(old, new)
+        return {"root": log.books.tree.root(old).hex(), "path": [each.hex() for each in path]}
+
+    @app.get("/v1/add-checkpoint")
+    def wanted(old: Index) -> Response:
+        """The head that members are asked to cosign now, as C2SP tlog-witness has it."""
+        return Response(witnesses.wanted(old).data(), media_type="text/plain; charset=utf-8")
+
+    @app.post("/v1/cosigned")
+    async def cosigned(request: Request) -> dict[str, int]:
+        """Take in a head with members' cosignatures."""
+        data = await read_body(request.scope, request.receive, tlog.HEAD_BYTES)
+        return {"new": await run_in_threadpool(witnesses.accept, data)}
+
+    @app.get("/v1/witnesses")
+    def state() -> dict[str, dict[str, int]]:
+        return witnesses.state()
+
+    @app.get("/v1/keys")
+    def keys(since: Index = 0) -> dict[str, list[dict[str, object]]]:
+        found = [(index, leaf) for index, leaf in log.books.about_keys if index >= since]
+        return {"entries": [{"index": index, "leaf": leaf.decode()} for index, leaf in found]}
+
+    @app.get("/cosigned")
+    @app.get("/witness/{member}")
+    @app.get("/attest/{member}")
+    def published_head(request: Request) -> Response:
+        return Response(
+            witnesses.published(request.url.path[1:]),
+            media_type="text/plain; charset=utf-8",
+            headers={"Cache-Control": "no-cache"},
+        )
 
     @app.get("/v1/authors/{author:path}")
     def last(author: str) -> dict[str, int | str]:

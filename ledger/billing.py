@@ -1,15 +1,82 @@
 """Closing a period: the administrator recomputes the log, then signs the statement that follows from it.
 
-The ledger holds no key for this. It checks a statement like any other entry, by recomputing it.
+The ledger holds no key for this. It checks a statement like any other entry, by recomputing it. A statement covers the
+entries below a tree head that a quorum of members has witnessed: only this waits for the witnesses, nothing else does.
 """
 
+import time
+
+from shared_models.ledger_http import LedgerHttp
+from shared_models.published import bundles, fetch, reader
 from shared_models.records import entry as entries
+from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Charter
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.audit import audit
 from shared_models.rules.books import NOTHING, Books
 
+LOOK_S = 0.2
 
-def close(books: Books, period: str, key: SigningKey) -> bytes:
-    """The signed statement of everything in these books that is not yet billed. Raises `Refused`."""
+
+def close(ledger: LedgerHttp, period: str, key: SigningKey, charter: str, *, wait_s: float) -> tlog.Proof:
+    """Bill everything that the log holds now and no statement covers; the proof of the statement's place.
+
+    `charter` is the leaf hash of the charter that the administrator signed. Raises `Refused`: NO_QUORUM if too few
+    members have witnessed the log after `wait_s` seconds, or the first finding of the audit.
+    """
+    cosigned = witnessed(ledger, ledger.size(), wait_s)
+    log = fetch(reader(ledger.url))
+    report = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter)
+    if report.findings:
+        first = report.findings[0]
+        raise Refused(first.refusal, f"{first}; nothing is billed on a log that is not right")
+    return ledger.append(statement(report.books, period, key, cosigned))
+
+
+def statement(books: Books, period: str, key: SigningKey, cosigned: bytes | None) -> bytes:
+    """The signed statement of what is not yet billed below this head; of everything, where nobody need witness it.
+
+    Raises `Refused`: NO_QUORUM, or as `Books.statement`.
+    """
+    end, lines = books.tree.size, tuple[str, ...]()
+    if cosigned is not None:
+        parsed = note.parse(cosigned, tlog.HEAD_BYTES)
+        end = tlog.parse_head(parsed.text).size
+        lines = tuple(each.line()[:-1] for each in parsed.signatures if each.name.endswith("/witness"))
     last = books.chains.get(key.name, NOTHING)
-    bill = books.statement(period, books.tree.size, seq=last.seq + 1, prev=last.hash)
+    bill = books.statement(period, end, seq=last.seq + 1, prev=last.hash, cosignatures=lines)
+    books.check_cosignatures(bill)
     return entries.sign(bill, books.charter.consortium, [key])
+
+
+def witnessed(ledger: LedgerHttp, size: int, wait_s: float) -> bytes | None:
+    """A head of at least this size that a quorum has cosigned, waited for; None if the charter asks for nobody.
+
+    Raises `Refused(NO_QUORUM)`, naming who is missing.
+    """
+    first = next(bundles(ledger.read, tlog.unsigned(ledger.read(tlog.HEAD)).size), None)
+    charter = entries.open_charter(first.leaves[0]).record if first is not None else None
+    if not isinstance(charter, Charter):
+        raise Refused(Refusal.NO_CHARTER, "the log is empty")
+    if charter.quorum == 0:
+        return None
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            cosigned = ledger.read("cosigned")
+            if tlog.unsigned(cosigned).size >= size:
+                return cosigned
+        except Refused as refused:
+            if refused.refusal is not Refusal.NOT_FOUND:
+                raise
+        if time.monotonic() > until:
+            state = ledger.witnesses()
+            seen = {member.name: state.get(member.name, {}).get("size", 0) for member in charter.members}
+            missing = [name for name, at in seen.items() if at < size]
+            raise Refused(
+                Refusal.NO_QUORUM,
+                f"it takes {charter.quorum} members to witness the log of size {size};"
+                f" missing after {wait_s:.0f} s: {', '.join(missing)}",
+            )
+        time.sleep(LOOK_S)

@@ -64,12 +64,13 @@ class Hot:
             return
         try:
             if path == "/v1/entries":
-                status, kind, body = await self._entry(await _body(scope, receive, MAX_BYTES))
+                status, kind, body = await self._entry(await read_body(scope, receive, MAX_BYTES))
             else:
-                status, kind, body = await self._batch(await _body(scope, receive, MAX_BATCH_BYTES))
-        except _Refused as refused:
-            status = STATUS.get(refused.why.refusal, 422)
-            kind, body = PROBLEM, json.dumps(problem(refused.why, path, refused.entry)).encode()
+                status, kind, body = await self._batch(await read_body(scope, receive, MAX_BATCH_BYTES))
+        except (Refused, _Refused) as error:
+            refused, entry = (error.why, error.entry) if isinstance(error, _Refused) else (error, "")
+            status = STATUS.get(refused.refusal, 422)
+            kind, body = PROBLEM, json.dumps(problem(refused, path, entry)).encode()
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
         if status == 429:
             headers.append((b"retry-after", b"1"))
@@ -90,9 +91,9 @@ class Hot:
         try:
             leaves = tlog.unpack(body)
         except Refused as refused:
-            raise _Refused(Refused(Refusal.MALFORMED, refused.detail)) from None
+            raise Refused(Refusal.MALFORMED, refused.detail) from None
         if not 1 <= len(leaves) <= MAX_BATCH:
-            raise _Refused(Refused(Refusal.TOO_LARGE, f"{len(leaves)} entries; a batch holds 1 to {MAX_BATCH}"))
+            raise Refused(Refusal.TOO_LARGE, f"{len(leaves)} entries; a batch holds 1 to {MAX_BATCH}")
         answers = await self._append(leaves)
         return 200, "application/json", json.dumps(self._told(leaves, answers)).encode()
 
@@ -123,30 +124,30 @@ class Hot:
             if not answered.done():  # Its sender may have gone.
                 answered.set_result(answers)
 
-        try:
-            self._sequencer.submit(leaves, done)
-        except Refused as refused:
-            raise _Refused(refused) from None
+        self._sequencer.submit(leaves, done)
         return await answered
 
 
 class _Refused(Exception):
-    """A refusal, and the leaf hash of what was refused, if that is known."""
+    """A refusal, and the leaf hash of what was refused."""
 
-    def __init__(self, why: Refused, entry: str = "") -> None:
+    def __init__(self, why: Refused, entry: str) -> None:
         super().__init__(why, entry)
         self.why, self.entry = why, entry
 
 
-async def _body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body, unless its sender does not say how much it sends, or says too much: then nothing of it is kept."""
+async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
+    """The body, unless its sender does not say how much it sends, or says too much: then nothing of it is kept.
+
+    Raises `Refused(TOO_LARGE)`.
+    """
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if not length.isdigit() or int(length) > most:
         said = f"{int(length)} bytes" if length.isdigit() else "unknown length"
         if length.isdigit() and int(length) <= MAX_DROPPED:  # Most senders look for the answer only when all is sent.
             async for _ in _parts(receive):
                 pass
-        raise _Refused(Refused(Refusal.TOO_LARGE, f"a body of {said}; at most {most}"))
+        raise Refused(Refusal.TOO_LARGE, f"a body of {said}; at most {most}")
     return b"".join([part async for part in _parts(receive)])
 
 

@@ -50,7 +50,6 @@ class Coordinator:
 
     def __init__(self, home: Home, ledger: LedgerHttp, exchange: Exchange, run: str) -> None:
         self.home, self.ledger, self.exchange = home, ledger, exchange
-        self.keys = entries.charter_keys(home.charter)
         self._status: dict[str, Any] = {"run": run}
         self.manifest, self._manifest_leaf, self._consents = self._find(run)
         self._checkpoint = self.manifest.base  # Digest of where the run is.
@@ -144,13 +143,15 @@ class Coordinator:
             deadline_ms=opened_ms + self.manifest.deadline_ms,
         )
         leaf, proof = self._say(opened)
-        return Asked(self.home.charter, self.keys, self.manifest, opened, leaf, base), proof
+        self.home.learn_keys(self.ledger)
+        return Asked(self.home.charter, self.home.keyring.keys, self.manifest, opened, leaf, base), proof
 
     def _ask(self, asked: Asked, proof: tlog.Proof) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not)."""
         opened = asked.opened
         until = time.monotonic() + self.manifest.deadline_ms / 1000
-        tasks = {member: self._task(member, asked, proof) for member in opened.invited}
+        cosigned = self._cosigned()
+        tasks = {member: self._task(member, asked, proof, cosigned) for member in opened.invited}
         admitted: dict[str, Admitted] = {}
         excluded: dict[str, Refused] = {}
         answered: dict[str, dict[str, Any]] = {}
@@ -162,9 +163,11 @@ class Coordinator:
             try:
                 if isinstance(answer, Refused):
                     raise answer
+                self._hand_in(member, answer.cosigned)
                 work = admit(answer, member, asked, self._seen)
-                for leaf in work.entries:
-                    self.ledger.append(leaf).verify(merkle.leaf_hash(leaf), self.keys)
+                for at in self.ledger.append_all(work.entries, asked.keys):
+                    if isinstance(at, Refused):
+                        raise at
                 self._seen.add(work.receipt)
                 self._witnessed[member] = work.witnessed_size
                 admitted[member] = work
@@ -176,9 +179,25 @@ class Coordinator:
             self._show(waiting=[each for each in opened.invited if each not in answered], answers=answers)
         return admitted, excluded
 
-    def _task(self, member: str, asked: Asked, proof: tlog.Proof) -> Task:
+    def _hand_in(self, member: str, cosigned: bytes) -> None:
+        """Give the ledger a member's cosignature. It speaks for itself: the round does not depend on it."""
+        try:
+            self.ledger.cosign(cosigned)
+        except Refused as refused:
+            log.warning("the cosignature of %s was not taken: %s", member, refused)
+
+    def _cosigned(self) -> tuple[str, ...]:
+        """The newest head that a quorum has cosigned, to be compared by every member; none before the first."""
+        try:
+            return (self.ledger.read("cosigned").decode(),)
+        except Refused as refused:
+            if refused.refusal is Refusal.NOT_FOUND:
+                return ()
+            raise
+
+    def _task(self, member: str, asked: Asked, proof: tlog.Proof, cosigned: tuple[str, ...]) -> Task:
         """What one member is asked, with all it needs to know that the log is the one it knew before."""
-        head = tlog.open_head(proof.head, self.keys)
+        head = tlog.open_head(proof.head, asked.keys)
         since = self._witnessed.get(member, 0)
         last = self.ledger.last(f"{member}/compute")
         seq, index = (last[0], last[2]) if last is not None else (-1, 0)
@@ -186,10 +205,11 @@ class Coordinator:
             opened=asked.leaf.decode(),
             proof=proof.data().decode(),
             since=since,
-            consistency=tuple(each.hex() for each in self.ledger.consistency(since, head.size)),
+            consistency=tuple(each.hex() for each in self.ledger.consistency(since, head.size).path),
             logged_seq=seq,
             logged_index=index,
             logged_path=tuple(each.hex() for each in self.ledger.inclusion(index, head.size)) if seq >= 0 else (),
+            cosigned=cosigned,
         )
         return Task(begin, self._manifest_leaf, asked.base)
 
@@ -197,7 +217,7 @@ class Coordinator:
 
     def _find(self, run: str) -> tuple[Manifest, bytes, set[str]]:
         for leaf, consents in self.ledger.runs():
-            record = entries.open_leaf(leaf, self.home.charter.consortium, self.keys).record
+            record = entries.open_leaf(leaf, self.home.charter.consortium, self.home.keyring.keys).record
             if isinstance(record, Manifest) and record.run == run:
                 return record, leaf, set(consents)
         raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
@@ -222,7 +242,7 @@ def say(ledger: LedgerHttp, home: Home, record: Chained) -> tuple[bytes, tlog.Pr
     seq, prev = (last[0] + 1, last[1]) if last is not None else (0, FIRST)
     leaf = entries.sign(replace(record, seq=seq, prev=prev), home.charter.consortium, [home.key])
     proof = ledger.append(leaf)
-    proof.verify(merkle.leaf_hash(leaf), entries.charter_keys(home.charter))
+    proof.verify(merkle.leaf_hash(leaf), home.keyring.keys)
     return leaf, proof
 
 

@@ -27,6 +27,7 @@ class Begin:
     logged_seq: Annotated[int, Range(-1, 2**63)]  # The member's newest entry in the log (-1: none),
     logged_index: Count  # where it stands,
     logged_path: tuple[Hash, ...]  # and its path to the head's root.
+    cosigned: tuple[str, ...]  # Heads that other members have cosigned: notes. At most one, so far.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Reply:
     code: str = ""
     detail: str = ""
     entries: tuple[str, ...] = ()
+    cosigned: str = ""  # The head that came with the task, with the member's cosignature.
 
 
 QUESTIONS: dict[str, type[Begin] | type[Progress] | type[Claim]] = {
@@ -99,8 +101,8 @@ class Daemon:
         self._lines.close()
         self._socket.close()
 
-    def ask(self, question: Begin | Progress | Claim) -> tuple[bytes, ...]:
-        """Ask, and wait for the member's entries that the log lacks. Raises `Refused` with the daemon's reason."""
+    def ask(self, question: Begin | Progress | Claim) -> Reply:
+        """Ask, and wait for the answer. Raises `Refused` with the daemon's reason."""
         line = b""
         with suppress(ConnectionError):
             self._socket.sendall(say(question))
@@ -110,4 +112,4 @@ class Daemon:
         reply = canonical.decode(Reply, line[:-1])
         if reply.code:
             raise Refused(Refusal(reply.code), reply.detail)
-        return tuple(entry.encode() for entry in reply.entries)
+        return reply

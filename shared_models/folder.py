@@ -7,12 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shared_models import durable
+from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import Charter
+from shared_models.records.kinds import Charter, KeyAdd, KeyAffirm, KeyRevoke
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.keyring import Keyring
 
 S = TypeVar("S")
+KEYRING = "keyring"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,37 @@ class Folder:
         record = self.charter_entry.record
         assert isinstance(record, Charter)
         return record
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The keys of the charter, and those that were learned after it. Raises `Refused`."""
+        ring = Keyring(self.charter)
+        for path in sorted((self.path / KEYRING).glob("*.note")):
+            _learn(ring, int(path.stem), path.read_bytes())
+        return ring
+
+    def learn_keys(self, ledger: LedgerHttp) -> int:
+        """Ask the ledger for keys that were added and revoked; how many entries about keys are new.
+
+        Each is signed by who may write it, so the ledger can keep some back and invent none. Raises `Refused`.
+        """
+        folder = self.path / KEYRING
+        known = {int(path.stem) for path in folder.glob("*.note")}
+        new = [(index, leaf) for index, leaf in ledger.keys(since=max(known, default=-1) + 1) if index not in known]
+        for index, leaf in new:
+            _learn(self.keyring, index, leaf)
+            folder.mkdir(exist_ok=True)
+            durable.write(folder / f"{index:012}.note", leaf)
+        return len(new)
+
+
+def _learn(ring: Keyring, index: int, leaf: bytes) -> None:
+    entry = entries.open_leaf(leaf, ring.charter.consortium, ring.keys)
+    if not isinstance(entry.record, KeyAdd | KeyRevoke | KeyAffirm):
+        raise Refused(Refusal.WRONG_ROLE, f"a {entry.record.kind} where entries about keys were asked for")
+    ring.check_author(entry)
+    ring.check(entry.record, index)
+    ring.add(entry.record, index)
 
 
 def read_settings(path: Path, cls: type[S]) -> S:

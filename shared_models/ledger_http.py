@@ -5,10 +5,16 @@
                                      {"entries": [index or problem], "head", "start", "path"}: see `append_all`
     GET  /v1/proof?index             a C2SP tlog-proof of an entry under the newest head
     GET  /v1/inclusion?index&size    {"path": [...]}      from an entry to the root of that size
-    GET  /v1/consistency?old&new     {"path": [...]}      that the old log is a beginning of the new one
+    GET  /v1/run?start&end&size      {"path": [...]}      that entries stand in a row: see `merkle.Tree.run`
+    GET  /v1/consistency?old&new     {"root", "path": [...]}   the old root; that its log is a beginning of the new one
+    GET  /v1/add-checkpoint?old      what one that cosigned size `old` is asked to cosign, as C2SP tlog-witness has it
+    POST /v1/cosigned                a head with cosignatures   {"new": how many}
+    GET  /v1/witnesses               {member: {"size", "time"}}
+    GET  /v1/keys?since              {"entries": [{"index", "leaf"}]}   about keys, from that index on
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
     GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
+    GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
 
 A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy.
@@ -20,12 +26,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared_models.records import merkle, note, tlog
 from shared_models.records.refusals import Refusal, Refused
 
 PROBLEM = "application/problem+json"
+
+
+class Consistency(NamedTuple):
+    """What a log says of two of its sizes: the root of the older one, in hex, and the path between them. Unverified."""
+
+    root: str
+    path: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +88,29 @@ class LedgerHttp:
     def inclusion(self, index: int, size: int) -> list[bytes]:
         return _hashes(self._json(f"/v1/inclusion?index={index}&size={size}"))
 
-    def consistency(self, old: int, new: int) -> list[bytes]:
-        return _hashes(self._json(f"/v1/consistency?old={old}&new={new}"))
+    def run(self, start: int, end: int, size: int) -> list[bytes]:
+        return _hashes(self._json(f"/v1/run?start={start}&end={end}&size={size}"))
+
+    def consistency(self, old: int, new: int) -> Consistency:
+        found = self._json(f"/v1/consistency?old={old}&new={new}")
+        return Consistency(str(found["root"]), tuple(_hashes(found)))
+
+    def wanted(self, old: int) -> bytes:
+        """The request to a witness that cosigned size `old` before. Raises `Refused(NOT_FOUND)` if there is none."""
+        return self._call(f"/v1/add-checkpoint?old={old}")
+
+    def cosign(self, head: bytes) -> int:
+        """Hand in a head with cosignatures; how many are new."""
+        return int(json.loads(self._call("/v1/cosigned", head))["new"])
+
+    def witnesses(self) -> dict[str, dict[str, int]]:
+        """For each member the size it has witnessed last, and when."""
+        found: dict[str, dict[str, int]] = self._json("/v1/witnesses")
+        return found
+
+    def keys(self, since: int = 0) -> list[tuple[int, bytes]]:
+        """(index, leaf) of every entry about keys, from this index on."""
+        return [(each["index"], each["leaf"].encode()) for each in self._json(f"/v1/keys?since={since}")["entries"]]
 
     def last(self, author: str) -> tuple[int, str, int] | None:
         """(seq, leaf hash, index) of the newest entry of this author, or None before its first."""

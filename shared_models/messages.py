@@ -12,6 +12,7 @@ from shared_models.claims import Begin
 from shared_models.records import canonical
 from shared_models.records.entry import MAX_BYTES
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.records.tlog import HEAD_BYTES
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
@@ -48,9 +49,11 @@ class Answer:
 
     entries: tuple[bytes, ...]
     update: Arrays
+    cosigned: bytes  # The tree head that came with the task, cosigned by the member.
 
     def to_record(self) -> RecordDict:
-        return RecordDict({"answer": ConfigRecord({"entries": list(self.entries)}), "update": _arrays(self.update)})
+        config = ConfigRecord({"entries": list(self.entries), "cosigned": self.cosigned})
+        return RecordDict({"answer": config, "update": _arrays(self.update)})
 
     @classmethod
     def from_record(cls, record: RecordDict, max_bytes: int) -> "Answer":
@@ -67,7 +70,8 @@ class Answer:
         whole = sum(len(array.data) for array in arrays.values())
         if whole > max_bytes:
             raise Refused(Refusal.TOO_LARGE, f"the update holds {whole} bytes; at most {max_bytes}")
-        return cls(tuple(entries), _floats(arrays))  # type: ignore[arg-type]
+        cosigned = _bytes(config, "cosigned", HEAD_BYTES)
+        return cls(tuple(entries), _floats(arrays), cosigned)  # type: ignore[arg-type]
 
 
 def to_error(refused: Refused) -> Error:

@@ -1,28 +1,40 @@
 """A published log, read from wherever it lies: a folder, a zip file or the ledger's address. Standard library only.
 
-A bundle is nothing but the log as C2SP tlog-tiles lays it out: `checkpoint` and `tile/...`. What is read is not
-believed.
+A bundle is nothing but the log as C2SP tlog-tiles lays it out, `checkpoint` and `tile/...`, and beside it the heads
+that members have cosigned: `cosigned`, `witness/<member>`, `attest/<member>`. What is read is not believed.
 """
 
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shared_models.ledger_http import LedgerHttp
-from shared_models.records import note, tlog
+from shared_models.records import entry as entries
+from shared_models.records import tlog
+from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 
 Read = Callable[[str], bytes]  # From a path of the log to its bytes. Raises Refused(NOT_FOUND).
 
 
+class Bundle(NamedTuple):
+    """Up to 256 entries in a row, and the hashes that the log has published for them."""
+
+    start: int
+    leaves: list[bytes]
+    hashes: list[bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a log has published: its head as a note, its entries, and the leaf hashes of its tiles."""
+    """What a log has published: its head as a note, its entries, the leaf hashes of its tiles, cosigned heads."""
 
     head: bytes
     leaves: list[bytes]
     hashes: list[bytes]
+    cosigned: list[bytes]
 
 
 def reader(where: str) -> Read:
@@ -45,30 +57,60 @@ def _or_not_found(name: str, read: Callable[[], bytes]) -> bytes:
         raise Refused(Refusal.NOT_FOUND, f"the log has no {name}") from None
 
 
+def bundles(read: Read, size: int, since: int = 0) -> Iterator[Bundle]:
+    """The entries of a log of this size, one bundle after another, from the one on that holds entry `since`.
+
+    Raises `Refused` if a part of it is missing.
+    """
+    for level, number, width in tlog.tiles(size, since):
+        if level == 0:
+            data = read(tlog.tile_path(0, number, width))
+            hashes = [data[at : at + 32].ljust(32, b"\0") for at in range(0, len(data), 32)]
+            leaves = tlog.unpack(read(tlog.tile_path("entries", number, width)))
+            yield Bundle(number * tlog.WIDTH, leaves, hashes)
+
+
+def cosigned(read: Read) -> Iterator[tuple[str, bytes]]:
+    """(path, note) of each head that members have cosigned, as far as they are there. Of a log that is not empty."""
+    for path in _cosigned_paths(read):
+        try:
+            yield path, read(path)
+        except Refused as refused:
+            if refused.refusal is not Refusal.NOT_FOUND:
+                raise
+
+
+def _cosigned_paths(read: Read) -> list[str]:
+    first = next(bundles(read, tlog.unsigned(read(tlog.HEAD)).size), Bundle(0, [], []))
+    charter = entries.peek(first.leaves[0]) if first.leaves else None
+    members = [member.name for member in charter.members] if isinstance(charter, Charter) else []
+    return ["cosigned", *(f"{role}/{member}" for role in ("witness", "attest") for member in members)]
+
+
 def fetch(read: Read) -> Published:
     """Everything that the newest head speaks of. Raises `Refused` if a part of it is missing."""
+    extra = [data for _, data in cosigned(read)]  # First, so that they are of sizes that the head includes.
     head = read(tlog.HEAD)
     leaves, hashes = list[bytes](), list[bytes]()
-    for path, data in _files(head, read):
-        if path.startswith("tile/entries/"):
-            leaves += tlog.unpack(data)
-        elif path.startswith("tile/0/"):
-            hashes += [data[at : at + 32].ljust(32, b"\0") for at in range(0, len(data), 32)]
-    return Published(head, leaves, hashes)
+    for bundle in bundles(read, tlog.unsigned(head).size):
+        leaves += bundle.leaves
+        hashes += bundle.hashes
+    return Published(head, leaves, hashes, extra)
 
 
 def save(read: Read, folder: Path) -> None:
     """Copy the log into a folder, as it stands, so that it can be audited where there is no network."""
+    extra = dict(cosigned(read))
     head = read(tlog.HEAD)
-    for path, data in _files(head, read):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    (folder / tlog.HEAD).write_bytes(head)  # Last: a head is only there with all that it speaks of.
-
-
-def _files(head: bytes, read: Read) -> Iterator[tuple[str, bytes]]:
-    size = tlog.parse_head(note.parse(head).text).size
-    for level, number, width in tlog.tiles(size):
+    for level, number, width in tlog.tiles(tlog.unsigned(head).size):
         for kind in (level, "entries") if level == 0 else (level,):
             path = tlog.tile_path(kind, number, width)
-            yield path, read(path)
+            _put(folder / path, read(path))
+    for path, data in extra.items():
+        _put(folder / path, data)
+    _put(folder / tlog.HEAD, head)  # Last: a head is only there with all that it speaks of.
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -7,10 +7,12 @@ from world import TOY, digest
 
 from client.meter import Usage
 from client.signer import Signer
+from client.witness import Witness
 from consortium.found import PRICE, found
 from ledger.log import open_log
 from server import outer
 from shared_models.claims import Begin, Claim
+from shared_models.ledger_http import Consistency
 from shared_models.lm import weights
 from shared_models.records import entry as entries
 from shared_models.records import tlog
@@ -69,7 +71,14 @@ class Parties:
         return leaf, self.log.append(leaf)[1]
 
     def signer(self, member: str) -> Signer:
-        return Signer(self.founded.member(member), self.log.consistency)
+        return Signer(self.founded.member(member), self.witness(member))
+
+    def witness(self, member: str) -> Witness:
+        return Witness(self.founded.member(member), self.consistency)
+
+    def consistency(self, old: int, new: int) -> Consistency:
+        """What the log says, as the ledger's service would."""
+        return Consistency(self.log.books.tree.root(old).hex(), tuple(self.log.consistency(old, new)))
 
     def consenting(self, member: str) -> Signer:
         """The signer of a member that has consented to the run, in the log."""
@@ -110,7 +119,9 @@ class Parties:
             )
         )
 
-    def begin(self, member: str, leaf: bytes, proof: tlog.Proof, since: int = 0) -> Begin:
+    def begin(
+        self, member: str, leaf: bytes, proof: tlog.Proof, since: int = 0, cosigned: tuple[str, ...] = ()
+    ) -> Begin:
         """The task as an honest coordinator sends it."""
         size = tlog.parse_head(proof.head.decode()[: proof.head.decode().index("\n\n") + 1]).size
         last = self.log.books.chains.get(f"{member}/compute")
@@ -122,6 +133,7 @@ class Parties:
             logged_seq=last.seq if last else -1,
             logged_index=last.at if last else 0,
             logged_path=tuple(each.hex() for each in self.log.inclusion(last.at, size)) if last else (),
+            cosigned=cosigned,
         )
 
     def claim(self, **changes: object) -> Claim:

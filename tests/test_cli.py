@@ -72,6 +72,11 @@ def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
     )
     assert run(*cost, "--amount", "30.01") == (0, "cost item hosting is entry 1\n", "")
     close = ("close", "2026-11", "--ledger", url, "--charter", charter)
+    code, _, err = run(*close, "--key", folder / "admin" / "admin.key", "--wait", "0")
+    assert (code, "no_quorum" in err, "missing after 0 s: acme, birch" in err) == (2, True, True)
+    for member in ("acme", "birch"):
+        code, out, _ = run("witness", "--home", folder / member, "--once")
+        assert (code, out.startswith("witnessed the log of size 2, root ")) == (0, True)
     assert run(*close, "--key", folder / "admin" / "admin.key")[:2] == (0, "statement 2026-11 is entry 2\n")
     code, out, _ = run("bill", url)
     assert code == 0
@@ -99,6 +104,8 @@ def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
 
 def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consortium, run):
     folder, url, _ = consortium
+    for member in ("acme", "birch"):
+        run("witness", "--home", folder / member, "--once")
     code, _, err = run("close", "p", "--ledger", url, "--charter", "0" * 64, "--key", folder / "admin" / "admin.key")
     assert (code, "no_charter" in err, "  do  " in err) == (2, True, True)
     assert len(reader(url)("checkpoint")) > 0

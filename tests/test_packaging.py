@@ -61,6 +61,7 @@ BUNDLE = [
     "shared_models/rules/allocation.py",
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",
+    "shared_models/rules/fork.py",
     "shared_models/rules/keyring.py",
     "shared_models/rules/netting.py",
     "shared_models/rules/pricing.py",

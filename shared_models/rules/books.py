@@ -120,6 +120,7 @@ class Books:
         self.chains: dict[str, Last] = {}  # By author.
         self.runs: dict[str, Run] = {}
         self.statements: list[Statement] = []
+        self.about_keys: list[tuple[int, bytes]] = []  # (index, leaf) of each key.* entry.
         self.charter_hash = ""  # Leaf hash of the charter; empty before there is one.
         self._keyring: Keyring | None = None
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
@@ -413,6 +414,7 @@ class Books:
                 self._renew_context()
             case KeyAdd() | KeyRevoke() | KeyAffirm():
                 self.keyring.add(record, index)
+                self.about_keys.append((index, entry.leaf))
                 self._renew_context()
             case Manifest():
                 self.runs[record.run] = Run(record, hashed, entry.leaf, record.base)

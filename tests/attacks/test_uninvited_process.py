@@ -17,7 +17,7 @@ from shared_models.records.refusals import Refused
 claim = Claim(update="0" * 64, data="0" * 64, tokens=96, steps=3, busy_ms=1, loss_unats=1, bytes_down=1, bytes_up=1)
 with Daemon(sys.argv[1]) as daemon:
     try:
-        print(len(daemon.ask(claim)))
+        print(len(daemon.ask(claim).entries))
     except Refused as refused:
         print(refused)
 """

@@ -42,10 +42,12 @@ def test_a_task_from_its_beginning_to_its_receipt(door):
     door.expect(FakeTime(), lambda pid: pid == os.getpid())
     begin = door.parties.begin("acme", *door.parties.say(door.parties.opened()))
     with Daemon(str(door.path)) as daemon:
-        assert daemon.ask(begin) == ()
-        assert daemon.ask(PROGRESS) == ()
-        (leaf,) = daemon.ask(door.parties.claim())
-    door.parties.log.append(leaf)
+        assert daemon.ask(begin).entries == ()
+        assert daemon.ask(PROGRESS).entries == ()
+        reply = daemon.ask(door.parties.claim())
+    (leaf,) = reply.entries
+    door.parties.log.append(leaf.encode())
+    assert reply.cosigned.encode() == door.parties.founded.member("acme").head_note()
     assert door.seen == [begin, PROGRESS, door.parties.claim()]
 
 
@@ -102,8 +104,8 @@ def test_a_disk_that_is_full_is_a_refusal_with_a_name_and_nothing_is_signed(door
             with pytest.raises(Refused) as caught:
                 daemon.ask(door.parties.claim())
         assert (caught.value.refusal, "No space" in caught.value.detail) == (Refusal.STOPPED, True)
-        (leaf,) = daemon.ask(door.parties.claim())  # The disk has room again: the same claim is signed, once.
-    door.parties.log.append(leaf)
+        (leaf,) = daemon.ask(door.parties.claim()).entries  # The disk has room again: the same claim is signed, once.
+    door.parties.log.append(leaf.encode())
 
 
 def test_questions_are_read_as_they_were_written():

@@ -89,8 +89,8 @@ def test_a_receipt_says_what_was_claimed_measured_and_witnessed(parties):
     signer, begin = asked(parties)
     assert signer.begin(begin) == ()
     (leaf,) = signer.claim(parties.claim(), FakeTime(wall_ms=1_234, cpu_ms=987))
-    receipt = entries.open_leaf(leaf, parties.home.charter.consortium, signer._keys).record
-    head = tlog.open_head(tlog.Proof.parse(begin.proof.encode()).head, signer._keys)
+    receipt = entries.open_leaf(leaf, parties.home.charter.consortium, signer.home.keyring.keys).record
+    head = tlog.open_head(tlog.Proof.parse(begin.proof.encode()).head, signer.home.keyring.keys)
     assert (receipt.tokens, receipt.wall_ms, receipt.cpu_ms, receipt.busy_ms) == (96, 1_234, 987, 800)
     assert (receipt.witnessed_size, receipt.witnessed_root) == (head.size, head.root.hex())
     assert receipt.flop == 96 * parties.manifest.flop_per_token
@@ -196,7 +196,7 @@ def test_a_head_of_another_log_is_refused(parties):
     signer, begin = asked(parties)
     proof = tlog.Proof.parse(begin.proof.encode())
     stranger = SigningKey.generate("commons.example/log")
-    head = tlog.open_head(proof.head, signer._keys).sign(stranger)
+    head = tlog.open_head(proof.head, signer.home.keyring.keys).sign(stranger)
     assert refused(signer.begin, replace(begin, proof=replace(proof, head=head).data().decode())) is Refusal.UNKNOWN_KEY
 
 
@@ -207,11 +207,21 @@ def test_the_log_must_continue_the_history_that_was_witnessed(parties):
     parties.close()
     leaf, proof = parties.say(parties.opened())
     honest = parties.begin("acme", leaf, proof, since=size)
-    forked = (digest("another"), *honest.consistency[1:])
-    assert refused(signer.begin, replace(honest, consistency=forked)) is Refusal.FORK
     assert signer.home.witnessed().size == size
     signer.begin(honest)
     assert signer.home.witnessed().size > size
+
+
+def test_a_coordinator_that_brings_a_wrong_proof_makes_nobody_believe_in_a_fork(parties):
+    """The log itself is asked then, and it knows better."""
+    signer, begin = asked(parties)
+    signer.begin(begin)
+    size = signer.home.witnessed().size
+    parties.close()
+    honest = parties.begin("acme", *parties.say(parties.opened()), since=size)
+    signer.begin(replace(honest, consistency=(digest("another"), *honest.consistency[1:])))
+    assert signer.home.witnessed().size > size
+    assert not signer.home.fork_path.exists()
 
 
 def test_a_proof_from_another_size_is_fetched_from_the_ledger_instead(parties):

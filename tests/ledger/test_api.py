@@ -13,7 +13,7 @@ import pytest
 from ledger_service import serving
 from world import CONSORTIUM, World, key
 
-from ledger.billing import close
+from ledger.billing import statement
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader, save
 from shared_models.records import note, tlog
@@ -85,7 +85,7 @@ def test_proofs_by_http(ledger, world):
     size = ledger.size()
     head = tlog.open_head(ledger.read("checkpoint"), KEYS)
     assert head.size == size
-    verify_consistency(5, size, world.books.tree.root(5), head.root, ledger.consistency(5, size))
+    verify_consistency(5, size, world.books.tree.root(5), head.root, list(ledger.consistency(5, size).path))
     assert tlog.Proof(3, tuple(ledger.inclusion(3, size)), ledger.read("checkpoint")).verify(
         leaf_hash(world.leaves[3]), KEYS
     )
@@ -98,8 +98,7 @@ def test_proofs_by_http(ledger, world):
 def test_a_period_is_closed_by_recomputing_the_log(ledger, world):
     log = fetch(reader(ledger.url))
     report = audit(log.leaves, log.head, log.hashes)
-    leaf = close(report.books, "2026-11", key(f"{CONSORTIUM}/admin"))
-    ledger.append(leaf)
+    ledger.append(statement(report.books, "2026-11", key(f"{CONSORTIUM}/admin"), None))
     log = fetch(reader(ledger.url))
     report = audit(log.leaves, log.head, log.hashes)
     assert report.findings == []

@@ -43,7 +43,7 @@ class Round:
         signer.begin(self.parties.begin(member, self.leaf, self.proof))
         update = {name: np.full_like(tensor, 0.5) for name, tensor in self.parties.base.items()}
         leaves = signer.claim(self.parties.claim(update=weights.digest(update)), FakeTime())
-        return Answer(leaves, update)
+        return Answer(leaves, update, signer.cosigned)
 
     def key(self, member: str = "acme"):
         return self.parties.founded.member(member).key("compute")
@@ -102,7 +102,7 @@ def test_a_member_cannot_answer_for_another(turn):
 
 
 def test_every_entry_of_an_answer_is_its_member_s_own(turn):
-    mixed = Answer((turn.answer("birch").entries[-1], *turn.answer().entries), turn.answer().update)
+    mixed = replace(turn.answer(), entries=(turn.answer("birch").entries[-1], *turn.answer().entries))
     assert refused(admit, mixed, "acme", turn.asked, set()) is Refusal.WRONG_MEMBER
 
 

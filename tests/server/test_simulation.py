@@ -157,7 +157,7 @@ def test_each_receipt_cites_a_head_that_its_signer_had_verified(tmp_path):
     cited = [(receipt.round, receipt.witnessed_size) for receipt in receipts(result)]
     assert len({size for round_, size in cited if round_ == 1}) == 1  # The head behind which the round was opened.
     assert min(size for round_, size in cited if round_ == 2) > max(size for round_, size in cited if round_ == 1) > 0
-    assert result.founded.member("acme").witnessed().size == max(size for _, size in cited)
+    assert result.founded.member("acme").witnessed().size > max(size for _, size in cited)
 
 
 def test_eight_members(tmp_path):

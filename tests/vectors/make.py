@@ -254,7 +254,14 @@ def flop() -> Iterator[dict[str, int]]:
 def said() -> dict[str, str]:
     """What a training process and its daemon say to each other."""
     begin = claims.Begin(
-        opened="o", proof="p", since=3, consistency=("0" * 64,), logged_seq=-1, logged_index=0, logged_path=()
+        opened="o",
+        proof="p",
+        since=3,
+        consistency=("0" * 64,),
+        logged_seq=-1,
+        logged_index=0,
+        logged_path=(),
+        cosigned=(),
     )
     claim = claims.Claim(
         update="1" * 64, data="2" * 64, tokens=96, steps=3, busy_ms=5, loss_unats=1, bytes_down=8, bytes_up=9
