@@ -52,37 +52,53 @@ def _audit_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("--home", type=Path, help="your member's folder: pins your charter, entries and tree head")
     parser.add_argument("--charter", help="leaf hash of the charter you signed, if you have no folder")
+    parser.add_argument(
+        "--mode",
+        choices=("full", "attested", "sampled"),
+        default="full",
+        help="which signatures to verify: all; all but those that members vouch for; a share of the receipts'",
+    )
+    parser.add_argument("--share", type=float, default=0.05, help="what share, in mode sampled; default 0.05")
+    parser.add_argument("--workers", type=int, help="processes beside this one; as many as cores by default")
+    parser.add_argument("--again", action="store_true", help="verify also what an earlier audit of your folder has")
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
 
 def _audit(args: Namespace) -> int:
     """Recompute everything. 0: all is right; 1: something is not, and it is named; 2: it could not be told."""
+    from client.auditor import Auditor
     from client.home import Home
-    from shared_models.published import fetch, reader
-    from shared_models.rules.audit import audit
+    from shared_models.records.refusals import Refusal, Refused
 
+    if not 0 < args.share <= 1 or (args.workers or 0) < 0:
+        raise Refused(Refusal.BAD_FIELD, "--share is above 0 and at most 1, --workers is 0 or more")
     home = Home(args.home) if args.home else None
-    log = fetch(reader(args.log))
-    report = audit(
-        log.leaves,
-        log.head,
-        log.hashes,
-        cosigned=log.cosigned,
+    report = Auditor(
         charter=home.charter_entry.hash.hex() if home else args.charter,
         mine=home.signed() if home else (),
         witnessed=[home.witnessed()] if home else [],
-    )
+        mode=args.mode,
+        share=args.share,
+        workers=args.workers,
+        verified_path=home.verified_path if home and not args.again else None,
+        shown=_progress if sys.stderr.isatty() and not args.json else lambda *_: None,
+    ).run(args.log)
     if args.json:
         findings = [
             {"entry": each.index, "code": each.refusal.value, "detail": each.detail} for each in report.findings
         ]
-        found = {name: getattr(report, name) for name in ("entries", "signatures", "receipts", "accepted", "numbers")}
-        print(json.dumps({"schema": "consortium.audit/1", **found, "findings": findings}))
+        names = ("entries", "signatures", "vouched", "cosignatures", "receipts", "accepted", "numbers", "notices")
+        found = {name: getattr(report, name) for name in names}
+        print(json.dumps({"schema": "consortium.audit/1", "mode": args.mode, **found, "findings": findings}))
         return WRONG if findings else RIGHT
     print(f"entries {report.entries}, signatures {report.signatures}, receipts {report.receipts}", end=", ")
-    print(f"of them accepted {report.accepted}, amounts {report.numbers}")
+    print(f"of them accepted {report.accepted}, amounts {report.numbers}, cosignatures {report.cosignatures}")
+    if report.vouched:
+        print(f"signatures not verified now: {report.vouched}, {_VOUCHED[args.mode]}")
     if home is None and args.charter is None:
         print("no charter was pinned: this shows that the log agrees with itself, not whose log it is")
+    for notice in report.notices:
+        print(f"note  {notice}")
     for finding in report.findings:
         print(finding)
     if report.findings:
@@ -90,6 +106,22 @@ def _audit(args: Namespace) -> int:
         return WRONG
     print("audit: every number recomputed, 0 findings")
     return RIGHT
+
+
+_VOUCHED = {
+    "full": "you did that in an earlier audit; --again does it again",
+    "attested": "their members vouch for them",
+    "sampled": "the others were chosen by chance",
+}
+
+
+def _progress(done: int, size: int) -> None:
+    """A bar on the screen, one line that is written over."""
+    width = 40
+    filled = width * done // size
+    end = "\r\x1b[K" if done == size else ""
+    sys.stderr.write(f"\raudit {'█' * filled}{'·' * (width - filled)} {done:,} of {size:,} entries{end}")
+    sys.stderr.flush()
 
 
 def _bill_arguments(parser: ArgumentParser) -> None:

@@ -8,6 +8,7 @@ ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
 keyring/          keys that were added and revoked after the charter, as the log's entries say
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
+verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder
@@ -43,6 +44,10 @@ class Home(Folder):
     @property
     def fork_path(self) -> Path:
         return self.path / "fork.json"
+
+    @property
+    def verified_path(self) -> Path:
+        return self.path / "verified.json"
 
     def head_note(self) -> bytes | None:
         """The newest tree head that this member has verified and cosigned, or None before the first."""

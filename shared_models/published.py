@@ -7,8 +7,8 @@ that members have cosigned: `cosigned`, `witness/<member>`, `attest/<member>`. W
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
@@ -19,12 +19,23 @@ from shared_models.records.refusals import Refusal, Refused
 Read = Callable[[str], bytes]  # From a path of the log to its bytes. Raises Refused(NOT_FOUND).
 
 
-class Bundle(NamedTuple):
-    """Up to 256 entries in a row, and the hashes that the log has published for them."""
+@dataclass(frozen=True)
+class Bundle:
+    """Up to 256 entries in a row, and the tile of hashes that the log has published for them."""
 
     start: int
-    leaves: list[bytes]
-    hashes: list[bytes]
+    entries: bytes  # As tlog-tiles packs them.
+    tile: bytes
+
+    @cached_property
+    def leaves(self) -> list[bytes]:
+        """Raises `Refused(CORRUPT)`."""
+        return tlog.unpack(self.entries)
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """As many as there are in the tile; a last one that is cut is filled with zeros, which no entry hashes to."""
+        return [self.tile[at : at + 32].ljust(32, b"\0") for at in range(0, len(self.tile), 32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +73,15 @@ def bundles(read: Read, size: int, since: int = 0) -> Iterator[Bundle]:
 
     Raises `Refused` if a part of it is missing.
     """
-    for level, number, width in tlog.tiles(size, since):
-        if level == 0:
-            data = read(tlog.tile_path(0, number, width))
-            hashes = [data[at : at + 32].ljust(32, b"\0") for at in range(0, len(data), 32)]
-            leaves = tlog.unpack(read(tlog.tile_path("entries", number, width)))
-            yield Bundle(number * tlog.WIDTH, leaves, hashes)
+    for start in range(since // tlog.WIDTH * tlog.WIDTH, size, tlog.WIDTH):
+        yield bundle_at(read, start, min(tlog.WIDTH, size - start))
+
+
+def bundle_at(read: Read, start: int, width: int) -> Bundle:
+    """The bundle of so many entries that begins there. Raises `Refused` if it is missing."""
+    number = start // tlog.WIDTH
+    tile = read(tlog.tile_path(0, number, width))
+    return Bundle(start, read(tlog.tile_path("entries", number, width)), tile)
 
 
 def cosigned(read: Read) -> Iterator[tuple[str, bytes]]:
@@ -81,8 +95,8 @@ def cosigned(read: Read) -> Iterator[tuple[str, bytes]]:
 
 
 def _cosigned_paths(read: Read) -> list[str]:
-    first = next(bundles(read, tlog.unsigned(read(tlog.HEAD)).size), Bundle(0, [], []))
-    charter = entries.peek(first.leaves[0]) if first.leaves else None
+    first = next(bundles(read, tlog.unsigned(read(tlog.HEAD)).size), None)
+    charter = entries.peek(first.leaves[0]) if first is not None and first.leaves else None
     members = [member.name for member in charter.members] if isinstance(charter, Charter) else []
     return ["cosigned", *(f"{role}/{member}" for role in ("witness", "attest") for member in members)]
 

@@ -128,6 +128,7 @@ def start(mutant: Mutant, copy: Path) -> int:
             sys.path.insert(0, str(copy))
             options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "-m", "not slow"]
             options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Of hypothesis, which is warm.
+            options += ["-p", "no:unraisableexception"]  # A test that fails leaves things open; it has failed already.
             code = pytest.main([*GUARDED[mutant.path], *options])
         finally:  # Nothing of the parent may run here, its clean-up least of all.
             os._exit(code)

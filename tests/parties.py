@@ -114,7 +114,7 @@ class Parties:
                 base=turn.base,
                 checkpoint=turn.base,
                 included=(),
-                excluded=tuple(Excluded(member=each, reason="late") for each in turn.invited),
+                excluded=tuple(Excluded(member=each, reason="late") for each in sorted(turn.invited)),
                 loss_unats=1,
             )
         )

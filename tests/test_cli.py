@@ -56,6 +56,12 @@ def test_an_unknown_command_is_a_usage_error(run):
     assert run()[0] == 2
 
 
+def test_a_command_can_have_two_words(run):
+    code, out, _ = run("ledger", "rebuild", "--help")
+    assert (code, out.startswith("usage: consortium ledger rebuild ")) == (0, True)
+    assert run("ledger")[0] == run("ledger", "frobnicate")[0] == run("rebuild")[0] == 2
+
+
 def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
     folder, url, charter = consortium
     (tmp_path / "invoice").write_text("30.01 EUR")
@@ -121,6 +127,9 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("simulate", "--members", "2", "--dead", "3"), "bad_field"),
         (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
         (("found", "/usr", "--member", "acme=1", "--ledger", "u", "--superlink", "s"), "locked"),
+        (("ledger", "adopt", "--dir", "/nonexistent", "--size", "5"), "bad_field"),
+        (("ledger", "adopt", "--dir", "/nonexistent", "--cosigned", "/nonexistent"), "bad_field"),
+        (("ledger", "rebuild", "--dir", "/nonexistent"), "not_set_up"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_name_and_a_remedy(run, words, code):
@@ -156,3 +165,19 @@ def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_p
     recipe.write_text("layers = 0\n")
     code, _, err = run("simulate", "--members", 2, "--recipe", recipe)
     assert (code, "Manifest.recipe.layers is 0" in err) == (2, True)
+
+
+def test_the_modes_of_an_audit(consortium, run):
+    folder, url, charter = consortium
+    for member in ("acme", "birch"):
+        run("witness", "--home", folder / member, "--once")
+    for mode in ("attested", "sampled", "full"):
+        code, out, err = run("audit", url, "--home", folder / "acme", "--mode", mode, "--workers", "1")
+        assert (code, out.splitlines()[-1], err) == (0, "audit: every number recomputed, 0 findings", "")
+    assert json.loads((folder / "acme" / "verified.json").read_text())["size"] == 1
+    code, out, _ = run("audit", url, "--charter", charter, "--mode", "sampled", "--share", "1", "--json")
+    found = json.loads(out)
+    assert (code, found["mode"], found["vouched"], found["entries"]) == (0, "sampled", 0, 1)
+    for wrong in (("--share", "0"), ("--share", "1.1"), ("--workers", "-1")):
+        code, _, err = run("audit", url, *wrong)
+        assert (code, "bad_field" in err) == (2, True)

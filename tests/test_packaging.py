@@ -216,12 +216,14 @@ def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel,
         "no:cacheprovider",
         "-W",
         "error",
+        "-m",
+        "not slow",
         "-c",
         str(tmp_path / "none.ini"),
         "--rootdir",
         str(tmp_path),
     ]
-    (tmp_path / "none.ini").write_text("[pytest]\n")
+    (tmp_path / "none.ini").write_text("[pytest]\nmarkers = slow\n")
     done = subprocess.run(
         [str(python), "-m", "pytest", str(tests / "ledger"), str(tests / "records"), *options],
         capture_output=True,

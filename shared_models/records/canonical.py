@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
@@ -62,30 +62,94 @@ def encode(record: object) -> bytes:
         raise bad.refused(cls) from None
 
 
-def regular(cls: type) -> str:
-    """A regular expression that matches canonical records of this class only, each field a group of its name.
+def regular(cls: type, wanted: Collection[str], given: Mapping[str, Any]) -> str | None:
+    """A regular expression that matches canonical records of this class only; each wanted field a group of its name.
 
-    Not all of them: an integer is matched where the number of its digits alone puts it into its domain. The class must
-    be flat, of strings and integers, in domains that name what they hold. For reading very many quickly; what it does
-    not match is for `decode` to judge.
+    Fields that are given have these values. Not all such records are matched: an integer is where the number of its
+    digits alone puts it into its domain. For reading very many quickly; what it does not match is for `decode` to
+    judge. None if there is no such expression: for rationals, nested records, and strings that may hold a quote.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     parts = []
-    for name in sorted(field.name for field in fields(cls)):
-        kind, domain = typing.get_args(hints[name])
-        if kind is str:
-            assert "[^" not in domain.regex  # So a quote or a backslash is in no domain.
-            parts.append(f'"{name}":"(?P<{name}>{domain.regex})"')
-        else:
-            assert kind is int
-            parts.append(f'"{name}":(?P<{name}>{_surely_inside(domain)})')
+    for name in sorted(hints.keys() & {field.name for field in fields(cls)}):
+        if name in given:
+            kind = typing.get_args(hints[name])[0]
+            parts.append(re.escape(f'"{name}":{_dumps(_plan(kind).write(given[name])).decode()}'))
+            continue
+        left, value, right = _spelled(hints[name])
+        if value is None:
+            return None
+        group = f"?P<{name}>" if name in wanted else "?:"
+        parts.append(f'"{name}":{left}({group}{value}){right}')
     return rf"\{{{','.join(parts)}\}}"
+
+
+def _spelled(annotation: Any) -> tuple[str, str | None, str]:
+    """What values of this kind look like: what they begin with, an expression, what they end with."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        kind, domain = arguments
+        if kind is str:
+            # A domain that says what it holds, and not what it does not, holds no quote and no backslash.
+            return '"', re.sub(r"\((?!\?)", "(?:", domain.regex) if "[^" not in domain.regex else None, '"'
+        return "", _surely_inside(domain) if domain.low in (0, 1) else None, ""
+    if origin is tuple:
+        item = arguments[0]
+        if is_dataclass(item) and isinstance(item, type):
+            one = regular(item, (), {})
+        else:
+            left, value, right = _spelled(item)
+            one = f"{left}(?:{value}){right}" if value is not None else None
+        return r"\[", rf"(?:{one}(?:,{one})*)?" if one is not None else None, r"\]"
+    return "", None, ""
+
+
+@cache
+def _quick(cls: type) -> Callable[[str], Any]:
+    """Reads a record in one step, or says None: then it is another record, or one that has to be read slowly."""
+    names = [field.name for field in fields(cls)]
+    expression = regular(cls, names, {})
+    if expression is None:
+        return lambda _: None
+    match, hints = re.compile(expression).fullmatch, typing.get_type_hints(cls, include_extras=True)
+    readers = [_read_spelled(hints[name]) for name in names]
+
+    def read(text: str) -> Any:
+        if (found := match(text)) is None:
+            return None
+        return cls(**{name: read(found[name]) for name, read in zip(names, readers, strict=True)})
+
+    return read
+
+
+def _read_spelled(annotation: Any) -> Callable[[str], Any]:
+    """From what a group of `regular` has matched to the value."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is not tuple:
+        return str if arguments[0] is str else _unquoted
+    item = arguments[0]
+    if not is_dataclass(item):
+        read = _read_spelled(item)
+        return lambda text: tuple([read(each.strip('"')) for each in text.split(",")]) if text else ()
+    assert isinstance(item, type)
+    names = sorted(field.name for field in fields(item))
+    expression, hints = re.compile(regular(item, names, {}) or ""), typing.get_type_hints(item, include_extras=True)
+    readers = [_read_spelled(hints[name]) for name in names]
+    return lambda text: tuple(
+        [
+            item(**{name: read(each) for name, read, each in zip(names, readers, found.groups(), strict=True)})
+            for found in expression.finditer(text)
+        ]
+    )
+
+
+def _unquoted(text: str) -> int:
+    return int(text.strip('"'))
 
 
 def _surely_inside(domain: Range) -> str:
     """Spellings of integers that lie in this range by their number of digits; with quotes from 2^53 on."""
     digits = len(str(domain.high)) - 1
-    assert domain.low in (0, 1)
     spelled = ["0"] if domain.low == 0 else []
     spelled.append(f"[1-9][0-9]{{0,{min(digits, 15) - 1}}}")
     if digits >= 17:
@@ -101,12 +165,15 @@ def decode(cls: type[R], data: bytes) -> R:
     does.
     """
     try:
-        value = json.loads(data.decode())
+        text = data.decode()
+        schema: Any = cls
+        if (quick := _quick(schema)(text)) is not None:
+            return typing.cast(R, quick)
+        value = json.loads(text)
         if _dumps(value) != data:
             raise Refused(Refusal.NOT_CANONICAL, f"{cls.__name__} is spelled in another way than its canonical one")
     except (ValueError, RecursionError) as error:
         raise Refused(Refusal.NOT_CANONICAL, f"not canonical JSON: {error}") from None
-    schema: Any = cls
     try:
         return typing.cast(R, _plan(schema).read(value))
     except _Bad as bad:

@@ -134,6 +134,9 @@ class VerifyKey:
     public: bytes
     kind: bytes = ED25519
 
+    def __reduce__(self) -> tuple[type["VerifyKey"], tuple[str, bytes, bytes]]:
+        return VerifyKey, (self.name, self.public, self.kind)  # What is cached cannot go to another process.
+
     @cached_property
     def id(self) -> bytes:
         return key_id(self.name, self.public, self.kind)

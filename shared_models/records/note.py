@@ -70,7 +70,7 @@ def parse(data: bytes, most: int = MAX_BYTES) -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise Refused(Refusal.NOT_TEXT, f"not UTF-8 at byte {error.start}") from None
-    if _CONTROL.search(whole):
+    if not whole.replace("\n", "").isprintable() and _CONTROL.search(whole):  # What is printable is quick to tell.
         raise Refused(Refusal.NOT_TEXT, "a control character other than newline")
     text, separator, block = whole.rpartition("\n\n")
     if not separator or not block.endswith("\n"):

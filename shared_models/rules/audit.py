@@ -95,33 +95,45 @@ class Audit:
     def books(self) -> Books:
         return self.report.books
 
-    def feed(self, leaf: bytes, published: bytes | None, skimmed: Skimmed | None = None, verified: bool = True) -> None:
+    def feed(self, leaf: bytes, published: bytes | None) -> None:
         """The next entry, and its hash as the log's tile has it (None: it has none).
 
-        A receipt that was skimmed already comes with what it says; `verified` is whether its signature was looked at.
         The published hash is believed as far as it leads to the head's root, and tells which entry was altered.
         """
         if self._over:
             return
-        report, index = self.report, self.report.entries
-        report.entries += 1
+        context = self.books.context
+        skimmed = skim(leaf, context) if context is not None else None
         if skimmed is not None and skimmed.hash == published:
-            try:
-                self.books.check(skimmed)
-            except Refused as refused:
-                report.findings.append(Finding(index, refused.refusal, refused.detail))
-                self._step_over(leaf, published)
-            else:
-                self.books.add(skimmed)
-                report.receipts += 1
-            report.signatures += verified
-            report.vouched += not verified
+            self.feed_skimmed(skimmed)
         else:
-            self._feed_slowly(index, leaf, published)
-        self._mine.pop(published or b"", None)
+            self._feed_slowly(leaf, published)
 
-    def _feed_slowly(self, index: int, leaf: bytes, published: bytes | None) -> None:
-        findings = self.report.findings
+    def feed_skimmed(self, receipt: Skimmed) -> None:
+        """The next entry: a receipt that was skimmed elsewhere, and whose hash is that of the log's tile.
+
+        It was skimmed in an earlier context of these books, or this one.
+        """
+        report, books = self.report, self.report.books
+        try:
+            books.check(receipt)
+        except Refused as refused:
+            report.findings.append(Finding(report.entries, refused.refusal, refused.detail))
+            books.chains[receipt.author] = Last(receipt.seq, receipt.hash.hex(), report.entries)
+            books.tree.append(receipt.hash)
+        else:
+            books.add(receipt)
+            report.receipts += 1
+        report.entries += 1
+        if receipt.verified:
+            report.signatures += 1
+        else:
+            report.vouched += 1
+        self._mine.pop(receipt.hash, None)
+
+    def _feed_slowly(self, leaf: bytes, published: bytes | None) -> None:
+        findings, index = self.report.findings, self.report.entries
+        self.report.entries += 1
         hashed = merkle.leaf_hash(leaf)
         if hashed != published:
             findings.append(Finding(index, Refusal.CORRUPT, "its bytes are not those that the log published"))
@@ -134,6 +146,7 @@ class Audit:
             elif self._charter not in (None, self.books.charter_hash):
                 mine, this = f"{self._charter}"[:12], self.books.charter_hash[:12]
                 findings.append(Finding(0, Refusal.NO_CHARTER, f"this is charter {this}…, you signed {mine}…"))
+        self._mine.pop(published or b"", None)
 
     def finish(self, head: bytes, cosigned: Iterable[bytes] = ()) -> Report:
         """The report, once every entry was fed: `head` is the log's newest, `cosigned` are heads with cosignatures."""
@@ -254,9 +267,7 @@ def audit(
     """Recompute a log that fits into memory, in this process: `Audit`, fed."""
     running = Audit(charter=charter, mine=mine, witnessed=witnessed)
     for index, leaf in enumerate(leaves):
-        context = running.books.context
-        skimmed = skim(leaf, context) if context is not None else None
-        running.feed(leaf, hashes[index] if index < len(hashes) else None, skimmed)
+        running.feed(leaf, hashes[index] if index < len(hashes) else None)
     return running.finish(head, cosigned)
 
 

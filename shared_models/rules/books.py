@@ -37,7 +37,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
-from shared_models.rules.skim import Context, Skimmed
+from shared_models.rules.skim import Context, Skimmed, Turn
 from shared_models.rules.statement import statement
 
 T = TypeVar("T")
@@ -68,7 +68,8 @@ class Round:
     number: int
     hash: str  # Leaf hash of its round.open.
     base: str
-    invited: tuple[str, ...]
+    invited: frozenset[str]
+    said: set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
     receipts: dict[bytes, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
     closed: Closed | None = None
 
@@ -127,7 +128,7 @@ class Books:
         self._said: set[bytes] = set()
         self._work: list[_Unbilled] = []
         self._items: list[tuple[int, CostItem, VerifyKey]] = []  # Not yet billed.
-        self._roots: dict[int, str] = {}  # Of sizes that receipts have cited lately.
+        self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right.
         self._same: dict[Any, Any] = {}  # One object for equal ones: names and sets of members repeat in every round.
 
     @property
@@ -163,7 +164,12 @@ class Books:
 
     def said(self, entry: Entry | Skimmed) -> bool:
         """Whether the author of this has said something about the same thing before."""
-        return (entry.about if isinstance(entry, Skimmed) else digest_of(*entry.about)) in self._said
+        if isinstance(entry, Entry):
+            if not isinstance(entry.record, Receipt):
+                return digest_of(*entry.about) in self._said
+            entry = Skimmed.of(entry)
+        turn = self._turns.get(entry.turn) or self._round(entry.turn)
+        return turn is not None and (entry.member, entry.node) in turn.said
 
     # Rules. Each raises `Refused` and changes nothing.
 
@@ -295,30 +301,32 @@ class Books:
 
     def _check_receipt(self, receipt: Skimmed, slowly: Receipt | None = None) -> None:
         """`slowly` is the receipt where it was not skimmed, so that its claim is still to be checked."""
-        run = self.run(receipt.run)
-        if not 1 <= receipt.round <= len(run.rounds) or run.rounds[receipt.round - 1].hash != receipt.opened:
-            raise Refused(Refusal.WRONG_ROUND, f"run {receipt.run} has no round {receipt.round} {receipt.opened[:12]}…")
-        turn = run.rounds[receipt.round - 1]
+        turn = self._turns.get(receipt.turn) or self._check_turn(receipt.turn)
         if receipt.member not in turn.invited:
-            raise Refused(Refusal.NOT_INVITED, f"round {receipt.round} does not invite {receipt.member}")
-        if receipt.base != turn.base:
-            raise Refused(Refusal.WRONG_BASE, f"{receipt.base[:12]}…; the round's is {turn.base[:12]}…")
+            raise Refused(Refusal.NOT_INVITED, f"round {turn.number} does not invite {receipt.member}")
         if slowly is not None:
-            check_claim(slowly, run.manifest, self.charter)
-        if self._root(receipt.witnessed_size) != receipt.witnessed_root:
-            raise Refused(
-                Refusal.WRONG_HEAD, f"{receipt.member} witnessed another history of size {receipt.witnessed_size}"
-            )
+            check_claim(slowly, self.run(slowly.run).manifest, self.charter)
 
-    def _root(self, size: int) -> str:
-        """The root at a size that receipts cite, or nothing if the log never had it. A round's receipts cite few."""
-        if size not in self._roots:
-            if size > self.tree.size:
-                return ""
-            if len(self._roots) > 1_000:
-                self._roots.clear()
-            self._roots[size] = self.tree.root(size).hex()
-        return self._roots[size]
+    def _check_turn(self, said: Turn) -> Round:
+        """The round that a receipt speaks of, if it knows it. What was right once is right for ever."""
+        self.run(said.run)
+        turn = self._round(said)
+        if turn is None or turn.hash != said.opened:
+            raise Refused(Refusal.WRONG_ROUND, f"run {said.run} has no round {said.round} {said.opened[:12]}…")
+        if said.base != turn.base:
+            raise Refused(Refusal.WRONG_BASE, f"{said.base[:12]}…; the round's is {turn.base[:12]}…")
+        if said.witnessed_size > self.tree.size or self.tree.root(said.witnessed_size).hex() != said.witnessed_root:
+            raise Refused(
+                Refusal.WRONG_HEAD, f"root {said.witnessed_root[:12]}… at size {said.witnessed_size}: another history"
+            )
+        if len(self._turns) > 1_000:
+            self._turns.clear()
+        self._turns[said] = turn
+        return turn
+
+    def _round(self, said: Turn) -> Round | None:
+        run = self.runs.get(said.run)
+        return run.rounds[said.round - 1] if run is not None and 1 <= said.round <= len(run.rounds) else None
 
     def _check_close(self, close: RoundClose) -> None:
         run = self._going(close.run)
@@ -329,7 +337,7 @@ class Books:
             raise Refused(Refusal.WRONG_BASE, f"{close.base[:12]}…; the round's is {turn.base[:12]}…")
         inside = tuple(each.member for each in close.included)
         outside = tuple(each.member for each in close.excluded)
-        if not _rising(inside) or not _rising(outside) or sorted(inside + outside) != list(turn.invited):
+        if not _rising(inside) or not _rising(outside) or sorted(inside + outside) != sorted(turn.invited):
             raise Refused(Refusal.NOT_INVITED, "included and excluded are not, in order, the members invited")
         for each in close.included:
             work = turn.receipts.get(bytes.fromhex(each.receipt))
@@ -404,7 +412,6 @@ class Books:
         if isinstance(entry, Skimmed):
             self._add_receipt(entry, index)
             self.chains[entry.author] = Last(entry.seq, hashed, index)
-            self._said.add(entry.about)
             self.tree.append(entry.hash)
             return index
         record = entry.record
@@ -422,7 +429,7 @@ class Books:
             case Consent():
                 self.runs[record.run].consents.add(record.member)
             case RoundOpen():
-                invited = self._one(record.invited)
+                invited = self._one(frozenset(record.invited))
                 self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited))
             case Receipt():
                 self._add_receipt(Skimmed.of(entry), index)
@@ -438,7 +445,8 @@ class Books:
                 self._items = [each for each in self._items if not self._billed(each, record.end)]
         if not isinstance(record, Charter):
             self.chains[entry.author] = Last(record.seq, hashed, index)
-        self._said.add(digest_of(*entry.about))
+        if not isinstance(record, Receipt):
+            self._said.add(digest_of(*entry.about))
         self.tree.append(entry.hash)
         return index
 
@@ -451,10 +459,10 @@ class Books:
         return found
 
     def _add_receipt(self, receipt: Skimmed, index: int) -> None:
-        turn = self.runs[receipt.run].rounds[receipt.round - 1]
+        turn = self._turns.get(receipt.turn) or self._check_turn(receipt.turn)
+        turn.said.add(self._one((receipt.member, receipt.node)))
         if turn.closed is None:  # One that comes later stands in the log, and earns nothing.
-            work = Work(self._one(receipt.member), self._one(receipt.flop), index, receipt.key_id)
-            turn.receipts[receipt.hash] = work
+            turn.receipts[receipt.hash] = Work(receipt.member, receipt.flop, index, receipt.key_id)
 
     def _add_close(self, close: RoundClose, index: int) -> None:
         run = self.runs[close.run]

@@ -39,11 +39,9 @@ def tokens_asked(recipe: Recipe) -> int:
     return recipe.inner_steps * recipe.batch * recipe.context
 
 
-class Claimed(NamedTuple):
-    """What a receipt claims of the work itself. A Receipt will do as well."""
+class Spent(NamedTuple):
+    """On what, and for how long, a receipt claims to have worked. A Receipt will do as well."""
 
-    tokens: int
-    steps: int
     flop: int
     busy_ms: int
     wall_ms: int
@@ -53,13 +51,12 @@ class Claimed(NamedTuple):
     devices: int
 
 
-def check_claim(receipt: Receipt | Claimed, manifest: Manifest, charter: Charter) -> None:
+def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
     """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
 
     1. FLOP are tokens × the manifest's FLOP per token.
     2. Tokens are exactly those the round asked for, in whole steps.
-    3. Time inside the steps is not more than the time that passed.
-    4. The FLOP fit into that time at the device's peak: a model-FLOP utilisation above 1 is impossible.
+    3. The time can have been spent so (`check_time`).
     """
     if receipt.flop != receipt.tokens * manifest.flop_per_token:
         raise Refused(
@@ -72,6 +69,15 @@ def check_claim(receipt: Receipt | Claimed, manifest: Manifest, charter: Charter
             f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(manifest.recipe)}"
             f" in {manifest.recipe.inner_steps}",
         )
+    check_time(receipt, charter)
+
+
+def check_time(receipt: Receipt | Spent, charter: Charter) -> None:
+    """Refuse what no machine of the charter can have done in that time. Raises `Refused(IMPLAUSIBLE)`.
+
+    1. Time inside the steps is not more than the time that passed, and it ended after it began.
+    2. The FLOP fit into that time at the device's peak: a model-FLOP utilisation above 1 is impossible.
+    """
     if receipt.busy_ms > receipt.wall_ms:
         raise Refused(Refusal.IMPLAUSIBLE, f"busy for {receipt.busy_ms} ms of {receipt.wall_ms} ms")
     if receipt.started_ms > receipt.ended_ms:

@@ -1,6 +1,7 @@
 """Records have one spelling in bytes, and only that one is read."""
 
 import json
+import random
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +11,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_models.records.canonical import SAFE_INTEGER, Count, Decimal, Line, Name, Signed, decode, encode
+from shared_models.records import canonical
+from shared_models.records.canonical import SAFE_INTEGER, Count, Decimal, Hash, Line, Name, Signed, decode, encode
 from shared_models.records.refusals import Refusal, Refused
 
 lines = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=40)
@@ -135,3 +137,67 @@ def test_what_would_be_refused_is_not_written(record):
 def test_no_bytes_crash_it(data):
     with suppress(Refused):
         assert encode(decode(Outer, data)) == data
+
+
+# Reading quickly: what is read in one step is what is read slowly, and everything that is not is left to that.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    name: Name
+    count: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flat:
+    base: Hash
+    count: Count
+    pairs: tuple[Pair, ...]
+    names: tuple[Name, ...]
+    counts: tuple[Count, ...]
+
+
+counts = st.one_of(st.integers(0, 2**96), st.sampled_from([0, SAFE_INTEGER - 1, SAFE_INTEGER, 10**16, 2**96]))
+flats = st.builds(
+    Flat,
+    base=st.just("0f" * 32),
+    count=counts,
+    pairs=st.lists(st.builds(Pair, name=names, count=counts), max_size=3).map(tuple),
+    names=st.lists(names, max_size=3).map(tuple),
+    counts=st.lists(counts, max_size=3).map(tuple),
+)
+FLAT = Flat(base="0f" * 32, count=5, pairs=(Pair(name="a", count=1),), names=("a", "b"), counts=(1, 2**60))
+
+
+def both_ways(cls: type, data: bytes) -> tuple[object, object]:
+    """What it is quickly, and slowly; a refusal by its name."""
+    quickly, found = canonical._quick(cls), []
+    for quick in (quickly, lambda _: None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(canonical, "_quick", lambda _, quick=quick: quick)
+            try:
+                found.append(decode(cls, data))
+            except Refused as refused:
+                found.append(refused.refusal)
+    return found[0], found[1]
+
+
+def test_a_flat_record_is_read_in_one_step_and_others_are_not():
+    assert canonical._quick(Flat)(encode(FLAT).decode()) == FLAT
+    assert canonical._quick(Outer)(encode(GOOD).decode()) is None  # It holds rationals, and lines with quotes.
+
+
+@given(flats, st.randoms(use_true_random=False))
+def test_both_ways_of_reading_agree(record, chance: random.Random):
+    data = encode(record)
+    assert both_ways(Flat, data) == (record, record)
+    at = chance.randrange(len(data))
+    for changed in (
+        data[:at] + bytes([data[at] ^ chance.randrange(1, 256)]) + data[at + 1 :],
+        data[:at] + data[at + 1 :],
+        data[:at] + data[at : at + 1] + data[at:],
+        data.replace(b"},{", b"}, {", 1),
+        data.replace(b'"count":', b'"count":0', 1),
+    ):
+        quickly, slowly = both_ways(Flat, changed)
+        assert quickly == slowly

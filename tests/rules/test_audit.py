@@ -170,7 +170,10 @@ def test_entries_that_somebody_vouches_for_are_counted_apart_and_their_history_m
     for leaf, hashed in zip(world.leaves, world.hashes(), strict=True):
         context = running.books.context
         skimmed = skim(leaf, context, verify=False) if context else None
-        running.feed(leaf, hashed, skimmed, verified=False)
+        if skimmed is not None:
+            running.feed_skimmed(skimmed)
+        else:
+            running.feed(leaf, hashed)
     report = running.finish(world.head())
     assert (report.findings, report.vouched, report.receipts) == ([], 8, 8)
     running = Audit(witnessed=[Witnessed(9, digest("another"), "acme")])
@@ -188,6 +191,6 @@ def test_a_skimmed_receipt_that_breaks_a_rule_is_found_like_any_other():
     leaves = [*world.leaves, leaf]
     running = Audit()
     for each in leaves:
-        running.feed(each, leaf_hash(each), skim(each, running.books.context) if running.books.context else None)
+        running.feed(each, leaf_hash(each))
     assert [(each.index, each.refusal) for each in running.report.findings] == [(len(leaves) - 1, Refusal.WRONG_HEAD)]
     assert running.books.tree.size == len(leaves)

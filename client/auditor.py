@@ -1,0 +1,288 @@
+"""The audit of a log of any length, on all cores, in constant memory: signatures aside, books here.
+
+Worker processes read the entries and verify signatures; what follows from an entry is kept here, in one sequence. A
+worker never judges: it says which receipts need no second look, and everything else is looked at here.
+
+    full       every signature is verified
+    attested   not those that a member has vouched for: what it says of its own entries can only cost itself
+    sampled    a share of the signatures of receipts, chosen afresh each time
+
+A signature that was verified once need not be verified again: `Verified` says up to where, under which root.
+"""
+
+import gc
+import json
+import marshal
+import os
+import pickle
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shared_models import durable
+from shared_models.published import Bundle, Read, bundle_at, bundles, cosigned, reader
+from shared_models.records import entry as entries
+from shared_models.records import tlog
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.audit import Audit, Report, Witnessed
+from shared_models.rules.skim import Context, Skimmed, Turn, skim
+
+MODES = ("full", "attested", "sampled")
+FEW = 4_096  # Entries that one process is done with before others have started.
+IN_FLIGHT = 3  # Bundles that wait at each worker: it is never idle, and no log is read far ahead.
+GARBAGE = 100_000  # Objects made before the collector looks.
+KEEP = 20_000  # Entries between two notes of how far signatures were verified.
+
+Shown = Callable[[int, int], object]  # (entries done, of so many).
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Every signature below this size of this history was verified here before."""
+
+    charter: str = ""
+    size: int = 0
+    root: str = ""
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Verified":
+        """What this file says; nothing if there is none, or it is of another form."""
+        with suppress(OSError, ValueError, TypeError):
+            return cls(**json.loads(path.read_bytes())) if path is not None else cls()
+        return cls()
+
+    def holds(self, audit: Audit) -> bool:
+        """Whether what was fed to this audit so far is of this history."""
+        tree = audit.books.tree
+        return tree.size < self.size or self.size == 0 or tree.root(self.size).hex() == self.root
+
+
+class Trust(NamedTuple):
+    """Which signatures of receipts need not be verified."""
+
+    below: int = 0  # Those below this index,
+    of: Mapping[str, int] | None = None  # those of these authors below these indices,
+    share: float = 1.0  # and all but this share of the others.
+
+
+class Looked(NamedTuple):
+    """A bundle that was looked at: the published hashes, and of each entry what was skimmed, or its leaf."""
+
+    hashes: list[bytes]
+    entries: list[Skimmed | bytes]
+
+
+@dataclass(slots=True, kw_only=True)
+class Auditor:
+    """How a log is to be audited."""
+
+    charter: str | None = None  # Leaf hash of the charter that the reader signed.
+    mine: Iterable[bytes] = ()
+    witnessed: Iterable[Witnessed] = ()
+    mode: str = "full"
+    share: float = 0.05  # In mode `sampled`.
+    workers: int | None = None  # As many as cores, if there is much to do; 0: everything in this process.
+    verified_path: Path | None = None  # Where it is kept how far signatures were verified.
+    shown: Shown = lambda *_: None
+
+    def run(self, where: str) -> Report:
+        """Audit the log at this place (`published.reader`). Raises `Refused` if a part of it cannot be read."""
+        read = reader(where)
+        heads = dict(cosigned(read))  # First, so that they are of sizes that the head includes.
+        head = read(tlog.HEAD)
+        size = tlog.unsigned(head).size
+        before = Verified.load(self.verified_path) if self.mode == "full" else Verified()
+        if before.charter != (self.charter or "") or before.size > size:
+            before = Verified()
+        vouched = _attested(heads, read, size) if self.mode == "attested" else []
+        audit = Audit(charter=self.charter, mine=self.mine, witnessed=[*self.witnessed, *vouched])
+        if not self._feed(audit, where, read, size, before, vouched):
+            before, audit = Verified(), Audit(charter=self.charter, mine=self.mine, witnessed=self.witnessed)
+            self._feed(audit, where, read, size, before, [])
+        report = audit.finish(head, heads.values())
+        self._keep(audit, before)
+        return report
+
+    def _feed(
+        self, audit: Audit, where: str, read: Read, size: int, before: Verified, vouched: Sequence[Witnessed]
+    ) -> bool:
+        """Feed it every entry of the log; False if what was not verified should have been.
+
+        That is if this is another history than the one that was verified before, or if the key that vouches for a
+        member's entries was revoked.
+        """
+        trust = Trust(
+            below=before.size,
+            of={f"{each.by}/compute": each.size for each in vouched},
+            share=self.share if self.mode == "sampled" else 1.0,
+        )
+        kept = before
+        collected = gc.get_threshold()
+        gc.freeze()
+        gc.set_threshold(GARBAGE)  # Most of what is made here is kept, and in no cycle.
+        try:
+            for looked in self._looked(where, read, size, audit, trust):
+                _feed(audit, looked, trust)
+                self.shown(audit.report.entries, size)
+                if not kept.holds(audit):
+                    return False
+                if audit.report.entries - kept.size >= KEEP:
+                    kept = self._keep(audit, kept)
+        finally:
+            gc.set_threshold(*collected)
+            gc.unfreeze()
+            if audit.report.entries < size:  # Interrupted: what was done need not be done again.
+                self._keep(audit, kept)
+        names = {f"{each.by}/attest" for each in vouched}
+        return all(audit.books.keyring.counts(*named) for named in audit.books.keys if named[0] in names)
+
+    def _looked(self, where: str, read: Read, size: int, audit: Audit, trust: Trust) -> Iterator[Looked]:
+        """What there is at each place of the log, in order."""
+        count = self.workers
+        if count is None:
+            count = (os.cpu_count() or 1) if size > FEW else 0
+        with ExitStack() as stack:
+            crew = [stack.enter_context(_Worker(where, trust)) for _ in range(count)]
+            waiting: deque[_Worker] = deque()
+            for start in range(0, size, tlog.WIDTH):
+                width = min(tlog.WIDTH, size - start)
+                context = audit.books.context
+                if not crew or context is None:  # Before the charter there is nothing to hold a receipt against.
+                    yield _look(bundle_at(read, start, width), context, trust)
+                    continue
+                waiting.append(crew[start // tlog.WIDTH % count])
+                waiting[-1].ask(start, width, context)
+                if len(waiting) == IN_FLIGHT * count:
+                    yield waiting.popleft().answer()
+            while waiting:
+                yield waiting.popleft().answer()
+
+    def _keep(self, audit: Audit, before: Verified) -> Verified:
+        """Note how far every signature was verified; how far that is."""
+        size, right = audit.report.entries, audit.report.findings == [] and before.holds(audit)
+        if self.verified_path is None or self.mode != "full" or not right or size <= before.size:
+            return before
+        verified = Verified(self.charter or "", size, audit.books.tree.root(size).hex())
+        durable.write(self.verified_path, json.dumps(asdict(verified)).encode())
+        return verified
+
+
+def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
+    for position, seen in enumerate(looked.entries):
+        if isinstance(seen, Skimmed):
+            audit.feed_skimmed(seen)
+            continue
+        published = looked.hashes[position] if position < len(looked.hashes) else None
+        # A run may have begun since a worker looked.
+        again = _skim(audit.report.entries, seen, audit.books.context, trust)
+        if again is not None and again.hash == published:
+            audit.feed_skimmed(again)
+        else:
+            audit.feed(seen, published)
+
+
+def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
+    """What can be seen of these entries at a glance, and the leaf of each that needs a second look."""
+    hashes, found = bundle.hashes, list[Skimmed | bytes]()
+    for index, leaf in enumerate(bundle.leaves):
+        seen = _skim(bundle.start + index, leaf, context, trust)
+        found.append(seen if seen is not None and hashes[index : index + 1] == [seen.hash] else leaf)
+    return Looked(hashes, found)
+
+
+def _skim(index: int, leaf: bytes, context: Context | None, trust: Trust) -> Skimmed | None:
+    if context is None:
+        return None
+    verify = index >= trust.below and (trust.share >= 1.0 or random.random() < trust.share)  # noqa: S311
+    return skim(leaf, context, verify, index, trust.of)
+
+
+class _Worker:
+    """A process that looks at bundles. It answers in the order it was asked in."""
+
+    def __init__(self, where: str, trust: Trust) -> None:
+        here, there = get_context("fork").Pipe()
+        self._pipe = here
+        self._process = get_context("fork").Process(target=_work, args=(where, trust, there, here), daemon=True)
+        self._process.start()
+        there.close()
+        self._context: Context | None = None
+
+    def __enter__(self) -> "_Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+    def ask(self, start: int, width: int, context: Context) -> None:
+        self._pipe.send((start, width, None if context is self._context else context))
+        self._context = context
+
+    def answer(self) -> Looked:
+        """Raises `Refused` where reading did."""
+        try:
+            answer = marshal.loads(self._pipe.recv_bytes())  # noqa: S302 - the same.
+        except (EOFError, OSError):
+            raise Refused(Refusal.STOPPED, "a process of this audit was ended by somebody else") from None
+        if isinstance(answer, bytes):
+            raise pickle.loads(answer)  # noqa: S301 - from a process that this one started.
+        hashes, turns, found = answer
+        return Looked(hashes, _unflat(turns, found))
+
+
+def _work(where: str, trust: Trust, pipe: Connection, other_end: Connection) -> None:
+    other_end.close()
+    gc.disable()  # Nothing that is made here is kept, and nothing of it refers to itself.
+    read, context = reader(where), None
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        while True:
+            start, width, new = pipe.recv()
+            context = new or context
+            try:
+                hashes, found = _look(bundle_at(read, start, width), context, trust)
+            except Refused as refused:
+                pipe.send_bytes(marshal.dumps(pickle.dumps(refused)))
+                continue
+            pipe.send_bytes(marshal.dumps((hashes, *_flat(found))))
+
+
+def _flat(found: list[Skimmed | bytes]) -> tuple[list[tuple[Any, ...]], list[Any]]:
+    """In types that `marshal` knows; what receipts say of their round is sent once."""
+    turns: dict[Turn, int] = {}
+    plain = [
+        each if isinstance(each, bytes) else (*each[:-1], turns.setdefault(each.turn, len(turns))) for each in found
+    ]
+    return [tuple(turn) for turn in turns], plain
+
+
+def _unflat(turns: list[tuple[Any, ...]], plain: list[Any]) -> list[Skimmed | bytes]:
+    whole = [Turn(*turn) for turn in turns]
+    return [each if isinstance(each, bytes) else Skimmed._make((*each[:-1], whole[each[-1]])) for each in plain]
+
+
+def _attested(heads: Mapping[str, bytes], read: Read, size: int) -> list[Witnessed]:
+    """Up to where each member vouches for its own entries, by keys of the charter."""
+    first = next(bundles(read, size), None)
+    if first is None:
+        return []
+    try:
+        keys = entries.charter_keys(entries.open_charter(first.leaves[0]).record)  # type: ignore[arg-type]
+    except Refused:
+        return []  # The audit itself will say why.
+    found = []
+    for path, data in heads.items():
+        role, _, member = path.partition("/")
+        if role == "attest":
+            with suppress(Refused):
+                head, times = tlog.open_cosigned(data, keys)
+                if f"{member}/attest" in times:
+                    found.append(Witnessed(head.size, head.root.hex(), member))
+    return found
