@@ -20,7 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, subparsers = _parser(everything)
     for command in everything:
         command.arguments(subparsers[command.name])
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if " ".join(words[:2]) in subparsers:  # A command of two words, such as `ledger rebuild`.
+        words[:2] = [" ".join(words[:2])]
+    args = parser.parse_args(words)
     command = next(each for each in everything if each.name == args.command)
     try:
         return command.run(args)
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     listing = "\n\n".join(
-        f"{group}\n" + "\n".join(f"  {each.name:12}{each.summary}" for each in everything if each.group == group)
+        f"{group}\n" + "\n".join(f"  {each.name:16}{each.summary}" for each in everything if each.group == group)
         for group in GROUPS
         if any(each.group == group for each in everything)
     )
@@ -49,7 +52,9 @@ def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[st
         description="Several organisations train one model; every member can verify the bill, trusting nobody.",
         epilog=listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)  # The usage says it: a screen is short.
     under = parser.add_subparsers(dest="command", required=True, metavar="", help=argparse.SUPPRESS)
     return parser, {
         each.name: under.add_parser(each.name, description=each.summary, prog=f"consortium {each.name}")

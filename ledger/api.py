@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 
 from ledger.hot import Hot, problem, read_body
 from ledger.log import open_log
+from ledger.projections import Projector
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
 from ledger.witnesses import Witnesses
@@ -35,7 +36,7 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 def create_app(sequencer: Sequencer) -> Hot:
     """The service for an open log and the queue in front of it."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
-    witnesses = Witnesses(log)
+    witnesses, projector = Witnesses(log), Projector(log)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -92,6 +93,17 @@ def create_app(sequencer: Sequencer) -> Hot:
     @app.get("/v1/runs")
     def runs() -> dict[str, list[dict[str, object]]]:
         return {"runs": [{"manifest": leaf.decode(), "consents": who} for leaf, who in log.runs()]}
+
+    @app.get("/v1/tables/{name}")
+    def table(
+        name: str,
+        after: Annotated[str | None, Query(pattern=r"^[0-9]{1,18}\.[0-9]{1,18}$")] = None,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+    ) -> dict[str, object]:
+        """Rows of a projection, as the log of this size has them; `next` is what to ask `after` for more."""
+        index, part = map(int, (after or "-1.0").split("."))
+        page = projector.page(name, (index, part), limit)
+        return {"size": page.size, "rows": page.rows, "next": page.last and "{}.{}".format(*page.last)}
 
     @app.get("/checkpoint")
     def head() -> Response:

@@ -1,13 +1,22 @@
-"""The ledger's commands: serve a log, close a period."""
+"""The ledger's commands: serve a log, close a period, and put right what a machine has lost."""
 
+import json
 from argparse import ArgumentParser, Namespace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared_models.command import ADMIN, RIGHT, Command
+from shared_models.command import ADMIN, RIGHT, WRONG, Command
 
 if TYPE_CHECKING:
     from ledger.settings import Settings
+
+SHOWN = 10  # Differences of one table; `--json` has them all.
+
+
+def _dir(parser: ArgumentParser) -> None:
+    parser.add_argument("--dir", type=Path, help="the ledger's folder, with log.key in it")
+    parser.epilog = "Settings also come from the environment: see `consortium serve --help`."
 
 
 def _serve_arguments(parser: ArgumentParser) -> None:
@@ -64,7 +73,83 @@ def _close(args: Namespace) -> int:
     return RIGHT
 
 
+def _rebuild_arguments(parser: ArgumentParser) -> None:
+    _dir(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _rebuild(args: Namespace) -> int:
+    """Build every table but the entries anew. 0: nothing was different; 1: something was, and is put right."""
+    from ledger.log import open_log
+    from ledger.projections import Projector
+
+    settings = _settings(dir=args.dir)
+    log = open_log(settings.dir, database=settings.database_url, register=settings.register_dir)
+    try:
+        found, head = Projector(log).rebuild(), log.head
+    finally:
+        log.close()
+    if args.json:
+        told = [each._asdict() | {"differences": [one._asdict() for one in each.differences]} for each in found]
+        schema = "consortium.rebuild/1"
+        print(json.dumps({"schema": schema, "size": head.size, "root": head.root.hex(), "tables": told}))
+    else:
+        for table in found:
+            wrong = len({each.key for each in table.differences})
+            said = f"{wrong} row{'s' if wrong > 1 else ''} differed" if wrong else "as it was"
+            print(f"{table.table:14}{table.rows:>9,} rows  {table.digest[:16]}…  {said}")
+            for each in islice(table.differences, SHOWN):
+                where = f"{each.key} {each.column}".rstrip()
+                print(f"  {where}: was {each.was or 'missing'}, is {each.now or 'removed'}")
+            if len(table.differences) > SHOWN:
+                print(f"  and {len(table.differences) - SHOWN:,} more")
+        print(f"size {head.size}, root {head.root.hex()}")
+    return WRONG if any(each.differences for each in found) else RIGHT
+
+
+def _adopt_arguments(parser: ArgumentParser) -> None:
+    _dir(parser)
+    parser.add_argument("--size", type=int, help="of the newest tree head that any member has witnessed,")
+    parser.add_argument("--root", help="and its root, in hex: on your word")
+    parser.add_argument("--cosigned", type=Path, help="or that head as a file, cosigned by a quorum of members")
+    parser.epilog = (
+        "For a ledger whose head register is lost. Ask every member for the newest head it has witnessed (head.note in"
+        " its folder) and name the largest: what the log has signed beyond it and the database lacks would be a fork."
+    )
+
+
+def _adopt(args: Namespace) -> int:
+    """Write the lost register from a head that the database goes beyond, signed anew."""
+    from ledger.log import open_log
+    from shared_models.records import tlog
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    settings = _settings(dir=args.dir)
+    named = (args.size is not None, args.root is not None, args.cosigned is not None)
+    adopted: tlog.TreeHead | bytes
+    try:
+        if named == (True, True, False) and args.size > 0:
+            origin = SigningKey.load(settings.dir / "log.key").name
+            adopted = tlog.TreeHead(origin, args.size, bytes.fromhex(args.root))
+        elif named == (False, False, True):
+            adopted = args.cosigned.read_bytes()
+        else:
+            raise Refused(Refusal.BAD_FIELD, "name a size above 0 and its root, or a cosigned head")
+    except (ValueError, OSError) as error:
+        raise Refused(Refusal.BAD_FIELD, f"no tree head can be read from this: {error}") from None
+    log = open_log(settings.dir, database=settings.database_url, register=settings.register_dir, adopted=adopted)
+    head = log.head
+    log.close()
+    print(f"the register is at size {head.size}, root {head.root.hex()}")
+    return RIGHT
+
+
 COMMANDS = (
     Command("serve", ADMIN, "Serve the ledger: a log of signed records.", _serve_arguments, _serve, "ledger"),
     Command("close", ADMIN, "Close a period: recompute the log, sign its statement.", _close_arguments, _close),
+    Command(
+        "ledger rebuild", ADMIN, "Build the ledger's tables anew from its log.", _rebuild_arguments, _rebuild, "ledger"
+    ),
+    Command("ledger adopt", ADMIN, "Recover a ledger that lost its head register.", _adopt_arguments, _adopt, "ledger"),
 )

@@ -90,11 +90,22 @@ class Head:
 class Log:
     """An open log. `admit` may be called from any thread, `commit` from one at a time."""
 
-    def __init__(self, keys: Sequence[SigningKey], store: Store, register: Register, public: Public) -> None:
+    def __init__(
+        self,
+        keys: Sequence[SigningKey],
+        store: Store,
+        register: Register,
+        public: Public,
+        adopted: tlog.TreeHead | bytes | None = None,
+    ) -> None:
         """Open the log and prove to ourselves that it is whole. `keys` sign its heads, the Ed25519 one first.
 
+        Where the register is lost, `adopted` stands in for it: the newest head that anybody has seen, on the word of
+        who names it, or as a note that a quorum of members has cosigned.
+
         Raises `Refused`: CORRUPT naming the entry that is not what was published, BEHIND if the database lacks entries
-        that were, or a published file is newer than the register; NOT_SET_UP if the register is lost.
+        that were, or a published file is newer than the register; NOT_SET_UP if the register is lost, CONFLICT if a
+        head is adopted though it is not; as `_check_cosigned`.
         """
         self.key, *self._more_keys = keys
         self.store, self.register, self.public = store, register, public
@@ -103,7 +114,7 @@ class Log:
         self._stopped: str | None = None
         self._shown = 0  # The size of the head in the folder,
         self._edge: list[bytes] = []  # and every leaf from the bundle on that this size lies in.
-        self._head = self._reopen()
+        self._head = self._reopen(adopted)
         self._registered = self._head.note
         self._publish()
 
@@ -239,14 +250,14 @@ class Log:
     def _persist(self, rows: list[Row], since: int) -> None:
         tree = self.books.tree
         self.store.append(rows, tree.size, tree.root())
-        stored = self._check_stored(since, tree.size)
+        leaves = self.stored(since, tree.size)
         head = self._signed(tree.size, tree.root())
         self.register.swap(self._registered, head.note)
         self._registered = head.note
-        self._edge += stored
+        self._edge += leaves
         self._head = head
 
-    def _check_stored(self, start: int, end: int) -> list[bytes]:
+    def stored(self, start: int, end: int) -> list[bytes]:
         """Entries as the database has them now, each hashed again. Raises `Refused(CORRUPT)`."""
         found = self.store.read(start, end)
         for index, (stored, leaf) in enumerate(found, start):
@@ -342,7 +353,7 @@ class Log:
         if not 1 <= width <= tlog.WIDTH or number * tlog.WIDTH + width > self._head.size >> 8 * level:
             raise none
         start = number * tlog.WIDTH
-        return self._tile(kind, number, width) if kind == level else tlog.pack(self._check_stored(start, start + width))
+        return self._tile(kind, number, width) if kind == level else tlog.pack(self.stored(start, start + width))
 
     def _checked(self, kind: int | str, number: int, width: int) -> bytes:
         """A tile or a bundle from the disk, if it is what was published. Raises `Refused(CORRUPT)`."""
@@ -375,7 +386,7 @@ class Log:
 
     # Opening.
 
-    def _reopen(self) -> Head:
+    def _reopen(self, adopted: tlog.TreeHead | bytes | None) -> Head:
         """Read everything back and believe nothing of it; the newest head.
 
         1. The register's head and the published one are signed by our own key, and the published one is not newer.
@@ -388,14 +399,21 @@ class Log:
         registered = self.register.read()
         signed, shown = self._own_head(registered), self._own_head(self.public.read(tlog.HEAD))
         size = self.store.size()
-        if registered is None and (size or shown.size):
+        if adopted is not None:
+            if registered is not None:
+                raise Refused(Refusal.CONFLICT, f"the register is there, at {signed.size}: nothing is to be adopted")
+            signed = adopted if isinstance(adopted, tlog.TreeHead) else tlog.unsigned(adopted)
+        elif registered is None and (size or shown.size):
             raise Refused(
                 Refusal.NOT_SET_UP,
-                f"the head register is lost, and with it which of {max(size, shown.size)} entries is the newest",
+                f"the head register is lost, and with it which of {max(size, shown.size)} entries is the newest:"
+                f" `consortium ledger adopt`, with the newest head that any member has witnessed",
             )
         if shown.size > signed.size:
             raise Refused(
-                Refusal.BEHIND, f"the register is at {signed.size}, the log has published {shown.size} entries"
+                Refusal.BEHIND,
+                f"the {'register' if adopted is None else 'adopted head'} is at {signed.size},"
+                f" the log has published {shown.size} entries",
             )
         if size < signed.size:
             raise Refused(Refusal.BEHIND, f"the database holds {size} entries, the log has signed {signed.size}")
@@ -412,8 +430,10 @@ class Log:
                 self._checked("entries", number, width)
         if self.books.charter_hash:
             self._check_own_key()
+        if isinstance(adopted, bytes):
+            self._check_cosigned(adopted)
         self._shown = shown.size
-        self._edge = self._check_stored(shown.size - shown.size % tlog.WIDTH, tree.size)
+        self._edge = self.stored(shown.size - shown.size % tlog.WIDTH, tree.size)
         if registered is None or tree.size > signed.size:
             newest = self._signed(tree.size, tree.root())
             self.register.swap(registered, newest.note)
@@ -443,6 +463,24 @@ class Log:
                     raise Refused(Refusal.CORRUPT, f"entry {index} in the database: {refused}") from refused
                 self.books.add(entry)
 
+    def _check_cosigned(self, data: bytes) -> None:
+        """Whether we have signed this head, and a quorum of members whose keys count has witnessed it.
+
+        Raises `Refused`: as `tlog.open_cosigned`, WRONG_ORIGIN, NO_QUORUM.
+        """
+        head, _ = tlog.open_cosigned(data, self.books.keys)
+        if head.origin != self.key.name:
+            raise Refused(Refusal.WRONG_ORIGIN, f"a head of {head.origin[:80]}")
+        signed = {(line.name, line.id) for line in note.parse(data, tlog.HEAD_BYTES).signatures}
+        names = {
+            name for name, key_id in signed if name.endswith("/witness") and self.books.keyring.counts(name, key_id)
+        }
+        needed = max(1, self.books.charter.quorum)
+        if len(names) < needed:
+            raise Refused(
+                Refusal.NO_QUORUM, f"{len(names)} members have cosigned the head of size {head.size}, it takes {needed}"
+            )
+
     def _own_head(self, data: bytes | None) -> tlog.TreeHead:
         if data is None:
             return tlog.TreeHead(self.key.name, 0, EMPTY_ROOT)
@@ -468,8 +506,17 @@ def _all(requests: Sequence[Sequence[object]], refused: Refused) -> list[list[An
     return [[refused] * len(request) for request in requests]
 
 
-def open_log(folder: Path, *, database: str = "", register: Path | None = None) -> Log:
+def open_log(
+    folder: Path,
+    *,
+    database: str = "",
+    register: Path | None = None,
+    adopted: tlog.TreeHead | bytes | None = None,
+) -> Log:
     """Open the log in this folder. An empty one begins with the charter that lies there.
+
+    `adopted` is for a log that has lost its register: see `Log`. Nothing in the machine can tell then whether the
+    database is the newest; only the members' heads can.
 
     Raises `Refused`: NOT_SET_UP without a key, LOCKED if another process has it open, UNREACHABLE without a database,
     or as `Log`.
@@ -481,7 +528,7 @@ def open_log(folder: Path, *, database: str = "", register: Path | None = None) 
             raise Refused(Refusal.BAD_KEY, f"{folder / 'log-mldsa.key'} is no ML-DSA-44 key")
     store = SqlStore(database or f"sqlite:///{folder / 'ledger.db'}", folder)
     try:
-        log = Log(keys, store, FileRegister(register or folder / "register"), PublicFolder(folder / "log"))
+        log = Log(keys, store, FileRegister(register or folder / "register"), PublicFolder(folder / "log"), adopted)
         charter = folder / "charter.note"
         if log.head.size == 0 and charter.is_file():
             log.append(charter.read_bytes())

@@ -4,7 +4,8 @@ A database restored from a backup lacks its newest entries; to sign from it woul
 better, if it was not restored too: so it lies in a folder of its own, marked for backup programs to leave out
 (CACHEDIR.TAG), on the machine itself.
 
-Trusted: whoever can set it back, and the database with it, can make us fork. Members' cosignatures show it.
+Trusted: whoever can set it back, and the database with it, can make us fork. Members' cosignatures show it. Where it is
+lost, the newest of the heads that they have witnessed stands in for it (`consortium ledger adopt`).
 """
 
 import fcntl

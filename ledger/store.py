@@ -5,6 +5,7 @@ anything is signed.
 """
 
 import fcntl
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared_models.records.refusals import Refusal, Refused
 
-REVISION = "0001"  # The newest of migrations/versions.
+REVISION = "0002"  # The newest of migrations/versions.
 ADVISORY_LOCK = 0x6C6F67  # PostgreSQL's name for "somebody writes this log"; one log is one database.
 
 
@@ -33,6 +34,9 @@ class Row(NamedTuple):
 
 class Store(Protocol):
     """Where entries are kept. Methods raise OSError if the database fails."""
+
+    engine: Engine  # For the projections, which lie beside the entries;
+    turn: threading.Lock  # whoever writes there takes it, for one transaction.
 
     def append(self, rows: Sequence[Row], size: int, root: bytes) -> None:
         """Add these rows, and the size and root of the tree they make: all or nothing, on the disk on return."""
@@ -67,7 +71,7 @@ class SqlStore:
         except BlockingIOError:
             self._lock_file.close()
             raise Refused(Refusal.LOCKED, f"another ledger serves {folder}") from None
-        self.engine = connect(url)
+        self.engine, self.turn = connect(url), threading.Lock()
         self._writer: Connection | None = None
         try:
             self._writer = self._only_writer(url)
@@ -105,7 +109,7 @@ class SqlStore:
     def append(self, rows: Sequence[Row], size: int, root: bytes) -> None:
         assert self._writer is not None
         try:
-            with self._writer.begin():
+            with self.turn, self._writer.begin():
                 self._writer.exec_driver_sql(self._insert, list(rows))
                 self._writer.exec_driver_sql(self._head, (size, root))
         except SQLAlchemyError as error:

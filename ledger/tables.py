@@ -1,9 +1,15 @@
-"""The tables. `entry` is the log; everything else can be rebuilt from it."""
+"""The tables. `entry` is the log; every other one but `head` is a projection of it, for people and programs to query.
 
-from sqlalchemy import BigInteger, Integer, UniqueConstraint
+A projection decides nothing, and can be built again from the log (`projections`). Each of its rows says of which entry
+it is, and which part of it. Places in the log and numbers of rounds are integers. Whatever is measured, paid or owed
+is text, spelled as in the record: a FLOP count goes up to 2^96 and a carry is a fraction, and text is the one type
+that keeps both to the last digit, the same in every database. To sum it, cast it: `sum(cast(tokens AS numeric))`.
+"""
+
+from sqlalchemy import BigInteger, Index, Integer, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-Index = BigInteger().with_variant(Integer(), "sqlite")  # A place in the log; 64 bits in every database.
+Whole = BigInteger().with_variant(Integer(), "sqlite")  # 64 bits in every database.
 
 
 class Entry(SQLModel, table=True):
@@ -14,7 +20,7 @@ class Entry(SQLModel, table=True):
     """
 
     __table_args__ = (UniqueConstraint("author", "kind", "idem"),)
-    index: int = Field(primary_key=True, sa_type=Index)
+    index: int = Field(primary_key=True, sa_type=Whole)
     author: str
     kind: str
     idem: str
@@ -24,5 +30,185 @@ class Entry(SQLModel, table=True):
 class Head(SQLModel, table=True):
     """The size and root of the tree after each commit, in the same transaction as its entries; not signed."""
 
-    size: int = Field(primary_key=True, sa_type=Index)
+    size: int = Field(primary_key=True, sa_type=Whole)
     root: bytes
+
+
+class Projection(SQLModel, table=True):
+    """One row: the size and root of the tree, in hex, up to which all tables below hold."""
+
+    size: int = Field(primary_key=True, sa_type=Whole)
+    root: str
+
+
+class Projected(SQLModel):
+    """A row of a projection. Whoever can write there can mislead who queries it, until `consortium ledger rebuild`."""
+
+    index: int = Field(primary_key=True, sa_type=Whole)  # Of the entry it comes from,
+    part: int = Field(primary_key=True, sa_type=Whole)  # and the part of it; 0 where an entry makes one such row.
+
+
+class Member(Projected, table=True):
+    """A legal entity, with the keys that the charter gives it."""
+
+    name: str
+    admin: str
+    compute: str
+    witness: str
+    attest: str
+    benefit: str
+
+
+class Key(Projected, table=True):
+    """A key: it counts for entries behind `index` and before `revoked`.
+
+    What it signed from `suspect_from` on is disputed, but for what is `affirmed`.
+    """
+
+    holder: str
+    role: str
+    id: str
+    key: str
+    revoked: int | None = Field(default=None, sa_type=Whole)  # Index of the key.revoke.
+    suspect_from: int | None = Field(default=None, sa_type=Whole)
+
+
+class Affirmed(Projected, table=True):
+    """What a revoked key signed from `start` to `end`, `end` excluded, stands all the same."""
+
+    holder: str
+    role: str
+    id: str
+    start: int = Field(sa_type=Whole)
+    end: int = Field(sa_type=Whole)
+
+
+class Run(Projected, table=True):
+    """A training run; the columns from `ended` on are empty until it has ended."""
+
+    run: str
+    bundle: str
+    rounds: int = Field(sa_type=Whole)
+    quorum: int = Field(sa_type=Whole)
+    deadline_ms: str
+    flop_per_token: str
+    base: str
+    loss_unats: str  # Of `base`.
+    ended: int | None = Field(default=None, sa_type=Whole)  # Index of the run.end.
+    checkpoint: str | None = None
+    status: str | None = None
+    reason: str | None = None
+
+
+class Consent(Projected, table=True):
+    """A member has consented to a run."""
+
+    run: str
+    member: str
+    manifest: str
+
+
+class Round(Projected, table=True):
+    """A round of a run; the columns from `closed` on are empty until it is closed."""
+
+    __table_args__ = (Index("ix_round_run_round", "run", "round"),)
+    run: str
+    round: int = Field(sa_type=Whole)
+    base: str
+    opened_ms: str
+    deadline_ms: str
+    closed: int | None = Field(default=None, sa_type=Whole)  # Index of the round.close.
+    checkpoint: str | None = None
+    loss_unats: str | None = None  # Of `checkpoint`.
+
+
+class Receipt(Projected, table=True):
+    """A member's metered account of its work in a round. It earns if it is included."""
+
+    hash: str = Field(index=True)  # Of its leaf.
+    run: str
+    round: int = Field(sa_type=Whole)
+    member: str
+    node: str
+    tokens: str
+    steps: str
+    flop: str
+    device: str
+    devices: str
+    busy_ms: str
+    wall_ms: str
+    cpu_ms: str
+    energy_mj: str
+    energy_method: str
+    bytes_down: str
+    bytes_up: str
+    started_ms: str
+    ended_ms: str
+    witnessed_size: int = Field(sa_type=Whole)
+    included: int | None = Field(default=None, sa_type=Whole)  # Index of the round.close that counts it.
+
+
+class Excluded(Projected, table=True):
+    """A member was invited to a round, and its answer does not count."""
+
+    run: str
+    round: int = Field(sa_type=Whole)
+    member: str
+    reason: str
+
+
+class Item(Projected, table=True):
+    """A shared cost that one member paid for all; `amount` in minor units."""
+
+    item: str
+    payer: str
+    pot: str
+    amount: str
+    currency: str
+    evidence: str
+
+
+class Statement(Projected, table=True):
+    """The bill of a period: of the entries from `start` to `end`, `end` excluded."""
+
+    period: str
+    start: int = Field(sa_type=Whole)
+    end: int = Field(sa_type=Whole)
+    root: str
+
+
+class Line(Projected, table=True):
+    """What one pot gives and takes one member in a period: exact rationals of minor units."""
+
+    period: str
+    pot: str
+    member: str
+    credit: str
+    charge: str
+
+
+class Balance(Projected, table=True):
+    """A member's period: its accepted work, what it is owed (or owes, below zero), and what rounding left over."""
+
+    period: str
+    member: str
+    flop: str
+    net: str
+    carry: str
+
+
+class Transfer(Projected, table=True):
+    """A payment that settles the balances of a period."""
+
+    period: str
+    payer: str
+    payee: str
+    amount: str
+
+
+class Equivocation(Projected, table=True):
+    """The author of entry `first` has said something else as well, under the same kind and name."""
+
+    first: int = Field(sa_type=Whole)
+    kind: str
+    idem: str

@@ -20,7 +20,7 @@ RIGHT, WRONG, UNKNOWN = 0, 1, 2  # Exit codes: it is right; it is wrong; it coul
 class Command:
     """One verb."""
 
-    name: str
+    name: str  # One word or two, with a space between.
     group: str
     summary: str
     arguments: Callable[[ArgumentParser], None]

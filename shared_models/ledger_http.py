@@ -13,6 +13,7 @@
     GET  /v1/keys?since              {"entries": [{"index", "leaf"}]}   about keys, from that index on
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
     GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
+    GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
