@@ -220,6 +220,33 @@ def _witness(args: Namespace) -> int:
             time.sleep(1.0)
 
 
+def _quorum_arguments(parser: ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--home", type=Path, help="your folder: its charter and the keys it has learned say who counts")
+    source.add_argument("--policy", type=Path, help="a C2SP tlog-policy file, for whoever is no member")
+    parser.add_argument("head", nargs="?", type=Path, help="a file with a head and its cosignatures, such as cosigned")
+
+
+def _quorum(args: Namespace) -> int:
+    """Print whose cosignatures are a quorum, or hold a head against that. 0: it is one; 1: it is not."""
+    from shared_models.folder import Folder
+    from shared_models.records import policy
+    from shared_models.records.refusals import Refused
+
+    asked = policy.parse(_read(args.policy)) if args.policy else Folder(args.home).keyring.policy()
+    if args.head is None:
+        print(asked.data().decode("latin-1"), end="")
+        return RIGHT
+    data = _read(args.head)
+    try:
+        head = asked.open(data)
+    except Refused as refused:
+        print(f"error {refused}\n  do  {refused.remedy}", file=sys.stderr)
+        return WRONG
+    print(f"the log of size {head.size}, root {head.root.hex()}, is witnessed by {asked.quorum}")
+    return RIGHT
+
+
 def _compare_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("head", nargs="+", help="files with heads, or addresses of other members' witnesses")
@@ -273,12 +300,104 @@ def _fork(args: Namespace) -> int:
     return RIGHT
 
 
+def _key(parser: ArgumentParser) -> None:
+    parser.add_argument("role", help="admin, compute, witness or attest; coordinator in a coordinator's folder")
+    parser.add_argument("--home", type=Path, required=True, help="your folder, with the charter in it")
+    parser.add_argument("--key", type=Path, help="the key's file; HOME/keys/ROLE.key by default")
+    parser.add_argument("--signer", type=Path, help="the key that signs for it; HOME/keys/admin.key, or the key itself")
+    parser.add_argument("--ledger", default="", help="the ledger's address; that of your folder by default")
+
+
+def _key_add_arguments(parser: ArgumentParser) -> None:
+    _key(parser)
+    parser.add_argument(
+        "--ml-dsa-44",
+        action="store_true",
+        help="a second key of a witness or a log, which quantum computers do not break",
+    )
+
+
+def _key_add(args: Namespace) -> int:
+    """Put a new key into the log and in the place of the old one, which counts until it is revoked."""
+    from client.keys import add, holder
+
+    new, old, index = add(holder(args.home, args.role, args.key, args.signer, args.ledger), args.ml_dsa_44)
+    print(f"{new.name} has key {new.verify_key.id.hex()}, which counts from entry {index}; restart what signs with it")
+    if old:
+        print(f"key {old} counts too, until: consortium key revoke {args.role} {old} --home {args.home}")
+    return RIGHT
+
+
+def _key_revoke_arguments(parser: ArgumentParser) -> None:
+    _key(parser)
+    parser.add_argument("id", help="of the key, eight hex digits: see `consortium key list`")
+    parser.add_argument(
+        "--suspect-from", type=int, metavar="INDEX", help="dispute what it signed from this entry on: it was stolen"
+    )
+
+
+def _key_revoke(args: Namespace) -> int:
+    from client.keys import holder, revoke
+
+    held = holder(args.home, args.role, args.key, args.signer, args.ledger)
+    index = revoke(held, args.id, args.suspect_from)
+    print(f"key {args.id} signs nothing any more: entry {index}")
+    if args.suspect_from is not None:
+        print(f"what it signed from entry {args.suspect_from} on is billed only once you stand by it:")
+        print(f"  consortium key affirm {args.role} {args.id} START END --home {args.home}")
+    return RIGHT
+
+
+def _key_affirm_arguments(parser: ArgumentParser) -> None:
+    _key(parser)
+    parser.add_argument("id", help="of the revoked key")
+    parser.add_argument("start", type=int, help="the first entry that is yours")
+    parser.add_argument("end", type=int, help="the entry behind the last one")
+
+
+def _key_affirm(args: Namespace) -> int:
+    from client.keys import affirm, holder
+
+    held = holder(args.home, args.role, args.key, args.signer, args.ledger)
+    index = affirm(held, args.id, args.start, args.end)
+    print(f"what key {args.id} signed from entry {args.start} up to {args.end} counts again: entry {index}")
+    return RIGHT
+
+
+def _key_list_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, required=True, help="your folder, with the charter in it")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _key_list(args: Namespace) -> int:
+    """Every key that this folder has learned of; a daemon that runs asks the ledger for them every second."""
+    from client.keys import listed
+    from shared_models.folder import Folder
+
+    keys = list(listed(Folder(args.home)))
+    if args.json:
+        print(json.dumps({"schema": "consortium.keys/1", "keys": [each._asdict() for each in keys]}))
+        return RIGHT
+    for each in keys:
+        line = f"{each.name:32}{each.id}  from entry {each.start}"
+        if each.end is not None:
+            line += f" to {each.end}, suspect from {each.suspect_from}"
+            line += "".join(f", but {start} to {end} affirmed" for start, end in each.affirmed)
+        print(line)
+    return RIGHT
+
+
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
+    Command("quorum", NODE, "Who must witness a head, and whether they have.", _quorum_arguments, _quorum),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),
     Command("fork", NODE, "Check a proof that the log has shown two histories.", _fork_arguments, _fork),
+    Command("key add", NODE, "Give a role of yours a new key, and put it into the log.", _key_add_arguments, _key_add),
+    Command("key revoke", NODE, "End a key, from this entry of the log on.", _key_revoke_arguments, _key_revoke),
+    Command("key affirm", NODE, "Stand by what a revoked key had signed.", _key_affirm_arguments, _key_affirm),
+    Command("key list", NODE, "Which keys count, from which entry to which.", _key_list_arguments, _key_list),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),

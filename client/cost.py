@@ -8,9 +8,7 @@ from pathlib import Path
 from client.home import Home
 from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
-from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, CostItem
-from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -29,12 +27,10 @@ def append(folder: Path, item: str, pot: str, amount: str, invoice: Path) -> int
     The salt of the commitment stays in the member's folder, to be shown to an auditor with the invoice.
     """
     home = Home(folder)
-    ledger, charter, key = LedgerHttp(home.settings.ledger), home.charter, home.key("admin")
-    salt = secrets.token_bytes(32)
-    last = ledger.last(key.name)
+    charter, salt = home.charter, secrets.token_bytes(32)
     record = CostItem(
-        seq=last[0] + 1 if last else 0,
-        prev=last[1] if last else FIRST,
+        seq=0,
+        prev=FIRST,
         item=item,
         payer=home.settings.member,
         pot=pot,
@@ -42,10 +38,7 @@ def append(folder: Path, item: str, pot: str, amount: str, invoice: Path) -> int
         currency=charter.currency,
         evidence=hashlib.sha256(salt + invoice.read_bytes()).hexdigest(),
     )
-    leaf = entries.sign(record, charter.consortium, [key])
     kept = folder / "evidence"
     kept.mkdir(mode=0o700, exist_ok=True)
     durable.write(kept / f"{record.evidence}.salt", salt, mode=0o600)
-    proof = ledger.append(leaf)
-    proof.verify(leaf_hash(leaf), home.keyring.keys)
-    return proof.index
+    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,9 @@ from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import FIRST, Chained, Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.keyring import Keyring
 
@@ -63,6 +65,15 @@ class Folder:
             folder.mkdir(exist_ok=True)
             durable.write(folder / f"{index:012}.note", leaf)
         return len(new)
+
+    def say(self, ledger: LedgerHttp, key: SigningKey, record: Chained) -> int:
+        """Sign this record at the end of its author's chain, and append it; its index, proven. Raises `Refused`."""
+        last = ledger.last(key.name)
+        record = replace(record, seq=last[0] + 1 if last else 0, prev=last[1] if last else FIRST)
+        leaf = entries.sign(record, self.charter.consortium, [key])
+        proof = ledger.append(leaf)
+        proof.verify(leaf_hash(leaf), self.keyring.keys)
+        return proof.index
 
 
 def _learn(ring: Keyring, index: int, leaf: bytes) -> None:

@@ -11,6 +11,7 @@ from shared_models.records import note
 from shared_models.records.entry import Entry
 from shared_models.records.keys import ED25519, VerifyKey
 from shared_models.records.kinds import Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.policy import Policy, members
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -55,6 +56,16 @@ class Keyring:
     def disputes(self, key: tuple[str, bytes], index: int, size: int) -> bool:
         """Whether, as the log of this size has it, what this key signed at this index may be a thief's."""
         return self.standing[key].disputes(index, size)
+
+    def policy(self) -> Policy:
+        """Whose cosignatures make a head good enough now: the charter's quorum of members, by keys that count.
+
+        C2SP tlog-policy has one key for each log; it is the charter's.
+        """
+        names = {f"{member.name}/witness": member.name for member in self.charter.members}
+        found = [(names[key.name], key) for key in self.keys.values() if key.name in names]
+        counted = sorted((each for each in found if self.counts(each[1].name, each[1].id)), key=lambda each: each[0])
+        return members(VerifyKey.parse(self.charter.log), counted, self.charter.quorum)
 
     def check_author(self, entry: Entry) -> None:
         """Whether a key.* entry is signed by who may write it. Raises `Refused`: REVOKED, WRONG_ROLE."""
