@@ -173,14 +173,14 @@ class Log:
             if self._stopped is not None:
                 return _all(requests, Refused(Refusal.STOPPED, self._stopped))
             since, rows = self.books.tree.size, list[Row]()
-            answers = [self._request(request, rows) for request in requests]
-            if rows:
-                try:
+            try:
+                answers = [self._request(request, rows) for request in requests]
+                if rows:
                     self._persist(rows, since)
-                except (OSError, Refused) as error:
-                    # The disk may hold more, less or other than we think: nothing is signed before a start has looked.
-                    self._stopped = f"writing entries failed: {error}"
-                    return _all(requests, Refused(Refusal.STOPPED, self._stopped))
+            except (OSError, Refused) as error:
+                # The disk may hold more, less or other than we think: nothing is signed before a start has looked.
+                self._stopped = f"writing entries failed: {error}"
+                return _all(requests, Refused(Refusal.STOPPED, self._stopped))
             return answers
 
     def _request(self, request: Iterable[Asked], rows: list[Row]) -> list[Answer]:
@@ -212,9 +212,12 @@ class Log:
     def _first(self, admitted: Admitted, rows: list[Row]) -> tuple[int, bytes]:
         """(index, leaf) of what its author has said about the same thing before."""
         names = admitted.names
-        found = next(((row.at, row.leaf) for row in rows if row[1:4] == names), None) or self.store.find(*names)
-        if found is None:
-            raise Refused(Refusal.CORRUPT, f"the database has lost what {' '.join(admitted.names)} says")
+        for row in rows:
+            if row[1:4] == names:
+                return row.at, row.leaf
+        found, tree = self.store.find(*names), self.books.tree
+        if found is None or not 0 <= found[0] < tree.size or leaf_hash(found[1]) != tree.leaf(found[0]):
+            raise Refused(Refusal.CORRUPT, f"the database has lost what {' '.join(names)} says")
         return found
 
     def _add(self, admitted: Admitted, rows: list[Row]) -> int:
@@ -282,7 +285,7 @@ class Log:
 
     def _publish(self) -> None:
         """Write the tiles that grew since the folder's head, then the head; `_edge` has all leaves of these bundles."""
-        head, edge = self._head, self._shown - self._shown % tlog.WIDTH
+        head, edge, whole = self._head, self._shown - self._shown % tlog.WIDTH, list[str]()
         for level, number, width in tlog.tiles(head.size, self._shown):
             self.public.put(tlog.tile_path(level, number, width), self._tile(level, number, width))
             if level == 0:
@@ -291,8 +294,10 @@ class Log:
                 self.public.put(tlog.tile_path("entries", number, width), bundle)
             if width == tlog.WIDTH:  # The whole tile stands for all its beginnings (tlog-tiles, "Partial Tiles").
                 for kind in (level, "entries") if level == 0 else (level,):
-                    self.public.drop(f"{tlog.tile_path(kind, number)}.p")
+                    whole.append(f"{tlog.tile_path(kind, number)}.p")
         self.public.put(tlog.HEAD, head.note)
+        for beginnings in whole:  # Only now: until then the head in the folder needs them.
+            self.public.drop(beginnings)
         self._edge = self._edge[head.size - head.size % tlog.WIDTH - edge :]
         self._shown = head.size
 
@@ -447,7 +452,8 @@ class Log:
             whole.append(hashed)
         tiles_are_right = whole.size == shown.size and whole.root() == shown.root
         for start in range(0, size, _AT_ONCE):
-            found = self.store.read(start, min(start + _AT_ONCE, size))
+            end = min(start + _AT_ONCE, size)
+            found = self.store.read(start, end)
             for index, (stored, leaf) in enumerate(found, start):
                 if stored != index:
                     raise Refused(Refusal.CORRUPT, f"entry {index} is missing from the database")
@@ -462,6 +468,8 @@ class Log:
                 except Refused as refused:
                     raise Refused(Refusal.CORRUPT, f"entry {index} in the database: {refused}") from refused
                 self.books.add(entry)
+            if len(found) != end - start:
+                raise Refused(Refusal.CORRUPT, f"entry {start + len(found)} is missing from the database")
 
     def _check_cosigned(self, data: bytes) -> None:
         """Whether we have signed this head, and a quorum of members whose keys count has witnessed it.

@@ -41,7 +41,7 @@ class PublicFolder:
 
     def put(self, path: str, data: bytes) -> None:
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(target.parent)
         durable.write(target, data)
 
     def drop(self, path: str) -> None:

@@ -21,6 +21,7 @@
 A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy.
 """
 
+import http.client
 import json
 import time
 import urllib.error
@@ -149,7 +150,7 @@ class LedgerHttp:
                 refused = _refused(error)
                 if refused.refusal is not Refusal.BUSY or time.monotonic() + pause_s > until:
                     raise refused from None
-            except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
                 if time.monotonic() + pause_s > until:
                     raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
             time.sleep(pause_s)
@@ -161,7 +162,11 @@ def _hashes(found: Any) -> list[bytes]:
 
 
 def _refused(error: urllib.error.HTTPError) -> Refused:
-    body = error.read(65_536)
+    try:
+        with error:
+            body = error.read(65_536)
+    except (OSError, http.client.HTTPException):
+        body = b""  # Cut.
     try:
         return _problem(json.loads(body))
     except (ValueError, KeyError, TypeError):

@@ -134,7 +134,7 @@ class AddCheckpoint:
     def parse(cls, data: bytes) -> "AddCheckpoint":
         """The request in these bytes; the head is not looked at. Raises `Refused(BAD_PROOF)`."""
         first, *lines, head = _upper(data)
-        if not first.startswith("old "):
+        if not first.startswith("old ") or not head:
             raise Refused(Refusal.BAD_PROOF, "not a request to add a checkpoint")
         return cls(_number(first[4:]), _path(lines), head.encode())
 
