@@ -48,7 +48,7 @@ GUARDED: dict[str, list[str]] = {
     "client/signer.py": ["tests/client"],
     "client/door.py": ["tests/client"],
     "client/cost.py": ["tests/client"],
-    "client/keys.py": ["tests/client/test_keys.py"],
+    "client/keys.py": ["tests/client/test_key_changes.py"],
     "client/witness.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "client/witness_http.py": ["tests/client/test_witness.py"],
     "client/attest.py": ["tests/client/test_attest.py"],
