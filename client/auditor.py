@@ -70,6 +70,10 @@ class Trust(NamedTuple):
     of: Mapping[str, int] | None = None  # those of these authors below these indices,
     share: float = 1.0  # and all but this share of the others.
 
+    def asks(self, index: int) -> bool:
+        """Whether the signature of the receipt at this index is to be verified, whoever its author is."""
+        return index >= self.below and (self.share >= 1.0 or random.random() < self.share)  # noqa: S311
+
 
 class Looked(NamedTuple):
     """A bundle that was looked at: the published hashes, and of each entry what was skimmed, or its leaf."""
@@ -180,7 +184,8 @@ def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
             continue
         published = looked.hashes[position] if position < len(looked.hashes) else None
         # A run may have begun since a worker looked.
-        again = _skim(audit.report.entries, seen, audit.books.context, trust)
+        index, context = audit.report.entries, audit.books.context
+        again = skim(seen, context, trust.asks(index), index, trust.of) if context is not None else None
         if again is not None and again.hash == published:
             audit.feed_skimmed(again)
         else:
@@ -189,18 +194,14 @@ def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
 
 def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
     """What can be seen of these entries at a glance, and the leaf of each that needs a second look."""
-    hashes, found = bundle.hashes, list[Skimmed | bytes]()
-    for index, leaf in enumerate(bundle.leaves):
-        seen = _skim(bundle.start + index, leaf, context, trust)
-        found.append(seen if seen is not None and hashes[index : index + 1] == [seen.hash] else leaf)
-    return Looked(hashes, found)
-
-
-def _skim(index: int, leaf: bytes, context: Context | None, trust: Trust) -> Skimmed | None:
+    hashes, leaves = bundle.hashes, bundle.leaves
     if context is None:
-        return None
-    verify = index >= trust.below and (trust.share >= 1.0 or random.random() < trust.share)  # noqa: S311
-    return skim(leaf, context, verify, index, trust.of)
+        return Looked(hashes, list(leaves))
+    found = list[Skimmed | bytes]()
+    for index, (leaf, hashed) in enumerate(zip(leaves, hashes, strict=False), bundle.start):
+        seen = skim(leaf, context, trust.asks(index), index, trust.of)
+        found.append(seen if seen is not None and seen.hash == hashed else leaf)
+    return Looked(hashes, [*found, *leaves[len(hashes) :]])
 
 
 class _Worker:

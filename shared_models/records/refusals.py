@@ -50,6 +50,7 @@ class Refusal(StrEnum):
     WRONG_PERIOD = "wrong_period"
     WRONG_STATEMENT = "wrong_statement"
     WRONG_EVIDENCE = "wrong_evidence"
+    INFEASIBLE = "infeasible"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -110,6 +111,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_PERIOD: "a period begins where the last one ended and ends in the log as it stands",
     Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
     Refusal.WRONG_EVIDENCE: "show two different notes of one author about one thing, the first one as it is logged",
+    Refusal.INFEASIBLE: "change what the message names by so much: no division of this cost keeps to every limit",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",

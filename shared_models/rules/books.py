@@ -70,7 +70,7 @@ class Round:
     base: str
     invited: frozenset[str]
     said: set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
-    receipts: dict[bytes, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
+    receipts: dict[str, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
     closed: Closed | None = None
 
 
@@ -128,7 +128,8 @@ class Books:
         self._said: set[bytes] = set()
         self._work: list[_Unbilled] = []
         self._items: list[tuple[int, CostItem, VerifyKey]] = []  # Not yet billed.
-        self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right.
+        self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
+        self._latest: tuple[Turn | None, Round | None] = (None, None)  # the one that was asked for last.
         self._same: dict[Any, Any] = {}  # One object for equal ones: names and sets of members repeat in every round.
 
     @property
@@ -168,7 +169,7 @@ class Books:
             if not isinstance(entry.record, Receipt):
                 return digest_of(*entry.about) in self._said
             entry = Skimmed.of(entry)
-        turn = self._turns.get(entry.turn) or self._round(entry.turn)
+        turn = self._turn(entry.turn) or self._round(entry.turn)
         return turn is not None and (entry.member, entry.node) in turn.said
 
     # Rules. Each raises `Refused` and changes nothing.
@@ -301,7 +302,7 @@ class Books:
 
     def _check_receipt(self, receipt: Skimmed, slowly: Receipt | None = None) -> None:
         """`slowly` is the receipt where it was not skimmed, so that its claim is still to be checked."""
-        turn = self._turns.get(receipt.turn) or self._check_turn(receipt.turn)
+        turn = self._turn(receipt.turn) or self._check_turn(receipt.turn)
         if receipt.member not in turn.invited:
             raise Refused(Refusal.NOT_INVITED, f"round {turn.number} does not invite {receipt.member}")
         if slowly is not None:
@@ -322,7 +323,14 @@ class Books:
         if len(self._turns) > 1_000:
             self._turns.clear()
         self._turns[said] = turn
+        self._latest = said, turn
         return turn
+
+    def _turn(self, said: Turn) -> Round | None:
+        """The round of which this was right before. Most receipts in a row say the same, in one object."""
+        if said is not self._latest[0]:
+            self._latest = said, self._turns.get(said)
+        return self._latest[1]
 
     def _round(self, said: Turn) -> Round | None:
         run = self.runs.get(said.run)
@@ -337,10 +345,11 @@ class Books:
             raise Refused(Refusal.WRONG_BASE, f"{close.base[:12]}…; the round's is {turn.base[:12]}…")
         inside = tuple(each.member for each in close.included)
         outside = tuple(each.member for each in close.excluded)
-        if not _rising(inside) or not _rising(outside) or sorted(inside + outside) != sorted(turn.invited):
+        each_once = len(inside) + len(outside) == len(turn.invited) and turn.invited == {*inside, *outside}
+        if not _rising(inside) or not _rising(outside) or not each_once:
             raise Refused(Refusal.NOT_INVITED, "included and excluded are not, in order, the members invited")
         for each in close.included:
-            work = turn.receipts.get(bytes.fromhex(each.receipt))
+            work = turn.receipts.get(each.receipt)
             if work is None or work.member != each.member:
                 raise Refused(
                     Refusal.WRONG_RECEIPT, f"{each.receipt[:12]}… is no receipt of {each.member} in this round"
@@ -410,7 +419,7 @@ class Books:
         """Take in an entry that was checked; its index."""
         index, hashed = self.tree.size, entry.hash.hex()
         if isinstance(entry, Skimmed):
-            self._add_receipt(entry, index)
+            self._add_receipt(entry, index, hashed)
             self.chains[entry.author] = Last(entry.seq, hashed, index)
             self.tree.append(entry.hash)
             return index
@@ -432,7 +441,7 @@ class Books:
                 invited = self._one(frozenset(record.invited))
                 self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited))
             case Receipt():
-                self._add_receipt(Skimmed.of(entry), index)
+                self._add_receipt(Skimmed.of(entry), index, hashed)
             case RoundClose():
                 self._add_close(record, index)
             case RunEnd():
@@ -458,23 +467,23 @@ class Books:
         found: T = self._same.setdefault(value, value)
         return found
 
-    def _add_receipt(self, receipt: Skimmed, index: int) -> None:
-        turn = self._turns.get(receipt.turn) or self._check_turn(receipt.turn)
+    def _add_receipt(self, receipt: Skimmed, index: int, hashed: str) -> None:
+        turn = self._turn(receipt.turn) or self._check_turn(receipt.turn)
         turn.said.add(self._one((receipt.member, receipt.node)))
         if turn.closed is None:  # One that comes later stands in the log, and earns nothing.
-            turn.receipts[receipt.hash] = Work(receipt.member, receipt.flop, index, receipt.key_id)
+            turn.receipts[hashed] = Work(receipt.member, receipt.flop, index, receipt.key_id)
 
     def _add_close(self, close: RoundClose, index: int) -> None:
         run = self.runs[close.run]
         run.checkpoint = close.checkpoint
         turn = run.rounds[-1]
         # All of them are there after `check`; the audit goes on where that failed.
-        works = [work for each in close.included if (work := turn.receipts.get(bytes.fromhex(each.receipt)))]
+        works = [work for each in close.included if (work := turn.receipts.get(each.receipt))]
         turn.receipts = {}
         turn.closed = Closed(
             close.checkpoint,
-            self._one(tuple(self._one(each.member) for each in close.included)),
-            self._one(tuple((self._one(each.member), self._one(each.reason)) for each in close.excluded)),
+            self._one(tuple([each.member for each in close.included])),
+            self._one(tuple([(each.member, each.reason) for each in close.excluded])),
             close.loss_unats,
         )
         if works:

@@ -1,7 +1,6 @@
 """Work: what a token costs in FLOP, what FLOP cost in money, and what no honest machine can claim."""
 
 from fractions import Fraction
-from typing import NamedTuple
 
 from shared_models.records.kinds import Charter, Manifest, Receipt, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -39,18 +38,6 @@ def tokens_asked(recipe: Recipe) -> int:
     return recipe.inner_steps * recipe.batch * recipe.context
 
 
-class Spent(NamedTuple):
-    """On what, and for how long, a receipt claims to have worked. A Receipt will do as well."""
-
-    flop: int
-    busy_ms: int
-    wall_ms: int
-    started_ms: int
-    ended_ms: int
-    device: str
-    devices: int
-
-
 def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
     """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
 
@@ -69,27 +56,42 @@ def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
             f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(manifest.recipe)}"
             f" in {manifest.recipe.inner_steps}",
         )
-    check_time(receipt, charter)
+    check_time(
+        charter,
+        receipt.flop,
+        receipt.busy_ms,
+        receipt.wall_ms,
+        receipt.started_ms,
+        receipt.ended_ms,
+        receipt.device,
+        receipt.devices,
+    )
 
 
-def check_time(receipt: Receipt | Spent, charter: Charter) -> None:
+def check_time(
+    charter: Charter,
+    flop: int,
+    busy_ms: int,
+    wall_ms: int,
+    started_ms: int,
+    ended_ms: int,
+    device: str,
+    devices: int,
+) -> None:
     """Refuse what no machine of the charter can have done in that time. Raises `Refused(IMPLAUSIBLE)`.
 
     1. Time inside the steps is not more than the time that passed, and it ended after it began.
     2. The FLOP fit into that time at the device's peak: a model-FLOP utilisation above 1 is impossible.
     """
-    if receipt.busy_ms > receipt.wall_ms:
-        raise Refused(Refusal.IMPLAUSIBLE, f"busy for {receipt.busy_ms} ms of {receipt.wall_ms} ms")
-    if receipt.started_ms > receipt.ended_ms:
-        raise Refused(Refusal.IMPLAUSIBLE, f"ended at {receipt.ended_ms}, started at {receipt.started_ms}")
-    for device in charter.devices:
-        if device.name == receipt.device:
-            peak = device.peak_flops
+    if busy_ms > wall_ms:
+        raise Refused(Refusal.IMPLAUSIBLE, f"busy for {busy_ms} ms of {wall_ms} ms")
+    if started_ms > ended_ms:
+        raise Refused(Refusal.IMPLAUSIBLE, f"ended at {ended_ms}, started at {started_ms}")
+    for known in charter.devices:
+        if known.name == device:
+            peak = known.peak_flops
             break
     else:
-        raise Refused(Refusal.IMPLAUSIBLE, f"the charter names no device {receipt.device}")
-    if receipt.flop * 1000 > peak * receipt.devices * receipt.wall_ms:
-        raise Refused(
-            Refusal.IMPLAUSIBLE,
-            f"{receipt.flop} FLOP in {receipt.wall_ms} ms is above the peak of {receipt.devices} × {receipt.device}",
-        )
+        raise Refused(Refusal.IMPLAUSIBLE, f"the charter names no device {device}")
+    if flop * 1000 > peak * devices * wall_ms:
+        raise Refused(Refusal.IMPLAUSIBLE, f"{flop} FLOP in {wall_ms} ms is above the peak of {devices} × {device}")

@@ -18,7 +18,7 @@ from shared_models.records.keys import ED25519
 from shared_models.records.kinds import Charter, Manifest, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
-from shared_models.rules.pricing import Spent, check_time, tokens_asked
+from shared_models.rules.pricing import check_time, tokens_asked
 
 
 class Turn(NamedTuple):
@@ -148,7 +148,7 @@ def skim(
         numbers = [int(spelled.strip('"')) for spelled in groups[: len(_NUMBERS)]]
     busy, wall, started, ended, devices, seq, number, size = numbers
     try:
-        check_time(Spent(asked.flop, busy, wall, started, ended, device, devices), context.charter)
+        check_time(context.charter, asked.flop, busy, wall, started, ended, device, devices)
     except Refused:
         return None
     author = f"{member}/compute"
