@@ -25,17 +25,17 @@ WARM = ("fastapi", "flwr.serverapp", "flwr.clientapp", "hypothesis.stateful", "p
 
 # What is mutated, and the quick tests that must notice.
 GUARDED: dict[str, list[str]] = {
-    "shared_models/records/canonical.py": ["tests/records"],
-    "shared_models/records/keys.py": ["tests/records"],
-    "shared_models/records/note.py": ["tests/records"],
-    "shared_models/records/merkle.py": ["tests/records"],
-    "shared_models/records/tlog.py": ["tests/records"],
-    "shared_models/records/entry.py": ["tests/records"],
-    "shared_models/records/policy.py": ["tests/records"],
-    "shared_models/rules/keyring.py": ["tests/rules"],
-    "shared_models/rules/skim.py": ["tests/rules"],
-    "shared_models/rules/pricing.py": ["tests/rules"],
-    "shared_models/rules/books.py": ["tests/rules"],
+    "shared_models/records/canonical.py": ["tests/records/test_canonical.py", "tests/records"],
+    "shared_models/records/keys.py": ["tests/records/test_keys.py", "tests/records"],
+    "shared_models/records/note.py": ["tests/records/test_note.py", "tests/records"],
+    "shared_models/records/merkle.py": ["tests/records/test_merkle.py", "tests/records"],
+    "shared_models/records/tlog.py": ["tests/records/test_tlog.py", "tests/records"],
+    "shared_models/records/entry.py": ["tests/records/test_entry.py", "tests/records"],
+    "shared_models/records/policy.py": ["tests/records/test_policy.py", "tests/records"],
+    "shared_models/rules/keyring.py": ["tests/rules/test_keyring.py", "tests/rules"],
+    "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
+    "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],
+    "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules"],
     "shared_models/rules/audit.py": [
         "tests/rules",
         "tests/attacks/test_forged_amount.py",
@@ -44,7 +44,7 @@ GUARDED: dict[str, list[str]] = {
     ],
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client"],
-    "shared_models/published.py": ["tests/ledger"],
+    "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
     "client/signer.py": ["tests/client"],
     "client/door.py": ["tests/client"],
     "client/cost.py": ["tests/client"],
@@ -55,18 +55,23 @@ GUARDED: dict[str, list[str]] = {
     "client/auditor.py": ["tests/client/test_auditor.py"],
     "shared_models/rules/fork.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "server/admission.py": ["tests/server/test_admission.py"],
-    "ledger/log.py": ["tests/ledger"],
-    "ledger/api.py": ["tests/ledger"],
-    "ledger/hot.py": ["tests/ledger"],
-    "ledger/sequencer.py": ["tests/ledger"],
-    "ledger/register.py": ["tests/ledger"],
-    "ledger/store.py": ["tests/ledger"],
-    "ledger/witnesses.py": ["tests/ledger", "tests/client/test_witness.py"],
+    "ledger/log.py": [
+        "tests/ledger/test_log.py",
+        "tests/ledger/test_projections.py",
+        "tests/ledger/test_faulty_disk.py",
+        "tests/ledger/test_api.py",
+    ],
+    "ledger/api.py": ["tests/ledger/test_api.py"],
+    "ledger/hot.py": ["tests/ledger/test_api.py"],
+    "ledger/sequencer.py": ["tests/ledger/test_sequencer.py"],
+    "ledger/register.py": ["tests/ledger/test_log.py", "tests/ledger/test_sequencer.py"],
+    "ledger/store.py": ["tests/ledger/test_log.py", "tests/ledger/test_sequencer.py"],
+    "ledger/witnesses.py": ["tests/ledger/test_witnesses.py", "tests/client/test_witness.py"],
     "ledger/projections.py": ["tests/ledger/test_projections.py"],
-    "ledger/billing.py": ["tests/ledger", "tests/test_cli.py"],
+    "ledger/billing.py": ["tests/test_cli.py", "tests/ledger/test_witnesses.py"],
     "ledger/cli.py": ["tests/test_cli.py"],
     "shared_models/claims.py": ["tests/client"],
-    "shared_models/ledger_http.py": ["tests/ledger"],
+    "shared_models/ledger_http.py": ["tests/ledger/test_api.py", "tests/ledger/test_kill.py"],
     "shared_models/lm/weights.py": ["tests/training"],
     "client/app.py": ["tests/client"],
     "client/data.py": ["tests/training"],
@@ -142,6 +147,8 @@ def start(mutant: Mutant, copy: Path) -> int:
             options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "-m", "not slow"]
             options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Of hypothesis, which is warm.
             options += ["-p", "no:unraisableexception"]  # A test that fails leaves things open; it has failed already.
+            if mutant.path != "ledger/store.py":  # Starting a server for each mutant would take longer than the tests.
+                options += ["-k", "not postgresql"]
             code = pytest.main([*GUARDED[mutant.path], *options])
         finally:  # Nothing of the parent may run here, its clean-up least of all.
             os._exit(code)

@@ -206,7 +206,7 @@ def lived(acts: list[tuple]) -> World:
             if not rounds or rounds[-1].closed is not None:
                 world.say(world.coordinator, world.opened(run))
             hashes = {
-                name: world.say(f"{name}/compute", world.receipt(name, run, node=str(number), energy_mj=how[1]))
+                name: world.say(f"{name}/compute", world.receipt(name, run, node=f"n{number}", energy_mj=how[1]))
                 for name in sorted(how[0])
             }
             world.say(world.coordinator, world.close(hashes, run))
