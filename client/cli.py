@@ -91,10 +91,9 @@ def _audit(args: Namespace) -> int:
         found = {name: getattr(report, name) for name in names}
         print(json.dumps({"schema": "consortium.audit/1", "mode": args.mode, **found, "findings": findings}))
         return WRONG if findings else RIGHT
-    print(f"entries {report.entries}, signatures {report.signatures}, receipts {report.receipts}", end=", ")
+    unverified = f" ({report.vouched} {_UNVERIFIED[args.mode]})" if report.vouched else ""
+    print(f"entries {report.entries}, signatures {report.signatures}{unverified}, receipts {report.receipts}", end=", ")
     print(f"of them accepted {report.accepted}, amounts {report.numbers}, cosignatures {report.cosignatures}")
-    if report.vouched:
-        print(f"signatures not verified now: {report.vouched}, {_VOUCHED[args.mode]}")
     if home is None and args.charter is None:
         print("no charter was pinned: this shows that the log agrees with itself, not whose log it is")
     for notice in report.notices:
@@ -108,10 +107,10 @@ def _audit(args: Namespace) -> int:
     return RIGHT
 
 
-_VOUCHED = {
-    "full": "you did that in an earlier audit; --again does it again",
-    "attested": "their members vouch for them",
-    "sampled": "the others were chosen by chance",
+_UNVERIFIED = {
+    "full": "more were verified in an earlier audit",
+    "attested": "more are vouched for by their members",
+    "sampled": "more were left out, by chance",
 }
 
 

@@ -6,7 +6,7 @@ receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -69,7 +69,7 @@ class Round:
     hash: str  # Leaf hash of its round.open.
     base: str
     invited: frozenset[str]
-    said: set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
+    said: Set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
     receipts: dict[str, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
     closed: Closed | None = None
 
@@ -469,9 +469,13 @@ class Books:
 
     def _add_receipt(self, receipt: Skimmed, index: int, hashed: str) -> None:
         turn = self._turn(receipt.turn) or self._check_turn(receipt.turn)
-        turn.said.add(self._one((receipt.member, receipt.node)))
-        if turn.closed is None:  # One that comes later stands in the log, and earns nothing.
+        named = self._one((receipt.member, receipt.node))
+        if turn.closed is None:
+            assert isinstance(turn.said, set)
+            turn.said.add(named)
             turn.receipts[hashed] = Work(receipt.member, receipt.flop, index, receipt.key_id)
+        else:  # One that comes later stands in the log, and earns nothing.
+            turn.said = self._one(turn.said | {named})
 
     def _add_close(self, close: RoundClose, index: int) -> None:
         run = self.runs[close.run]
@@ -479,7 +483,7 @@ class Books:
         turn = run.rounds[-1]
         # All of them are there after `check`; the audit goes on where that failed.
         works = [work for each in close.included if (work := turn.receipts.get(each.receipt))]
-        turn.receipts = {}
+        turn.receipts, turn.said = {}, self._one(frozenset(turn.said))
         turn.closed = Closed(
             close.checkpoint,
             self._one(tuple([each.member for each in close.included])),

@@ -435,3 +435,16 @@ def test_a_quorum_of_more_than_all_is_refused():
     with pytest.raises(Refused) as caught:
         World(quorum=4)
     assert caught.value.refusal is Refusal.BAD_FIELD
+
+
+def test_a_receipt_that_comes_late_is_said_once_too():
+    world = World()
+    world.start()
+    world.round(members=["acme", "cedar"])
+    late = world.receipt("birch")
+    world.say("birch/compute", late)
+    for again in (world.receipt("birch", busy_ms=1), world.receipt("acme", busy_ms=1)):
+        with pytest.raises(Refused) as caught:
+            world.say(f"{again.member}/compute", again)
+        assert caught.value.refusal is Refusal.CONFLICT
+    assert [each.credit for each in world.statement().lines if each.member == "birch"] == [0, 0]
