@@ -221,10 +221,13 @@ class Log:
         return found
 
     def _add(self, admitted: Admitted, rows: list[Row]) -> int:
-        self.books.check(admitted.entry)
-        if isinstance(admitted.entry, Entry) and isinstance(admitted.entry.record, Charter):
-            self._check_own_key(admitted.entry.record)
-        index = self.books.add(admitted.entry)
+        if isinstance(admitted.entry, Skimmed):
+            index = self.books.take(admitted.entry)
+        else:
+            self.books.check(admitted.entry)
+            if isinstance(admitted.entry.record, Charter):
+                self._check_own_key(admitted.entry.record)
+            index = self.books.add(admitted.entry)
         rows.append(Row(index, *admitted.names, admitted.leaf))
         return index
 

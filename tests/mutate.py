@@ -1,11 +1,13 @@
-"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [FILE ...]`.
+"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [FILE ...]`.
 
 A mutant is this code without one refusal (a `raise` or a `yield` of one) or without one call of a check. What survives
-is a check that nothing would miss.
+is a check that nothing would miss. Each mutant meets first the test that noticed it last time, as `noticed_by.json`
+says; --learn writes that file anew.
 """
 
 import ast
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NOTICED_BY = Path(__file__).with_name("noticed_by.json")
 WORKERS = 2
 LIMIT_S = 300.0
 WARM = ("fastapi", "flwr.serverapp", "flwr.clientapp", "hypothesis.stateful", "psutil", "sqlmodel", "torch", "uvicorn")
@@ -105,6 +108,11 @@ class Mutant:
     column: int
     text: str
 
+    @property
+    def name(self) -> str:
+        """Its name wherever it stands in its file."""
+        return f"{self.path}: {self.text}"
+
     def __str__(self) -> str:
         return f"{self.path}:{self.first}: {self.text}"
 
@@ -128,9 +136,21 @@ def mutants(path: str) -> Iterator[Mutant]:
         yield Mutant(path, found.lineno, found.end_lineno, found.col_offset, lines[found.lineno - 1].strip()[:90])
 
 
-def start(mutant: Mutant, copy: Path) -> int:
-    """Run every test that guards this file, without the statement; the number of the process."""
-    target = copy / mutant.path
+class Noticed:
+    """A plugin of pytest that writes down the first test that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self._path.exists():
+            self._path.write_text(report.nodeid)
+
+
+def start(mutant: Mutant, copy: Path, first: str | None) -> int:
+    """Run every test that guards this file, without the statement, this one first; the number of the process."""
+    target, noticed = copy / mutant.path, copy / "noticed"
+    noticed.unlink(missing_ok=True)
     lines = target.read_text().splitlines()
     lines[mutant.first - 1 : mutant.last] = [" " * mutant.column + "pass"]
     if (pid := os.fork()) == 0:
@@ -144,20 +164,25 @@ def start(mutant: Mutant, copy: Path) -> int:
             os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
             sys.dont_write_bytecode = True
             sys.path.insert(0, str(copy))
-            options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "-m", "not slow"]
+            options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "30", "-m", "not slow"]
             options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Of hypothesis, which is warm.
             options += ["-p", "no:unraisableexception"]  # A test that fails leaves things open; it has failed already.
             if mutant.path != "ledger/store.py":  # Starting a server for each mutant would take longer than the tests.
                 options += ["-k", "not postgresql"]
-            code = pytest.main([*GUARDED[mutant.path], *options])
+            for tests in ([first] if first else [], GUARDED[mutant.path]):
+                if tests and (code := pytest.main([*tests, *options], [Noticed(noticed)])) in (1, 2):
+                    break
         finally:  # Nothing of the parent may run here, its clean-up least of all.
             os._exit(code)
     return pid
 
 
-def main(paths: list[str]) -> int:
+def main(words: list[str]) -> int:
+    paths = [word for word in words if word != "--learn"]
     todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
     waiting, alive = list(reversed(todo)), list[Mutant]()
+    noticed_by: dict[str, str] = json.loads(NOTICED_BY.read_text()) if NOTICED_BY.is_file() else {}
+    learned = dict[str, str]()
     running: dict[int, tuple[Mutant, Path, float]] = {}
     for name in WARM:
         importlib.import_module(name)
@@ -171,7 +196,7 @@ def main(paths: list[str]) -> int:
         while waiting or running:
             while waiting and free:
                 mutant, copy = waiting.pop(), free.pop()
-                running[start(mutant, copy)] = mutant, copy, time.monotonic() + LIMIT_S
+                running[start(mutant, copy, noticed_by.get(mutant.name))] = mutant, copy, time.monotonic() + LIMIT_S
             for pid, (mutant, copy, until) in list(running.items()):
                 if time.monotonic() > until:
                     os.kill(pid, signal.SIGKILL)
@@ -182,7 +207,13 @@ def main(paths: list[str]) -> int:
                     free.append(copy)
                     assert os.waitstatus_to_exitcode(status) in (0, 1, 2, -signal.SIGKILL), (mutant, status)
                     alive += [mutant] if status == 0 else []
+                    if (copy / "noticed").is_file():
+                        learned[mutant.name] = (copy / "noticed").read_text()
             time.sleep(0.01)
+    if "--learn" in words:
+        NOTICED_BY.write_text(
+            json.dumps({**noticed_by, **learned} if paths else learned, indent=0, sort_keys=True) + "\n"
+        )
     unknown = [mutant for mutant in alive if (mutant.path, mutant.text) not in EQUIVALENT]
     for mutant in unknown:
         print(f"survived  {mutant}")

@@ -116,13 +116,12 @@ class Audit:
         """
         report, books = self.report, self.report.books
         try:
-            books.check(receipt)
+            books.take(receipt)
         except Refused as refused:
             report.findings.append(Finding(report.entries, refused.refusal, refused.detail))
             books.chains[receipt.author] = Last(receipt.seq, receipt.hash.hex(), report.entries)
             books.tree.append(receipt.hash)
         else:
-            books.add(receipt)
             report.receipts += 1
         report.entries += 1
         if receipt.verified:

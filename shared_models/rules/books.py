@@ -413,6 +413,23 @@ class Books:
             raise Refused(Refusal.WRONG_ROUND, f"run {name} has ended: {run.ended.status}")
         return run
 
+    def take(self, receipt: Skimmed) -> int:
+        """`check` and `add` at once; its index. What is not plainly in order is left to `check`, which names it.
+
+        Raises `Refused` as `check`.
+        """
+        turn, last = self._turn(receipt.turn), self.chains.get(receipt.author, NOTHING)
+        if (
+            turn is None
+            or (receipt.member, receipt.node) in turn.said
+            or receipt.member not in turn.invited
+            or receipt.seq != last.seq + 1
+            or receipt.prev != last.hash
+            or not self.keyring.counts(receipt.author, receipt.key_id)
+        ):
+            self.check(receipt)
+        return self.add(receipt)
+
     # What follows.
 
     def add(self, entry: Entry | Skimmed) -> int:

@@ -139,7 +139,7 @@ def test_nobody_changes_another_s_keys_and_some_keys_cannot_be_changed(founded):
         other = acme(founded)._replace(signer=founded.member("birch").key("admin"))
         assert refused(add, other) is Refusal.WRONG_ROLE
         assert refused(add, acme(founded), post_quantum=True) is Refusal.BAD_FIELD
-        log = holder(founded.member("acme").path, "log", founded.ledger / "log.key")
+        log = holder(founded.member("acme").path, "log", founded.ledger / "log.key", founded.admin_key)
         assert refused(add, log) is Refusal.WRONG_ROLE
         assert refused(holder, founded.member("acme").path, "nothing") is Refusal.NOT_SET_UP
         assert refused(holder, founded.folder / "ledger", "log", founded.ledger / "log.key") is Refusal.NOT_SET_UP

@@ -166,3 +166,43 @@ def test_a_revoked_key_a_second_word_and_a_gap_are_refused_at_a_glance_too():
     skimmed(made, gap, Refusal.SEQUENCE_GAP)
     made.say("cedar/admin", revoked("cedar", "compute", key("cedar/compute")))
     skimmed(made, made.sign("cedar/compute", made.receipt("cedar")), Refusal.REVOKED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"opened": digest("another")}, Refusal.WRONG_ROUND),
+        ({"round": 2}, Refusal.WRONG_ROUND),
+        ({"base": digest("another")}, Refusal.WRONG_BASE),
+        ({"witnessed_root": digest("another")}, Refusal.WRONG_HEAD),
+        ({"seq": 9}, Refusal.SEQUENCE_GAP),
+        ({"prev": digest("another")}, Refusal.WRONG_PREV),
+        ({"node": "1"}, Refusal.CONFLICT),
+        ({"member": "cedar"}, Refusal.NOT_INVITED),
+        ({"member": "birch"}, Refusal.REVOKED),
+        ({}, None),
+    ],
+)
+def test_what_is_taken_at_once_is_what_is_checked_and_added(changes, refusal):
+    """One receipt of the round was taken before, so that nothing of what this one says of it is new."""
+    made = World()
+    made.start()
+    made.say(made.coordinator, made.opened(invited=("acme", "birch")))
+    made.say("birch/admin", revoked("birch", "compute", key("birch/compute")))
+    made.say("acme/compute", made.receipt("acme"))
+    member = changes.get("member", "acme")
+    last = made.books.chains[f"{member}/compute"]
+    receipt = replace(made.receipt(member, node="2"), seq=last.seq + 1, prev=last.hash)
+    leaf = entries.sign(replace(receipt, **changes), CONSORTIUM, [key(f"{member}/compute")])
+    found = skim(leaf, made.books.context)
+    assert found is not None
+    size = made.books.tree.size
+    if refusal is None:
+        assert made.books.take(found) == size
+        assert made.books.said(found)
+        return
+    for act in (made.books.take, made.books.check):
+        with pytest.raises(Refused) as caught:
+            act(found)
+        assert caught.value.refusal is refusal
+    assert made.books.tree.size == size
