@@ -135,6 +135,8 @@ def _read_spelled(annotation: Any) -> Callable[[str], Any]:
     names = sorted(field.name for field in fields(item))
     expression, hints = re.compile(regular(item, names, {}) or ""), typing.get_type_hints(item, include_extras=True)
     readers = [_read_spelled(hints[name]) for name in names]
+    if all(read is str for read in readers) and len(names) > 1:  # Then a match is a tuple of what it is to hold.
+        return lambda text: tuple([item(**dict(zip(names, each, strict=True))) for each in expression.findall(text)])
     return lambda text: tuple(
         [
             item(**{name: read(each) for name, read, each in zip(names, readers, found.groups(), strict=True)})
