@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from client import allocate
 from shared_models.command import MONEY, NODE, RIGHT, UNKNOWN, WRONG, Command
 
 
@@ -401,4 +402,5 @@ COMMANDS = (
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
     Command("fetch", MONEY, "Copy a log, to audit it where there is no network.", _fetch_arguments, _fetch),
+    *allocate.COMMANDS,
 )

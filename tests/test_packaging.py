@@ -62,9 +62,11 @@ BUNDLE = [
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",
     "shared_models/rules/fork.py",
+    "shared_models/rules/games.py",
     "shared_models/rules/keyring.py",
     "shared_models/rules/netting.py",
     "shared_models/rules/pricing.py",
+    "shared_models/rules/quote.py",
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
 ]

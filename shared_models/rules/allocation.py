@@ -68,7 +68,7 @@ def bounded(cost: Fraction, weights: Drivers, floors: Drivers, caps: Drivers) ->
     sum to more than the cost or the caps to less.
     """
     _check_cost(cost)
-    payers = _payers(weights)
+    payers = _above_zero(weights)
     if unknown := (floors.keys() | caps.keys()) - weights.keys():
         raise Refused(Refusal.BAD_FIELD, f"a floor or a cap is for {min(unknown)}, who has no weight")
     charges = {member: floors.get(member, Fraction(0)) for member in weights}
@@ -86,7 +86,7 @@ def bounded(cost: Fraction, weights: Drivers, floors: Drivers, caps: Drivers) ->
     turns += [(caps[member] / weight, -weight) for member, weight in payers.items() if member in caps]
     level = slope = Fraction(0)  # At this level the charges sum to `total`, and rise by `slope` for each unit of level.
     for turn, change in sorted(turns):
-        if total + slope * (turn - level) >= cost and slope:
+        if total + slope * (turn - level) >= cost:
             break
         total, level, slope = total + slope * (turn - level), turn, slope + change
     if slope:
@@ -99,13 +99,16 @@ def bounded(cost: Fraction, weights: Drivers, floors: Drivers, caps: Drivers) ->
 
 def _payers(drivers: Drivers) -> Shares:
     """Those with a driver above zero. Raises `Refused(BAD_FIELD)` if there are none, or a driver is below zero."""
+    if not (payers := _above_zero(drivers)):
+        raise Refused(Refusal.BAD_FIELD, "nobody has a driver above zero: there is nobody to charge")
+    return payers
+
+
+def _above_zero(drivers: Drivers) -> Shares:
     for member, driver in drivers.items():
         if driver < 0:
             raise Refused(Refusal.BAD_FIELD, f"the driver of {member} is {driver}, below zero")
-    payers = {member: driver for member, driver in drivers.items() if driver}
-    if not payers:
-        raise Refused(Refusal.BAD_FIELD, "nobody has a driver above zero: there is nobody to charge")
-    return payers
+    return {member: driver for member, driver in drivers.items() if driver}
 
 
 def _check_cost(cost: Fraction) -> None:

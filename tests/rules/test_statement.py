@@ -185,7 +185,7 @@ def test_published_rounding_cases(total, weights, shares):
 
 def test_equal_asks_the_same_of_everybody_who_benefits():
     assert equal(Fraction(10), {"a": Fraction(5), "b": Fraction(1), "c": Fraction(0)}) == {"a": 5, "b": 5, "c": 0}
-    assert set(RULES) == {"equal", "proportional"}
+    assert set(RULES) == {"proportional", "equal", "two_part", "airport"}
 
 
 @given(names, st.data())

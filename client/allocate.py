@@ -1,0 +1,189 @@
+"""Commands that try out the rules of money: what a rule would charge whom, and what training alone would cost."""
+
+import json
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared_models.command import MONEY, RIGHT, Command
+from shared_models.records.refusals import Refusal, Refused
+
+if TYPE_CHECKING:
+    from shared_models.rules.games import Game
+
+NUMBER = re.compile(r"-?\d{1,30}(?:/\d{1,30}|(?:\.\d{1,30})?(?:[eE]\+?\d{1,2})?)")
+TABLE_RULES = ("shapley", "scrb", "nucleolus")
+
+
+def number(text: object) -> Fraction:
+    """An exact number: a decimal such as 12.50 or 3.8e25, or a fraction such as 1/3. Raises `Refused(BAD_FIELD)`."""
+    if not isinstance(text, str) or not NUMBER.fullmatch(text):
+        raise Refused(Refusal.BAD_FIELD, f"{text} is no number: write 12, 12.50 or 1/3")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise Refused(Refusal.BAD_FIELD, f"{text} divides by zero") from None
+
+
+def _allocate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("rule", help="proportional, equal, two_part, airport; of a cost table shapley, scrb, nucleolus")
+    parser.add_argument("file", type=Path, help="JSON, amounts in minor units")
+    parser.add_argument("--period", default="", help="a tie in rounding falls as in a statement of this period")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.epilog = (
+        'FILE is {"cost": 9000, "drivers": {"acme": 2, "birch": "1/3"}}, if you like with "floors" and "caps" by'
+        ' member; or a table of what each coalition would cost by itself: {"costs": {"acme": 60, "birch": 50,'
+        ' "acme birch": 90}}; for scrb also {"cost": 90, "alone": {...}, "without": {...}}.'
+    )
+
+
+def _allocate(args: Namespace) -> int:
+    """Print what each member is charged, exactly and in whole minor units. Nothing is entered anywhere."""
+    from shared_models.rules.games import worst_coalition
+    from shared_models.rules.statement import settle
+
+    asked = _asked(args.file)
+    cost, charges, game = _charges(args.rule, asked)
+    if cost.denominator != 1:
+        raise Refused(Refusal.BAD_FIELD, f"the cost is {cost}: whole minor units are divided")
+    nets, _ = settle({**charges, "": -cost}, {}, args.period)  # No member has the empty name: it is who was paid.
+    rounded = {member: nets[member] for member in sorted(charges)}
+    sys.set_int_max_str_digits(0)  # What thousands of members pay by size are fractions of thousands of digits.
+    worst = worst_coalition(game, charges) if game else None
+    if args.json:
+        told: dict[str, Any] = {"schema": "consortium.allocation/1", "rule": args.rule, "cost": int(cost)}
+        told["charges"] = {
+            member: {"exact": str(charges[member]), "rounded": amount} for member, amount in rounded.items()
+        }
+        if worst:
+            told["worst_coalition"] = {"members": worst.coalition, "slack": str(worst.slack)}
+        print(json.dumps(told))
+        return RIGHT
+    wide = max(len("the cost"), *map(len, rounded))
+    for member, amount in rounded.items():
+        print(f"{member:{wide}}{amount:>16,}  {charges[member]}")
+    print(f"{'the cost':{wide}}{int(cost):>16,}")
+    if worst:
+        who, slack = " ".join(worst.coalition), worst.slack
+        less, more = f"{who} would pay {-slack} less alone", f"the nearest to it, {who}, would pay {slack} more"
+        print(less if slack < 0 else f"nobody would pay less alone; {more}")
+    return RIGHT
+
+
+def _charges(rule: str, asked: Any) -> tuple[Fraction, dict[str, Fraction], "Game | None"]:
+    """The cost, what this rule charges whom, and the game if a whole cost table was given."""
+    from shared_models.rules.allocation import RULES, bounded
+    from shared_models.rules.games import Game, nucleolus, scrb, shapley
+
+    if rule in RULES:
+        asked = _fields(asked, {"cost", "drivers"}, "floors", "caps")
+        cost = number(asked["cost"])
+        drivers, floors, caps = (_numbers(asked.get(name, {})) for name in ("drivers", "floors", "caps"))
+        charges = RULES[rule](cost, drivers)
+        return cost, bounded(cost, charges, floors, caps) if floors or caps else charges, None
+    if rule not in TABLE_RULES:
+        raise Refused(Refusal.BAD_FIELD, f"no rule is called {rule}: {', '.join([*RULES, *TABLE_RULES])}")
+    if rule == "scrb" and "costs" not in asked:
+        asked = _fields(asked, {"cost", "alone", "without"})
+        cost = number(asked["cost"])
+        return cost, scrb(cost, _numbers(asked["alone"]), _numbers(asked["without"])), None
+    table = _numbers(_fields(asked, {"costs"})["costs"])
+    costs = {frozenset(names.split()): cost for names, cost in table.items()}
+    if len(costs) < len(table):
+        raise Refused(Refusal.BAD_FIELD, "the table names a coalition twice")
+    game = Game.of(costs)
+    if rule == "scrb":
+        everybody = frozenset(game.players)
+        alone = {player: costs[frozenset({player})] for player in game.players}
+        without = {player: costs.get(everybody - {player}, Fraction(0)) for player in game.players}
+        return game.total, scrb(game.total, alone, without), game
+    return game.total, shapley(game) if rule == "shapley" else nucleolus(game).charges, game
+
+
+def _asked(path: Path) -> Any:
+    """The JSON of this file, its numbers as text, so that none becomes a float. Raises `Refused`."""
+    try:
+        return json.loads(path.read_bytes(), parse_int=str, parse_float=str, object_pairs_hook=_once)
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise Refused(Refusal.BAD_FIELD, f"{path} is no JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise Refused(Refusal.BAD_FIELD, "a name stands twice in one JSON object")
+    return found
+
+
+def _fields(asked: Any, needed: set[str], *allowed: str) -> dict[str, Any]:
+    if not isinstance(asked, dict) or not needed <= asked.keys() <= {*needed, *allowed}:
+        raise Refused(Refusal.BAD_FIELD, f"for this rule the file has {', '.join(sorted(needed))}: see --help")
+    return asked
+
+
+def _numbers(asked: Any) -> dict[str, Fraction]:
+    if not isinstance(asked, dict):
+        raise Refused(Refusal.BAD_FIELD, "a number by name is asked for: see --help")
+    return {name: number(value) for name, value in asked.items()}
+
+
+def _quote_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--price", required=True, help="of a chip with its share of the server, when it was bought")
+    parser.add_argument("--years", default="0", help="from then to the start of training; default 0")
+    parser.add_argument("--chip-hours", help="number of chips × hours of training,")
+    parser.add_argument("--flop", help="or how much work it is, such as 3.8e25,")
+    parser.add_argument("--peak", help="with the peak FLOP/s of a chip, such as 989.4e12,")
+    parser.add_argument("--mfu", default="0.375", help="and the share of it that training reaches; default 0.375")
+    parser.add_argument("--watts", required=True, help="rated power of a chip")
+    parser.add_argument("--kwh", required=True, help="the price of a kWh")
+    parser.add_argument("--pue", default="1.25", help="energy of the building / of the servers; default 1.25")
+    parser.add_argument("--overhead", default="1.64", help="price with the server / of the bare chip; default 1.64")
+    parser.add_argument("--server-power", default="1.8", help="server / chips; H100 51/28, A100 65/32; default 1.8")
+    parser.add_argument("--load", default="0.75", help="power drawn / rated; TPU 0.43; default 0.75")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.epilog = "All prices in one currency. The cost model and its defaults are Epoch AI's (arXiv:2405.21015)."
+
+
+def _quote(args: Namespace) -> int:
+    """Print what training alone would cost, by part."""
+    from shared_models.rules.quote import Training, chip_hours, quote, value_after
+
+    if (args.chip_hours is None) == (args.flop is None) or (args.flop is None) != (args.peak is None):
+        raise Refused(Refusal.BAD_FIELD, "give --chip-hours, or --flop and --peak")
+    hours = number(args.chip_hours) if args.flop is None else chip_hours(*map(number, (args.flop, args.peak, args.mfu)))
+    training = Training(
+        chip_hours=hours,
+        server_value=value_after(number(args.price), number(args.years)),
+        server_overhead=number(args.overhead),
+        chip_watt=number(args.watts),
+        server_power=number(args.server_power),
+        load=number(args.load),
+        pue=number(args.pue),
+        price_per_kwh=number(args.kwh),
+    )
+    found = quote(training)
+    parts = {name: getattr(found, name) for name in ("chips", "servers", "network", "energy", "total")}
+    told = {"chip_hours": _cents(hours)} | {name: _cents(part) for name, part in parts.items()}
+    if args.json:
+        plain = {name: amount.replace(",", "") for name, amount in told.items()}
+        print(json.dumps({"schema": "consortium.quote/1", **plain}))
+    else:
+        for name, amount in told.items():
+            print(f"{name.replace('_', ' '):12}{amount:>20}")
+    return RIGHT
+
+
+def _cents(amount: Fraction) -> str:
+    """To two digits after the point, half to even."""
+    whole, rest = divmod(round(amount * 100), 100)
+    return f"{whole:,}.{rest:02}"
+
+
+COMMANDS = (
+    Command("allocate", MONEY, "Divide a cost by a rule, to try it out.", _allocate_arguments, _allocate),
+    Command("quote", MONEY, "What training alone would cost.", _quote_arguments, _quote),
+)
