@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,12 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTICED_BY = Path(__file__).with_name("noticed_by.json")
 WORKERS = 2
-LIMIT_S = 300.0
+LIMIT_S = 120.0
+PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # That it fails is enough; how simply does not matter.
 WARM = ("fastapi", "flwr.serverapp", "flwr.clientapp", "hypothesis.stateful", "psutil", "sqlmodel", "torch", "uvicorn")
 
 # What is mutated, and the quick tests that must notice.
@@ -53,9 +56,9 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client"],
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
-    "client/signer.py": ["tests/client"],
-    "client/door.py": ["tests/client"],
-    "client/cost.py": ["tests/client"],
+    "client/signer.py": ["tests/client/test_signer.py", "tests/client"],
+    "client/door.py": ["tests/client/test_door.py", "tests/client"],
+    "client/cost.py": ["tests/client/test_cost.py"],
     "client/keys.py": ["tests/client/test_key_changes.py"],
     "client/witness.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "client/witness_http.py": ["tests/client/test_witness.py"],
@@ -81,7 +84,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/claims.py": ["tests/client"],
     "shared_models/ledger_http.py": ["tests/ledger/test_api.py", "tests/ledger/test_kill.py"],
     "shared_models/lm/weights.py": ["tests/training"],
-    "client/app.py": ["tests/client"],
+    "client/app.py": ["tests/client/test_app.py", "tests/client"],
     "client/data.py": ["tests/training"],
     "client/cli.py": ["tests/test_cli.py"],
     "server/rounds.py": ["tests/server/test_simulation.py", "tests/server/test_rounds.py"],
@@ -169,6 +172,8 @@ def start(mutant: Mutant, copy: Path, first: str | None) -> int:
             os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
             sys.dont_write_bytecode = True
             sys.path.insert(0, str(copy))
+            hypothesis.settings.register_profile("mutant", database=None, phases=PHASES)
+            hypothesis.settings.load_profile("mutant")
             options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "30", "-m", "not slow"]
             options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Of hypothesis, which is warm.
             options += ["-p", "no:unraisableexception"]  # A test that fails leaves things open; it has failed already.
@@ -187,17 +192,18 @@ def main(words: list[str]) -> int:
     todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
     waiting, alive = list(reversed(todo)), list[Mutant]()
     noticed_by: dict[str, str] = json.loads(NOTICED_BY.read_text()) if NOTICED_BY.is_file() else {}
-    learned = dict[str, str]()
     running: dict[int, tuple[Mutant, Path, float]] = {}
     for name in WARM:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as scratch:
         free = [Path(scratch) / str(number) for number in range(WORKERS)]
-        for copy in free:
-            ignore = shutil.ignore_patterns(
-                ".venv", ".git", ".consortium-demo", "__pycache__", ".*_cache", ".hypothesis"
-            )
-            shutil.copytree(ROOT, copy, ignore=ignore)
+        ignore = shutil.ignore_patterns(".venv", ".git", ".consortium-demo", "__pycache__", ".*_cache", ".hypothesis")
+        shutil.copytree(ROOT, free[0], ignore=ignore)
+        # Compiled once, for all that is not mutated: mutants write no bytecode.
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+        subprocess.run(collect, cwd=free[0], check=True, stdout=subprocess.DEVNULL)
+        for copy in free[1:]:
+            shutil.copytree(free[0], copy)
         while waiting or running:
             while waiting and free:
                 mutant, copy = waiting.pop(), free.pop()
@@ -208,17 +214,15 @@ def main(words: list[str]) -> int:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     del running[pid]
-                    shutil.copy(ROOT / mutant.path, copy / mutant.path)
+                    shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                     free.append(copy)
                     assert os.waitstatus_to_exitcode(status) in (0, 1, 2, -signal.SIGKILL), (mutant, status)
                     alive += [mutant] if status == 0 else []
                     if (copy / "noticed").is_file():
-                        learned[mutant.name] = (copy / "noticed").read_text()
+                        noticed_by[mutant.name] = (copy / "noticed").read_text()
+                    if "--learn" in words:
+                        NOTICED_BY.write_text(json.dumps(noticed_by, indent=0, sort_keys=True) + "\n")
             time.sleep(0.01)
-    if "--learn" in words:
-        NOTICED_BY.write_text(
-            json.dumps({**noticed_by, **learned} if paths else learned, indent=0, sort_keys=True) + "\n"
-        )
     unknown = [mutant for mutant in alive if (mutant.path, mutant.text) not in EQUIVALENT]
     for mutant in unknown:
         print(f"survived  {mutant}")
