@@ -1,8 +1,8 @@
-"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [FILE ...]`.
+"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [--part=K/N] [FILE ...]`.
 
 A mutant is this code without one refusal (a `raise` or a `yield` of one) or without one call of a check. What survives
 is a check that nothing would miss. Each mutant meets first the test that noticed it last time, as `noticed_by.json`
-says; --learn writes that file anew.
+says; --learn adds to that file. --part takes every N-th mutant only.
 """
 
 import ast
@@ -188,8 +188,12 @@ def start(mutant: Mutant, copy: Path, first: str | None) -> int:
 
 
 def main(words: list[str]) -> int:
-    paths = [word for word in words if word != "--learn"]
+    paths = [word for word in words if not word.startswith("--")]
     todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
+    for word in words:
+        if word.startswith("--part="):
+            part, of = map(int, word[len("--part=") :].split("/"))
+            todo = todo[part % of :: of]
     waiting, alive = list(reversed(todo)), list[Mutant]()
     noticed_by: dict[str, str] = json.loads(NOTICED_BY.read_text()) if NOTICED_BY.is_file() else {}
     running: dict[int, tuple[Mutant, Path, float]] = {}
