@@ -42,6 +42,15 @@ def _allocate_arguments(parser: ArgumentParser) -> None:
 
 def _allocate(args: Namespace) -> int:
     """Print what each member is charged, exactly and in whole minor units. Nothing is entered anywhere."""
+    digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # What thousands of members pay by size are fractions of thousands of digits.
+    try:
+        return _divide(args)
+    finally:
+        sys.set_int_max_str_digits(digits)
+
+
+def _divide(args: Namespace) -> int:
     from shared_models.rules.games import worst_coalition
     from shared_models.rules.statement import settle
 
@@ -51,7 +60,6 @@ def _allocate(args: Namespace) -> int:
         raise Refused(Refusal.BAD_FIELD, f"the cost is {cost}: whole minor units are divided")
     nets, _ = settle({**charges, "": -cost}, {}, args.period)  # No member has the empty name: it is who was paid.
     rounded = {member: nets[member] for member in sorted(charges)}
-    sys.set_int_max_str_digits(0)  # What thousands of members pay by size are fractions of thousands of digits.
     worst = worst_coalition(game, charges) if game else None
     if args.json:
         told: dict[str, Any] = {"schema": "consortium.allocation/1", "rule": args.rule, "cost": int(cost)}

@@ -205,7 +205,7 @@ def test_pip_install_gives_the_auditor(wheel, tmp_path):
 @pytest.mark.timeout(600)
 def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel, tmp_path):
     tools = ("pytest", "pytest-timeout", "hypothesis", "rfc8785", "pynacl")
-    python = environment(tmp_path / "venv", f"{wheel}[ledger]", *tools)
+    python = environment(tmp_path / "venv", f"{wheel}[ledger,postgres]", *tools)
     found = installed(python)
     assert not {"flwr", "torch"} & set(found)
     newest = tuple(map(int, found["fastapi"].split(".")[:2]))
