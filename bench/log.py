@@ -120,10 +120,18 @@ def _against(signed: Signed, work: Callable[[], float]) -> float:
 
 
 @contextmanager
-def _serving(arguments: list[str], port: int) -> Iterator[psutil.Process]:
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL)
+def _serving(arguments: list[str], url: str, **environment: str) -> Iterator[psutil.Process]:
+    """`python -m` these, once this address of it answers."""
+    command = [sys.executable, "-m", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
     try:
-        LedgerHttp(f"http://127.0.0.1:{port}", patience_s=600).size()
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - of a server that was started here.
+                break
+            except OSError:
+                assert process.poll() is None, f"{arguments} ended with code {process.returncode}"
+                time.sleep(0.05)
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
@@ -131,12 +139,13 @@ def _serving(arguments: list[str], port: int) -> Iterator[psutil.Process]:
 
 
 @contextmanager
-def _ledger(folder: Path, *arguments: str) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
+def _ledger(folder: Path) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
     """`consortium serve` on this folder."""
     _write_log_key(folder)
     port = free_port()
-    with _serving(["consortium", "serve", "--dir", str(folder), "--port", str(port), *arguments], port) as process:
-        yield process, LedgerHttp(f"http://127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}"
+    with _serving(["consortium", "serve", "--dir", str(folder), "--port", str(port)], f"{url}/healthz") as process:
+        yield process, LedgerHttp(url)
 
 
 def _write_log_key(folder: Path) -> None:
@@ -213,31 +222,14 @@ def _naive(batches: list[list[bytes]], signed: Signed) -> dict[str, float]:
         port = free_port()
         with tempfile.TemporaryDirectory() as folder:
             arguments = ["uvicorn", "bench.naive:app", "--port", str(port), "--log-level", "critical"]
-            database = {"NAIVE_URL": f"sqlite:///{folder}/naive.db"}
-            with _serving_naive(arguments, port, database) as process:
+            url = f"http://127.0.0.1:{port}/openapi.json"
+            with _serving(arguments, url, NAIVE_URL=f"sqlite:///{folder}/naive.db") as process:
                 started = _cpu_s(process)
                 latencies[:] = asyncio.run(_post(port, columns, "/v1/entries"))
                 return 1e6 * (_cpu_s(process) - started) / NAIVE
 
     ratio = _against(signed, work)
     return {"naive_single_ratio": ratio, "naive_single_p50_ms": 1e3 * statistics.median(latencies)}
-
-
-@contextmanager
-def _serving_naive(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[psutil.Process]:
-    process = subprocess.Popen([sys.executable, "-m", *arguments], env={**os.environ, **environment})
-    try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _hypercore(signed: Signed) -> dict[str, float]:

@@ -230,11 +230,11 @@ class _Worker:
     def answer(self) -> Looked:
         """Raises `Refused` where reading did."""
         try:
-            answer = marshal.loads(self._pipe.recv_bytes())  # noqa: S302 - the same.
+            answer = marshal.loads(self._pipe.recv_bytes())  # noqa: S302 - of a process that this one started.
         except (EOFError, OSError):
             raise Refused(Refusal.STOPPED, "a process of this audit was ended by somebody else") from None
         if isinstance(answer, bytes):
-            raise pickle.loads(answer)  # noqa: S301 - from a process that this one started.
+            raise pickle.loads(answer)  # noqa: S301 - the same.
         hashes, turns, found = answer
         return Looked(hashes, _unflat(turns, found))
 
