@@ -31,7 +31,7 @@ from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Audit, Report, Witnessed
-from shared_models.rules.skim import Context, Skimmed, Turn, skim
+from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
 
 MODES = ("full", "attested", "sampled")
 FEW = 4_096  # Entries that one process is done with before others have started.
@@ -76,10 +76,10 @@ class Trust(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """A bundle that was looked at: the published hashes, and of each entry what was skimmed, or its leaf."""
+    """A bundle that was looked at: the published hashes, and what was skimmed; what was not, as leaves."""
 
     hashes: list[bytes]
-    entries: list[Skimmed | bytes]
+    entries: list[Receipts | bytes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,18 +178,14 @@ class Auditor:
 
 
 def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
-    for position, seen in enumerate(looked.entries):
-        if isinstance(seen, Skimmed):
-            audit.feed_skimmed(seen)
+    start = audit.report.entries
+    for seen in looked.entries:
+        if isinstance(seen, Receipts):
+            audit.feed_all(seen)
             continue
-        published = looked.hashes[position] if position < len(looked.hashes) else None
-        # A run may have begun since a worker looked.
-        index, context = audit.report.entries, audit.books.context
-        again = skim(seen, context, trust.asks(index), index, trust.of) if context is not None else None
-        if again is not None and again.hash == published:
-            audit.feed_skimmed(again)
-        else:
-            audit.feed(seen, published)
+        index = audit.report.entries
+        published = looked.hashes[index - start] if index - start < len(looked.hashes) else None
+        audit.feed(seen, published, trust.asks(index), trust.of)
 
 
 def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
@@ -197,10 +193,20 @@ def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
     hashes, leaves = bundle.hashes, bundle.leaves
     if context is None:
         return Looked(hashes, list(leaves))
-    found = list[Skimmed | bytes]()
+    found, row = list[Receipts | bytes](), list[Skimmed]()
     for index, (leaf, hashed) in enumerate(zip(leaves, hashes, strict=False), bundle.start):
         seen = skim(leaf, context, trust.asks(index), index, trust.of)
-        found.append(seen if seen is not None and seen.hash == hashed else leaf)
+        if seen is not None and seen.hash != hashed:
+            seen = None
+        if row and (seen is None or seen.turn != row[0].turn):
+            found.append(Receipts.of(row))
+            row = []
+        if seen is not None:
+            row.append(seen)
+        else:
+            found.append(leaf)
+    if row:
+        found.append(Receipts.of(row))
     return Looked(hashes, [*found, *leaves[len(hashes) :]])
 
 
@@ -235,8 +241,8 @@ class _Worker:
             raise Refused(Refusal.STOPPED, "a process of this audit was ended by somebody else") from None
         if isinstance(answer, bytes):
             raise pickle.loads(answer)  # noqa: S301 - the same.
-        hashes, turns, found = answer
-        return Looked(hashes, _unflat(turns, found))
+        hashes, found = answer
+        return Looked(hashes, [_unflat(each) for each in found])
 
 
 def _work(where: str, trust: Trust, pipe: Connection, other_end: Connection) -> None:
@@ -252,21 +258,16 @@ def _work(where: str, trust: Trust, pipe: Connection, other_end: Connection) -> 
             except Refused as refused:
                 pipe.send_bytes(marshal.dumps(pickle.dumps(refused)))
                 continue
-            pipe.send_bytes(marshal.dumps((hashes, *_flat(found))))
+            pipe.send_bytes(marshal.dumps((hashes, [_flat(each) for each in found])))
 
 
-def _flat(found: list[Skimmed | bytes]) -> tuple[list[tuple[Any, ...]], list[Any]]:
-    """In types that `marshal` knows; what receipts say of their round is sent once."""
-    turns: dict[Turn, int] = {}
-    plain = [
-        each if isinstance(each, bytes) else (*each[:-1], turns.setdefault(each.turn, len(turns))) for each in found
-    ]
-    return [tuple(turn) for turn in turns], plain
+def _flat(found: Receipts | bytes) -> Any:
+    """In types that `marshal` knows."""
+    return found if isinstance(found, bytes) else (*found[:-1], tuple(found.turn))
 
 
-def _unflat(turns: list[tuple[Any, ...]], plain: list[Any]) -> list[Skimmed | bytes]:
-    whole = [Turn(*turn) for turn in turns]
-    return [each if isinstance(each, bytes) else Skimmed._make((*each[:-1], whole[each[-1]])) for each in plain]
+def _unflat(plain: Any) -> Receipts | bytes:
+    return plain if isinstance(plain, bytes) else Receipts._make((*plain[:-1], Turn(*plain[-1])))
 
 
 def _attested(heads: Mapping[str, bytes], read: Read, size: int) -> list[Witnessed]:

@@ -11,10 +11,11 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from functools import cache
+from itertools import starmap
 from typing import Annotated, Any, TypeVar
 
 from shared_models.records.refusals import Refusal, Refused
@@ -46,6 +47,7 @@ Hash = Annotated[str, Pattern(r"[0-9a-f]{64}")]
 Decimal = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,8})(\.[0-9]{0,11}[1-9])?")]  # Not negative, no trailing zeros.
 Line = Annotated[str, Pattern(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,500}")]
 
+_ANY_HASH = "(?s:.{64})"
 _WHOLE = re.compile(r"-?[1-9][0-9]{15,40}")
 _RATIONAL = re.compile(r"(0|-?[1-9][0-9]{0,400})/([1-9][0-9]{0,400})")
 
@@ -62,23 +64,21 @@ def encode(record: object) -> bytes:
         raise bad.refused(cls) from None
 
 
-def regular(cls: type, wanted: Collection[str], given: Mapping[str, Any]) -> str | None:
+def regular(cls: type, wanted: Collection[str] = (), unread: Collection[str] = ()) -> str | None:
     """A regular expression that matches canonical records of this class only; each wanted field a group of its name.
 
-    Fields that are given have these values. Not all such records are matched: an integer is where the number of its
-    digits alone puts it into its domain. For reading very many quickly; what it does not match is for `decode` to
-    judge. None if there is no such expression: for rationals, nested records, and strings that may hold a quote.
+    Not all such records are matched: an integer is where the number of its digits alone puts it into its domain. For
+    reading very many quickly; what it does not match is for `decode` to judge. Of `unread` hashes it sees the length
+    only, and whoever asks for them is to check them. None if there is no such expression: for rationals, nested
+    records, and strings that may hold a quote.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     parts = []
     for name in sorted(hints.keys() & {field.name for field in fields(cls)}):
-        if name in given:
-            kind = typing.get_args(hints[name])[0]
-            parts.append(re.escape(f'"{name}":{_dumps(_plan(kind).write(given[name])).decode()}'))
-            continue
         left, value, right = _spelled(hints[name])
         if value is None:
             return None
+        value = _ANY_HASH if name in unread else value
         group = f"?P<{name}>" if name in wanted else "?:"
         parts.append(f'"{name}":{left}({group}{value}){right}')
     return rf"\{{{','.join(parts)}\}}"
@@ -96,7 +96,7 @@ def _spelled(annotation: Any) -> tuple[str, str | None, str]:
     if origin is tuple:
         item = arguments[0]
         if is_dataclass(item) and isinstance(item, type):
-            one = regular(item, (), {})
+            one = regular(item)
         else:
             left, value, right = _spelled(item)
             one = f"{left}(?:{value}){right}" if value is not None else None
@@ -108,7 +108,7 @@ def _spelled(annotation: Any) -> tuple[str, str | None, str]:
 def _quick(cls: type) -> Callable[[str], Any]:
     """Reads a record in one step, or says None: then it is another record, or one that has to be read slowly."""
     names = [field.name for field in fields(cls)]
-    expression = regular(cls, names, {})
+    expression = regular(cls, names)
     if expression is None:
         return lambda _: None
     match, hints = re.compile(expression).fullmatch, typing.get_type_hints(cls, include_extras=True)
@@ -132,11 +132,12 @@ def _read_spelled(annotation: Any) -> Callable[[str], Any]:
         read = _read_spelled(item)
         return lambda text: tuple([read(each.strip('"')) for each in text.split(",")]) if text else ()
     assert isinstance(item, type)
+    positional = [field.name for field in fields(item) if not field.kw_only]
     names = sorted(field.name for field in fields(item))
-    expression, hints = re.compile(regular(item, names, {}) or ""), typing.get_type_hints(item, include_extras=True)
+    expression, hints = re.compile(regular(item, names) or ""), typing.get_type_hints(item, include_extras=True)
     readers = [_read_spelled(hints[name]) for name in names]
-    if all(read is str for read in readers) and len(names) > 1:  # Then a match is a tuple of what it is to hold.
-        return lambda text: tuple([item(**dict(zip(names, each, strict=True))) for each in expression.findall(text)])
+    if all(read is str for read in readers) and positional == names != names[:1]:  # Then a match is what it takes.
+        return lambda text: tuple(starmap(item, expression.findall(text)))
     return lambda text: tuple(
         [
             item(**{name: read(each) for name, read, each in zip(names, readers, found.groups(), strict=True)})

@@ -270,7 +270,7 @@ class Receipt:
         return f"{self.run}/{self.round}/{self.node}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Included:
     """An answer that counts: its receipt earns, its update moved the weights."""
 
@@ -278,7 +278,7 @@ class Included:
     receipt: Hash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Excluded:
     """An invited member whose answer does not count, and the name of the reason."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Iterable
 
 from shared_models.records.refusals import Refusal, Refused
 
@@ -34,6 +35,11 @@ class Tree:
         """Add the hash of a leaf."""
         assert len(hashed) == 32
         self._levels[0].extend(hashed)
+
+    def extend(self, hashes: Iterable[bytes]) -> None:
+        """Add the hashes of leaves that stand one behind another."""
+        for hashed in hashes:
+            self.append(hashed)
 
     def _complete(self) -> None:
         """Hash what was appended since the last time, a level at a time: in a row, it costs half."""

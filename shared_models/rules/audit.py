@@ -15,7 +15,7 @@ Entries are fed in order and forgotten; what stays is what the books keep.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared_models.records import entry as entries
@@ -34,7 +34,7 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books, Last, differences
-from shared_models.rules.skim import Skimmed, skim
+from shared_models.rules.skim import Receipts, Skimmed, skim
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,18 @@ class Audit:
     def books(self) -> Books:
         return self.report.books
 
-    def feed(self, leaf: bytes, published: bytes | None) -> None:
+    def feed(
+        self, leaf: bytes, published: bytes | None, verify: bool = True, vouched: Mapping[str, int] | None = None
+    ) -> None:
         """The next entry, and its hash as the log's tile has it (None: it has none).
 
         The published hash is believed as far as it leads to the head's root, and tells which entry was altered.
+        Whether the signature of a receipt is verified is said as for `skim`.
         """
         if self._over:
             return
         context = self.books.context
-        skimmed = skim(leaf, context) if context is not None else None
+        skimmed = skim(leaf, context, verify, self.report.entries, vouched) if context is not None else None
         if skimmed is not None and skimmed.hash == published:
             self.feed_skimmed(skimmed)
         else:
@@ -129,6 +132,22 @@ class Audit:
         else:
             report.vouched += 1
         self._mine.pop(receipt.hash, None)
+
+    def feed_all(self, receipts: Receipts) -> None:
+        """The next entries: receipts of one round, each as `feed_skimmed` asks for."""
+        report, fed = self.report, len(receipts.hashes)
+        if not report.books.take_all(receipts):
+            for each in receipts.each():
+                self.feed_skimmed(each)
+            return
+        verified = sum(receipts.verified)
+        report.receipts += fed
+        report.entries += fed
+        report.signatures += verified
+        report.vouched += fed - verified
+        if self._mine:
+            for hashed in receipts.hashes:
+                self._mine.pop(hashed, None)
 
     def _feed_slowly(self, leaf: bytes, published: bytes | None) -> None:
         findings, index = self.report.findings, self.report.entries

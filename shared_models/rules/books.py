@@ -9,7 +9,8 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, repeat
+from operator import lt
 from typing import Any, NamedTuple, TypeVar
 
 from shared_models.records import entry as entries
@@ -37,7 +38,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
-from shared_models.rules.skim import Context, Skimmed, Turn
+from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
 
 T = TypeVar("T")
@@ -320,7 +321,7 @@ class Books:
             raise Refused(
                 Refusal.WRONG_HEAD, f"root {said.witnessed_root[:12]}… at size {said.witnessed_size}: another history"
             )
-        if len(self._turns) > 1_000:
+        if len(self._turns) > MANY:
             self._turns.clear()
         self._turns[said] = turn
         self._latest = said, turn
@@ -343,8 +344,8 @@ class Books:
         turn = run.rounds[-1]
         if close.base != turn.base:
             raise Refused(Refusal.WRONG_BASE, f"{close.base[:12]}…; the round's is {turn.base[:12]}…")
-        inside = tuple(each.member for each in close.included)
-        outside = tuple(each.member for each in close.excluded)
+        inside = tuple([each.member for each in close.included])
+        outside = tuple([each.member for each in close.excluded])
         each_once = len(inside) + len(outside) == len(turn.invited) and turn.invited == {*inside, *outside}
         if not _rising(inside) or not _rising(outside) or not each_once:
             raise Refused(Refusal.NOT_INVITED, "included and excluded are not, in order, the members invited")
@@ -430,6 +431,37 @@ class Books:
             self.check(receipt)
         return self.add(receipt)
 
+    def take_all(self, receipts: Receipts) -> bool:
+        """`take` each of these at once, many times faster; False, and nothing is changed, if not all are in order."""
+        try:
+            turn = self._turn(receipts.turn) or self._check_turn(receipts.turn)
+        except Refused:
+            return False
+        said = set(zip(receipts.members, receipts.nodes, strict=True))
+        if (
+            turn.closed is not None
+            or len(said) < len(receipts.members)
+            or not said.isdisjoint(turn.said)
+            or not turn.invited.issuperset(receipts.members)
+            or not self.keyring.counted.issuperset(zip(receipts.authors, receipts.key_ids, strict=True))
+        ):
+            return False
+        chains, hashes = dict[str, Last](), [each.hex() for each in receipts.hashes]
+        for index, (author, seq, prev, hashed) in enumerate(
+            zip(receipts.authors, receipts.seqs, receipts.prevs, hashes, strict=True), self.tree.size
+        ):
+            last = chains.get(author) or self.chains.get(author, NOTHING)
+            if seq != last.seq + 1 or prev != last.hash:
+                return False
+            chains[author] = Last(seq, hashed, index)
+        assert isinstance(turn.said, set)
+        turn.said.update(map(self._one, said))
+        works = map(Work, receipts.members, repeat(receipts.turn.flop), count(self.tree.size), receipts.key_ids)
+        turn.receipts.update(zip(hashes, works, strict=False))
+        self.chains.update(chains)
+        self.tree.extend(receipts.hashes)
+        return True
+
     # What follows.
 
     def add(self, entry: Entry | Skimmed) -> int:
@@ -490,7 +522,7 @@ class Books:
         if turn.closed is None:
             assert isinstance(turn.said, set)
             turn.said.add(named)
-            turn.receipts[hashed] = Work(receipt.member, receipt.flop, index, receipt.key_id)
+            turn.receipts[hashed] = Work(receipt.member, receipt.turn.flop, index, receipt.key_id)
         else:  # One that comes later stands in the log, and earns nothing.
             turn.said = self._one(turn.said | {named})
 
@@ -586,7 +618,7 @@ def _check_charter(charter: Charter) -> None:
 
 
 def _rising(names: tuple[str, ...]) -> bool:
-    return all(one < other for one, other in pairwise(names))
+    return all(map(lt, names, names[1:]))
 
 
 def differences(stated: Statement, right: Statement) -> list[str]:

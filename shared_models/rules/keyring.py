@@ -41,11 +41,11 @@ class Keyring:
         if len({key.public for key in self.keys.values()}) != len(self.keys):
             raise Refused(Refusal.BAD_FIELD, "one key stands under two names")
         self.standing = {named: Standing(0) for named in self.keys}
+        self.counted = set(self.standing)  # Those that can sign now.
 
     def counts(self, name: str, key_id: bytes) -> bool:
         """Whether this key can sign now."""
-        standing = self.standing.get((name, key_id))
-        return standing is not None and standing.end is None
+        return (name, key_id) in self.counted
 
     def check_counts(self, name: str, key_id: bytes) -> None:
         """Raises `Refused(REVOKED)` if this key was revoked."""
@@ -121,9 +121,11 @@ class Keyring:
                 key = VerifyKey.parse(record.key)
                 self.keys = {**self.keys, (key.name, key.id): key}
                 self.standing[key.name, key.id] = Standing(index)
+                self.counted.add((key.name, key.id))
             case KeyRevoke():
                 standing = self.standing[_named(record)]
                 standing.end, standing.suspect_from = index, record.suspect_from
+                self.counted.discard(_named(record))
             case KeyAffirm():
                 self.standing[_named(record)].affirmed.append((index, record.start, record.end))
 

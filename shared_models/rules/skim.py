@@ -8,8 +8,9 @@ slowly, with a name for what is wrong with it. A test holds the two ways of read
 
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 from shared_models.records import canonical, note
@@ -22,7 +23,7 @@ from shared_models.rules.pricing import check_time, tokens_asked
 
 
 class Turn(NamedTuple):
-    """What receipts of one round say of it. Most say the same."""
+    """What receipts of one round say of it, and of the work it was. Most say the same."""
 
     run: str
     round: int
@@ -30,6 +31,7 @@ class Turn(NamedTuple):
     base: str
     witnessed_size: int
     witnessed_root: str
+    flop: int
 
 
 class Skimmed(NamedTuple):
@@ -42,7 +44,6 @@ class Skimmed(NamedTuple):
     prev: str
     member: str
     node: str
-    flop: int
     verified: bool  # Whether the signature was; else somebody vouches for it.
     turn: Turn
 
@@ -63,6 +64,7 @@ class Skimmed(NamedTuple):
             receipt.base,
             receipt.witnessed_size,
             receipt.witnessed_root,
+            receipt.flop,
         )
         return cls(
             entry.hash,
@@ -72,18 +74,33 @@ class Skimmed(NamedTuple):
             receipt.prev,
             receipt.member,
             receipt.node,
-            receipt.flop,
             True,
             turn,
         )
 
 
-class Asked(NamedTuple):
-    """What a run asks for: its receipts have leaves like that, and so much work in them."""
+class Receipts(NamedTuple):
+    """Receipts that stand one behind another and say the same of their round: `Skimmed`, column by column."""
 
-    leaf: re.Pattern[str]
-    groups: tuple[int, ...]  # Of what is wanted.
-    flop: int
+    hashes: tuple[bytes, ...]
+    authors: tuple[str, ...]
+    key_ids: tuple[bytes, ...]
+    seqs: tuple[int, ...]
+    prevs: tuple[str, ...]
+    members: tuple[str, ...]
+    nodes: tuple[str, ...]
+    verified: tuple[bool, ...]
+    turn: Turn
+
+    @classmethod
+    def of(cls, receipts: Iterable[Skimmed]) -> "Receipts":
+        """These, of which there is one at least."""
+        *columns, turns = zip(*receipts, strict=True)
+        return cls._make((*columns, turns[0]))
+
+    def each(self) -> Iterator[Skimmed]:
+        """One by one."""
+        return map(Skimmed, *self[:-1], repeat(self.turn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +110,68 @@ class Context:
     charter: Charter
     keys: note.Keys
     runs: Mapping[str, Manifest]
-    _asked: dict[str, Asked] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _leaf: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _groups: tuple[int, ...] = field(init=False, repr=False, compare=False)  # In the order of `_WANTED`.
+    _turns: dict[tuple[str, ...], Turn | None] = field(default_factory=dict, init=False, compare=False)
 
-    def asked(self, run: str) -> Asked | None:
-        """None if there is no such run."""
-        if run not in self._asked:
-            if run not in self.runs:
-                return None
-            self._asked[run] = _asked(self.charter.consortium, self.runs[run])
-        return self._asked[run]
+    def __post_init__(self) -> None:
+        leaf = re.compile(rf"{re.escape(self.charter.consortium)}/receipt@v1\n{_RECEIPT}\n{_SIGNATURE}")
+        object.__setattr__(self, "_leaf", leaf)
+        object.__setattr__(self, "_groups", tuple(leaf.groupindex[name] for name in _WANTED))
+
+    def read(self, leaf: str) -> tuple[str, ...] | None:
+        """What is `_WANTED` of the receipt in this leaf; None if it is not of the form."""
+        return found.group(*self._groups) if (found := self._leaf.fullmatch(leaf)) is not None else None
+
+    def turn(self, said: tuple[str, ...]) -> Turn | None:
+        """What these words, `_OF_TURN`, say; None if there is no such run, or it asks for other work."""
+        try:
+            return self._turns[said]
+        except KeyError:
+            if len(self._turns) > MANY:
+                self._turns.clear()
+            return self._turns.setdefault(said, self._read_turn(*said))
+
+    def _read_turn(
+        self, run: str, number: str, opened: str, base: str, size: str, root: str, *claimed: str
+    ) -> Turn | None:
+        if (manifest := self.runs.get(run)) is None:
+            return None
+        tokens, steps = tokens_asked(manifest.recipe), manifest.recipe.inner_steps
+        flop = tokens * manifest.flop_per_token
+        if _whole(*claimed) != [tokens, steps, flop] or not _are_hashes(opened, base, root):
+            return None
+        of_round, of_head = _whole(number, size)
+        return Turn(run, of_round, opened, base, of_head, root, flop)
 
 
-# What is wanted of a receipt: numbers, then words.
-_NUMBERS = ("busy_ms", "wall_ms", "started_ms", "ended_ms", "devices", "seq", "round", "witnessed_size")
-_WORDS = ("device", "node", "opened", "base", "member", "prev", "witnessed_root")
+MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.
+# What is wanted of a receipt: what it says of its round and of the work that its run asks for, then of itself.
+_OF_TURN = ("run", "round", "opened", "base", "witnessed_size", "witnessed_root", "tokens", "steps", "flop")
+_NUMBERS = ("busy_ms", "wall_ms", "started_ms", "ended_ms", "devices", "seq")
+_WORDS = ("device", "node", "member", "prev", "update", "data")
+_HASHES = ("opened", "base", "witnessed_root", "prev", "update", "data")  # Quicker to check afterwards.
+_RECEIPT = canonical.regular(Receipt, (*_OF_TURN, *_NUMBERS, *_WORDS), _HASHES)
 # 68 bytes in base64: the last letter has two bits that mean nothing, and are zero in the one right spelling.
 _SIGNATURE = r"\n\xe2\x80\x94 (?P=member)/compute (?P<signature>[A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n"
+_WANTED = (*_OF_TURN, *_NUMBERS, *_WORDS, "signature")
+_FIRST, _THEN = len(_OF_TURN), len(_OF_TURN) + len(_NUMBERS)
 
 
-def _asked(consortium: str, manifest: Manifest) -> Asked:
-    recipe = manifest.recipe
-    tokens = tokens_asked(recipe)
-    flop = tokens * manifest.flop_per_token
-    given = {"run": manifest.run, "tokens": tokens, "steps": recipe.inner_steps, "flop": flop}
-    wanted = (*_NUMBERS, *_WORDS)
-    record = canonical.regular(Receipt, wanted, given)
-    leaf = re.compile(rf"{re.escape(consortium)}/receipt@v1\n{record}\n{_SIGNATURE}")
-    return Asked(leaf, tuple(leaf.groupindex[name] for name in (*wanted, "signature")), flop)
+def _whole(*spelled: str) -> list[int]:
+    try:
+        return list(map(int, spelled))
+    except ValueError:  # Beyond 2^53 a number stands in quotes.
+        return [int(each.strip('"')) for each in spelled]
+
+
+def _are_hashes(*texts: str) -> bool:
+    """Whether these texts of 64 characters are hexadecimal, in small letters."""
+    whole = "".join(texts)
+    try:
+        return bytes.fromhex(whole).hex() == whole
+    except ValueError:
+        return False
 
 
 def skim(
@@ -133,22 +185,15 @@ def skim(
     3. It claims the work that the run's manifest asks for, to the letter, and breaks no law of nature
        (`pricing.check_time`).
     """
-    text = str(leaf, "latin-1")  # One character for each byte: an expression of ASCII matches ASCII only.
-    at = text.rfind('"run":"') + 7
-    run = text[at : text.find('"', at)]
-    asked = context.asked(run)
-    match = asked.leaf.fullmatch(text) if asked is not None else None
-    if asked is None or match is None:
+    found = context.read(str(leaf, "latin-1"))  # A character for each byte: an expression of ASCII matches ASCII only.
+    if found is None or (turn := context.turn(found[:_FIRST])) is None:
         return None
-    groups = match.group(*asked.groups)
-    device, node, opened, base, member, prev, root, signature = groups[len(_NUMBERS) :]
+    busy, wall, started, ended, devices, seq = _whole(*found[_FIRST:_THEN])
+    device, node, member, prev, update, data, signature = found[_THEN:]
+    if not _are_hashes(prev, update, data):
+        return None
     try:
-        numbers = list(map(int, groups[: len(_NUMBERS)]))
-    except ValueError:  # Some are beyond 2^53, and stand in quotes.
-        numbers = [int(spelled.strip('"')) for spelled in groups[: len(_NUMBERS)]]
-    busy, wall, started, ended, devices, seq, number, size = numbers
-    try:
-        check_time(context.charter, asked.flop, busy, wall, started, ended, device, devices)
+        check_time(context.charter, turn.flop, busy, wall, started, ended, device, devices)
     except Refused:
         return None
     author = f"{member}/compute"
@@ -159,5 +204,4 @@ def skim(
     verify = verify and (vouched is None or index >= vouched.get(author, 0))
     if verify and not key.verifies(raw[4:], leaf[: -len(signature) - len(author) - 7]):
         return None
-    turn = Turn(run, number, opened, base, size, root)
-    return Skimmed(leaf_hash(leaf), author, key.id, seq, prev, member, node, asked.flop, verify, turn)
+    return Skimmed(leaf_hash(leaf), author, key.id, seq, prev, member, node, verify, turn)
