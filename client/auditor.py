@@ -4,7 +4,8 @@ Worker processes read the entries and verify signatures; what follows from an en
 worker never judges: it says which receipts need no second look, and everything else is looked at here.
 
     full       every signature is verified
-    attested   not those that a member has vouched for: what it says of its own entries can only cost itself
+    attested   not those that a member has vouched for: what it says of its own entries can only cost itself; and of the
+               coordinator only the newest, which cites the one before, and so on
     sampled    a share of the signatures of receipts, chosen afresh each time
 
 A signature that was verified once need not be verified again: `Verified` says up to where, under which root.
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared_models import durable
-from shared_models.published import Bundle, Read, bundle_at, bundles, cosigned, reader
+from shared_models.published import Bundle, Read, bundle_at, cosigned, leaf_at, reader
 from shared_models.records import entry as entries
 from shared_models.records import tlog
+from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Audit, Report, Witnessed
 from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
@@ -104,10 +106,12 @@ class Auditor:
         before = Verified.load(self.verified_path) if self.mode == "full" else Verified()
         if before.charter != (self.charter or "") or before.size > size:
             before = Verified()
-        vouched = _attested(heads, read, size) if self.mode == "attested" else []
-        audit = Audit(charter=self.charter, mine=self.mine, witnessed=[*self.witnessed, *vouched])
+        chained, vouched = _vouching(heads, read, size) if self.mode == "attested" else ((), [])
+        witnessed = [*self.witnessed, *vouched]
+        audit = Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, chained=chained)
         if not self._feed(audit, where, read, size, before, vouched):
-            before, audit = Verified(), Audit(charter=self.charter, mine=self.mine, witnessed=self.witnessed)
+            witnessed = [*self.witnessed, *(each for each in vouched if _counts(audit, f"{each.by}/attest"))]
+            before, audit = Verified(), Audit(charter=self.charter, mine=self.mine, witnessed=witnessed)
             self._feed(audit, where, read, size, before, [])
         report = audit.finish(head, heads.values())
         self._keep(audit, before)
@@ -118,8 +122,8 @@ class Auditor:
     ) -> bool:
         """Feed it every entry of the log; False if what was not verified should have been.
 
-        That is if this is another history than the one that was verified before, or if the key that vouches for a
-        member's entries was revoked.
+        That is if this is another history than the one that was verified before, if the key that vouches for entries
+        was revoked, or if a finding may come from what was not looked at.
         """
         trust = Trust(
             below=before.size,
@@ -143,8 +147,10 @@ class Auditor:
             gc.unfreeze()
             if audit.report.entries < size:  # Interrupted: what was done need not be done again.
                 self._keep(audit, kept)
-        names = {f"{each.by}/attest" for each in vouched}
-        return all(audit.books.keyring.counts(*named) for named in audit.books.keys if named[0] in names)
+        audit.settle()
+        if audit.chained and audit.report.findings:
+            return False
+        return all(_counts(audit, name) for name in (*audit.chained, *(f"{each.by}/attest" for each in vouched)))
 
     def _looked(self, where: str, read: Read, size: int, audit: Audit, trust: Trust) -> Iterator[Looked]:
         """What there is at each place of the log, in order."""
@@ -175,6 +181,11 @@ class Auditor:
         verified = Verified(self.charter or "", size, audit.books.tree.root(size).hex())
         durable.write(self.verified_path, json.dumps(asdict(verified)).encode())
         return verified
+
+
+def _counts(audit: Audit, name: str) -> bool:
+    """Whether no key of this name was revoked."""
+    return all(audit.books.keyring.counts(*named) for named in audit.books.keys if named[0] == name)
 
 
 def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
@@ -270,16 +281,15 @@ def _unflat(plain: Any) -> Receipts | bytes:
     return plain if isinstance(plain, bytes) else Receipts._make((*plain[:-1], Turn(*plain[-1])))
 
 
-def _attested(heads: Mapping[str, bytes], read: Read, size: int) -> list[Witnessed]:
-    """Up to where each member vouches for its own entries, by keys of the charter."""
-    first = next(bundles(read, size), None)
-    if first is None:
-        return []
+def _vouching(heads: Mapping[str, bytes], read: Read, size: int) -> tuple[tuple[str, ...], list[Witnessed]]:
+    """Whose newest entry vouches for those before it, and up to where each member vouches for its own."""
     try:
-        keys = entries.charter_keys(entries.open_charter(first.leaves[0]).record)  # type: ignore[arg-type]
+        charter = entries.open_charter(leaf_at(read, 0, size)).record
     except Refused:
-        return []  # The audit itself will say why.
-    found = []
+        charter = None  # The audit itself will say why.
+    if not isinstance(charter, Charter):
+        return (), []
+    keys, found = entries.charter_keys(charter), list[Witnessed]()
     for path, data in heads.items():
         role, _, member = path.partition("/")
         if role == "attest":
@@ -287,4 +297,4 @@ def _attested(heads: Mapping[str, bytes], read: Read, size: int) -> list[Witness
                 head, times = tlog.open_cosigned(data, keys)
                 if f"{member}/attest" in times:
                     found.append(Witnessed(head.size, head.root.hex(), member))
-    return found
+    return (f"{charter.consortium}/coordinator",), found

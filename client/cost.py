@@ -41,4 +41,4 @@ def append(folder: Path, item: str, pot: str, amount: str, invoice: Path) -> int
     kept = folder / "evidence"
     kept.mkdir(mode=0o700, exist_ok=True)
     durable.write(kept / f"{record.evidence}.salt", salt, mode=0o600)
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)
+    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index

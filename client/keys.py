@@ -125,9 +125,9 @@ def _said(held: Holder, record: KeyRevoke | KeyAffirm) -> int:
     """Say it, if it can still be said: who says a thing twice in other words has equivocated."""
     held.folder.learn_keys(held.ledger)
     held.folder.keyring.check(record, held.ledger.size())
-    index = held.folder.say(held.ledger, held.signer, record)
+    _, proof = held.folder.say(held.ledger, held.signer, record)
     held.folder.learn_keys(held.ledger)
-    return index
+    return proof.index
 
 
 class Listed(NamedTuple):

@@ -31,7 +31,6 @@ from ledger.billing import close
 from server.app import HOME
 from server.app import app as server_app
 from server.launch import SMALL, propose
-from server.rounds import say
 from shared_models import processes
 from shared_models.bundle import build
 from shared_models.published import fetch, reader
@@ -96,7 +95,7 @@ def simulate(
             quorum=quorum,
             deadline_ms=round(1000 * deadline_s),
         )
-        leaf, _ = say(ledger, coordinator, manifest)
+        leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
 
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
         nodes, witnesses = [], list[Witness]()

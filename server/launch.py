@@ -9,7 +9,6 @@ from pathlib import Path
 
 from server import outer
 from server.home import Home
-from server.rounds import say
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
@@ -100,7 +99,7 @@ def launch(
         quorum=quorum,
         deadline_ms=round(1000 * deadline_s),
     )
-    leaf, proof = say(ledger, home, manifest)
+    leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)
     until, consents = time.monotonic() + consents_s, list[str]()
     while len(consents) < len(manifest.members) and time.monotonic() < until:

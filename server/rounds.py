@@ -7,7 +7,6 @@ them with the reason for each that does not; and the outer step adds up in membe
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from server import outer
@@ -224,7 +223,7 @@ class Coordinator:
 
     def _say(self, record: Chained) -> tuple[bytes, tlog.Proof]:
         """Append a record of the coordinator's own: (its leaf, the proof that the log holds it)."""
-        return say(self.ledger, self.home, record)
+        return self.home.say(self.ledger, self.home.key, record)
 
     def _end(self, status: str, reason: str) -> None:
         self._say(
@@ -234,16 +233,6 @@ class Coordinator:
     def _show(self, **what: Any) -> None:
         self._status |= what | {"at_ms": time.time_ns() // 1_000_000}
         durable.show(self.home.path / "status.json", self._status)
-
-
-def say(ledger: LedgerHttp, home: Home, record: Chained) -> tuple[bytes, tlog.Proof]:
-    """Sign a record as the coordinator, at the end of its chain, and append it: (leaf, proof). Raises `Refused`."""
-    last = ledger.last(home.key.name)
-    seq, prev = (last[0] + 1, last[1]) if last is not None else (0, FIRST)
-    leaf = entries.sign(replace(record, seq=seq, prev=prev), home.charter.consortium, [home.key])
-    proof = ledger.append(leaf)
-    proof.verify(merkle.leaf_hash(leaf), home.keyring.keys)
-    return leaf, proof
 
 
 def _line(text: str) -> str:

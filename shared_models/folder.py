@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
+from shared_models.published import leaf_at
 from shared_models.records import entry as entries
+from shared_models.records import tlog
 from shared_models.records.entry import Entry
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import FIRST, Chained, Charter, KeyAdd, KeyAffirm, KeyRevoke
@@ -66,14 +68,36 @@ class Folder:
             durable.write(folder / f"{index:012}.note", leaf)
         return len(new)
 
-    def say(self, ledger: LedgerHttp, key: SigningKey, record: Chained) -> int:
-        """Sign this record at the end of its author's chain, and append it; its index, proven. Raises `Refused`."""
+    def say(self, ledger: LedgerHttp, key: SigningKey, record: Chained) -> tuple[bytes, tlog.Proof]:
+        """Sign this record at the end of its author's chain, and append it: (its leaf, the proof of its place).
+
+        Who cites an entry stands by it, and by all that it cites in turn: so what the ledger calls this author's last
+        entry must be one. Raises `Refused`: BAD_PROOF if it is not, or as the ledger's own.
+        """
         last = ledger.last(key.name)
+        if last is not None and self._said.get(key.name) != last[1]:
+            self._check_own(ledger, key.name, *last[1:])
         record = replace(record, seq=last[0] + 1 if last else 0, prev=last[1] if last else FIRST)
         leaf = entries.sign(record, self.charter.consortium, [key])
         proof = ledger.append(leaf)
         proof.verify(leaf_hash(leaf), self.keyring.keys)
-        return proof.index
+        self._said[key.name] = leaf_hash(leaf).hex()
+        return leaf, proof
+
+    @cached_property
+    def _said(self) -> dict[str, str]:
+        return {}  # The leaf hash of what each author said last, here and since this process began.
+
+    def _check_own(self, ledger: LedgerHttp, author: str, hashed: str, index: int) -> None:
+        self.learn_keys(ledger)
+        leaf = leaf_at(ledger.read, index, tlog.unsigned(ledger.read(tlog.HEAD)).size)
+        try:
+            entry = entries.open_leaf(leaf, self.charter.consortium, self.keyring.keys)
+            right = entry.author == author and entry.hash.hex() == hashed
+        except Refused:
+            right = False
+        if not right:
+            raise Refused(Refusal.BAD_PROOF, f"the ledger shows entry {index} as the last of {author}: it is not")
 
 
 def _learn(ring: Keyring, index: int, leaf: bytes) -> None:

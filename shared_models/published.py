@@ -84,6 +84,14 @@ def bundle_at(read: Read, start: int, width: int) -> Bundle:
     return Bundle(start, read(tlog.tile_path("entries", number, width)), tile)
 
 
+def leaf_at(read: Read, index: int, size: int) -> bytes:
+    """The entry at this index of a log of this size. Raises `Refused`: NOT_FOUND if it is not there."""
+    found = next(bundles(read, size, since=index)).leaves if index < size else []
+    if index % tlog.WIDTH >= len(found):
+        raise Refused(Refusal.NOT_FOUND, f"the log of size {size} has no entry {index}")
+    return found[index % tlog.WIDTH]
+
+
 def cosigned(read: Read) -> Iterator[tuple[str, bytes]]:
     """(path, note) of each head that members have cosigned, as far as they are there. Of a log that is not empty."""
     for path in _cosigned_paths(read):

@@ -9,7 +9,7 @@ A leaf is the whole note, signatures included, so the log commits to what was sa
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from shared_models.records import canonical, merkle, note
@@ -68,14 +68,14 @@ def sign(record: Record, consortium: str, keys: Iterable[SigningKey]) -> bytes:
     return leaf
 
 
-def open_leaf(leaf: bytes, consortium: str, keys: note.Keys) -> Entry:
+def open_leaf(leaf: bytes, consortium: str, keys: note.Keys, vouched: Collection[str] = ()) -> Entry:
     """The record in this leaf, if a known key signed it and it is spelled in its one canonical way.
 
     The order is fixed: size, text, signature, kind, fields, re-encoding. What is not signed is not parsed.
-    Raises `Refused`.
+    `vouched` is as for `note.verify`. Raises `Refused`.
     """
     parsed = note.parse(leaf)
-    signers = note.verify(parsed, keys)
+    signers = note.verify(parsed, keys, vouched)
     return Entry(leaf, merkle.leaf_hash(leaf), _record(parsed, consortium), signers)
 
 

@@ -15,7 +15,7 @@ Entries are fed in order and forgotten; what stays is what the books keep.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared_models.records import entry as entries
@@ -79,16 +79,24 @@ class Audit:
     """An audit under way: `feed` it every entry in order, then `finish`."""
 
     def __init__(
-        self, *, charter: str | None = None, mine: Iterable[bytes] = (), witnessed: Iterable[Witnessed] = ()
+        self,
+        *,
+        charter: str | None = None,
+        mine: Iterable[bytes] = (),
+        witnessed: Iterable[Witnessed] = (),
+        chained: Collection[str] = (),
     ) -> None:
         """`charter` is the leaf hash of the charter the reader signed; without it the audit proves that the log agrees
         with itself, not whose log it is. `mine` are leaves that a member signed; `witnessed` are heads that must be of
-        this history: the reader's own, and those of whoever vouches for entries that are fed unverified.
+        this history: the reader's own, and those of whoever vouches for entries that are fed unverified. `chained` are
+        authors of whom only the newest signature is verified (`settle`): each of their entries cites the one before.
         """
         self.report = Report()
         self._charter = charter
         self._mine = {merkle.leaf_hash(leaf): leaf for leaf in mine}
         self._witnessed = list(witnessed)
+        self.chained = chained
+        self._newest: dict[str, tuple[int, Entry]] = {}  # Of each such author, the entry that was not verified yet.
         self._over = False
 
     @property
@@ -168,6 +176,7 @@ class Audit:
 
     def finish(self, head: bytes, cosigned: Iterable[bytes] = ()) -> Report:
         """The report, once every entry was fed: `head` is the log's newest, `cosigned` are heads with cosignatures."""
+        self.settle()
         if not self._over:
             self.report.findings += self._log(head)
             for data in cosigned:
@@ -175,12 +184,43 @@ class Audit:
             self.report.findings += self._member()
         return self.report
 
+    def settle(self) -> None:
+        """Verify the newest signature of each author that is `chained`: it stands for those before it by the same key.
+
+        Nobody signs but behind its own last entry (`Folder.say`), whose hash it cites.
+        """
+        for author in list(self._newest):
+            self._settle(author)
+
+    def _settle(self, author: str) -> None:
+        index, newest = self._newest.pop(author)
+        try:
+            self.books.open(newest.leaf)
+        except Refused as refused:
+            self.report.findings.append(Finding(index, refused.refusal, refused.detail))
+        self.report.signatures += 1
+        self.report.vouched -= 1
+
+    def _open(self, leaf: bytes) -> Entry:
+        entry = self.books.open(leaf, self.chained)
+        names = {key.name for key in entry.signers}
+        if names.isdisjoint(self.chained):
+            self.report.signatures += len(entry.signers)
+        elif len(entry.signers) > 1:  # Others stand for it too.
+            self.report.signatures += len(self.books.open(leaf).signers)
+        else:
+            newest = self._newest.get(entry.author)
+            if newest is not None and newest[1].signers != entry.signers:
+                self._settle(entry.author)  # Another key: it does not stand for what that one signed.
+            self._newest[entry.author] = self.books.tree.size, entry
+            self.report.vouched += 1
+        return entry
+
     def _entry(self, leaf: bytes, hashed: bytes) -> Iterator[Refused]:
         """Check one entry and take it in, under this hash; each reason why it should not be here."""
         report, books = self.report, self.books
         try:
-            entry = books.open(leaf)
-            report.signatures += len(entry.signers)
+            entry = self._open(leaf)
             books.check(entry)
         except Refused as refused:
             yield refused

@@ -6,7 +6,7 @@ receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, repeat
@@ -158,11 +158,14 @@ class Books:
 
     # Reading an entry.
 
-    def open(self, leaf: bytes) -> Entry:
-        """The entry in this leaf: its bytes are right and a key of this log signed it. Raises `Refused`."""
+    def open(self, leaf: bytes, vouched: Collection[str] = ()) -> Entry:
+        """The entry in this leaf: its bytes are right and a key of this log signed it. Raises `Refused`.
+
+        Signatures by `vouched` names are taken for good.
+        """
         if self._keyring is None:
             return entries.open_charter(leaf)
-        return entries.open_leaf(leaf, self.charter.consortium, self.keys)
+        return entries.open_leaf(leaf, self.charter.consortium, self.keys, vouched)
 
     def said(self, entry: Entry | Skimmed) -> bool:
         """Whether the author of this has said something about the same thing before."""

@@ -9,7 +9,7 @@ from consortium.found import PRICE, found
 from ledger.api import serving
 from server import rounds
 from server.launch import launch
-from server.rounds import Coordinator, say
+from server.rounds import Coordinator
 from shared_models.processes import free_port
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
@@ -36,7 +36,13 @@ class Near:
             found = self._log.last(author)
         except Refused:
             return None
-        return found.seq, found.hash, found.index
+        return found.seq, found.hash, found.at
+
+    def keys(self, since: int = 0) -> list[tuple[int, bytes]]:
+        return self._log.books.about_keys[since:]
+
+    def read(self, path: str) -> bytes:
+        return self._log.published(path)
 
     def runs(self) -> list[tuple[bytes, list[str]]]:
         return self._log.runs()
@@ -67,7 +73,20 @@ def test_a_ledger_that_only_says_it_has_logged_it_is_not_believed(parties):
     near = Near(parties)
     _, first = parties.log.append(parties.founded.charter)
     near.append = lambda _: first
-    assert refused(say, near, parties.home, parties.manifest).refusal is Refusal.BAD_PROOF
+    say = parties.home.say
+    assert refused(say, near, parties.home.key, parties.manifest).refusal is Refusal.BAD_PROOF
+
+
+def test_the_coordinator_signs_behind_nothing_that_it_has_not_signed(parties):
+    """What it cites it stands for: a ledger could slip it anything."""
+    near, home, key = Near(parties), parties.home, parties.home.key
+    parties.consenting("acme")
+    theirs = parties.log.last("acme/compute")
+    for claimed in ((theirs.seq, theirs.hash, theirs.at), (0, "0" * 64, parties.log.last(key.name).at)):
+        near.last = lambda _, claimed=claimed: claimed
+        caught = refused(home.say, near, key, parties.opened())
+        assert caught.refusal is Refusal.BAD_PROOF
+        assert f"entry {claimed[2]} as the last of {key.name}" in caught.detail
 
 
 def test_a_run_without_a_quorum_of_consents_is_not_started(tmp_path):
