@@ -209,7 +209,7 @@ def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
         seen = skim(leaf, context, trust.asks(index), index, trust.of)
         if seen is not None and seen.hash != hashed:
             seen = None
-        if row and (seen is None or seen.turn != row[0].turn):
+        if row and (seen is None or seen.turn is not row[0].turn):
             found.append(Receipts.of(row))
             row = []
         if seen is not None:

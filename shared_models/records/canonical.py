@@ -130,6 +130,8 @@ def _read_spelled(annotation: Any) -> Callable[[str], Any]:
     item = arguments[0]
     if not is_dataclass(item):
         read = _read_spelled(item)
+        if read is str:
+            return lambda text: tuple(text[1:-1].split('","')) if text else ()
         return lambda text: tuple([read(each.strip('"')) for each in text.split(",")]) if text else ()
     assert isinstance(item, type)
     positional = [field.name for field in fields(item) if not field.kw_only]

@@ -1,20 +1,21 @@
 """The Merkle tree of RFC 9162 §2.1 (SHA-256): roots, inclusion proofs, consistency proofs, and their verification."""
 
-import hashlib
 import threading
 from collections.abc import Iterable
+from hashlib import sha256
+from struct import iter_unpack
 
 from shared_models.records.refusals import Refusal, Refused
 
-EMPTY_ROOT = hashlib.sha256(b"").digest()
+EMPTY_ROOT = sha256(b"").digest()
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + leaf).digest()
+    return sha256(b"\x00" + leaf).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    return sha256(b"\x01" + left + right).digest()
 
 
 class Tree:
@@ -51,8 +52,8 @@ class Tree:
                 if below + 1 == len(self._levels):
                     self._levels.append(bytearray())
                 above = self._levels[below + 1]
-                new = range(2 * len(above), len(level) - 63, 64)
-                above += b"".join([hashlib.sha256(b"\x01" + level[at : at + 64]).digest() for at in new])
+                new = bytes(level[2 * len(above) : len(level) // 64 * 64])
+                above += b"".join([sha256(b"\x01" + pair).digest() for (pair,) in iter_unpack("64s", new)])
 
     def hashes(self, level: int, start: int, end: int) -> bytes:
         """The hashes of the complete subtrees of 2^level leaves, number start to end, one after another."""

@@ -200,10 +200,10 @@ def pack(entries: Iterable[bytes]) -> bytes:
 
 def unpack(data: bytes) -> list[bytes]:
     """The entries of a bundle. Raises `Refused(CORRUPT)` if the last one is cut."""
-    entries, at = list[bytes](), 0
-    while at < len(data):
-        end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-        if at + 2 > len(data) or end > len(data):
+    entries, at, size = list[bytes](), 0, len(data)
+    while at < size:
+        end = at + 2 + (data[at] << 8 | data[at + 1]) if at + 1 < size else size + 1
+        if end > size:
             raise Refused(Refusal.CORRUPT, f"an entry bundle ends in the middle of its entry {len(entries)}")
         entries.append(data[at + 2 : end])
         at = end

@@ -458,7 +458,7 @@ class Books:
                 return False
             chains[author] = Last(seq, hashed, index)
         assert isinstance(turn.said, set)
-        turn.said.update(map(self._one, said))
+        turn.said |= said
         works = map(Work, receipts.members, repeat(receipts.turn.flop), count(self.tree.size), receipts.key_ids)
         turn.receipts.update(zip(hashes, works, strict=False))
         self.chains.update(chains)
@@ -521,13 +521,13 @@ class Books:
 
     def _add_receipt(self, receipt: Skimmed, index: int, hashed: str) -> None:
         turn = self._turn(receipt.turn) or self._check_turn(receipt.turn)
-        named = self._one((receipt.member, receipt.node))
+        named = receipt.member, receipt.node
         if turn.closed is None:
             assert isinstance(turn.said, set)
             turn.said.add(named)
             turn.receipts[hashed] = Work(receipt.member, receipt.turn.flop, index, receipt.key_id)
         else:  # One that comes later stands in the log, and earns nothing.
-            turn.said = self._one(turn.said | {named})
+            turn.said = self._one(turn.said | {self._one(named)})
 
     def _add_close(self, close: RoundClose, index: int) -> None:
         run = self.runs[close.run]
@@ -535,7 +535,8 @@ class Books:
         turn = run.rounds[-1]
         # All of them are there after `check`; the audit goes on where that failed.
         works = [work for each in close.included if (work := turn.receipts.get(each.receipt))]
-        turn.receipts, turn.said = {}, self._one(frozenset(turn.said))
+        said = frozenset(turn.said)
+        turn.receipts, turn.said = {}, self._same.get(said) or self._one(frozenset(map(self._one, said)))
         turn.closed = Closed(
             close.checkpoint,
             self._one(tuple([each.member for each in close.included])),

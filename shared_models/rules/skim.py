@@ -9,13 +9,13 @@ slowly, with a name for what is wrong with it. A test holds the two ways of read
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import NamedTuple
 
 from shared_models.records import canonical, note
 from shared_models.records.entry import Entry
-from shared_models.records.keys import ED25519
+from shared_models.records.keys import ED25519, VerifyKey
 from shared_models.records.kinds import Charter, Manifest, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
@@ -103,6 +103,14 @@ class Receipts(NamedTuple):
         return map(Skimmed, *self[:-1], repeat(self.turn))
 
 
+# 68 bytes in base64: the last letter has two bits that mean nothing, and are zero in the one right spelling.
+_SIGNATURE = r"\n\xe2\x80\x94 (?P=member)/compute ([A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n"
+_HASHES = ("base", "data", "opened", "prev", "update", "witnessed_root")  # Quicker to check afterwards.
+_UNUSED = ("bytes_down", "bytes_up", "cpu_ms", "energy_method", "energy_mj")  # To be in their domains is enough.
+_RECEIPT = canonical.regular(Receipt, {each.name for each in fields(Receipt)}.difference(_UNUSED), _HASHES)
+MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a receipt is held against; it changes when a key is added or a run begins, and with no receipt."""
@@ -110,52 +118,37 @@ class Context:
     charter: Charter
     keys: note.Keys
     runs: Mapping[str, Manifest]
-    _leaf: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    _groups: tuple[int, ...] = field(init=False, repr=False, compare=False)  # In the order of `_WANTED`.
-    _turns: dict[tuple[str, ...], Turn | None] = field(default_factory=dict, init=False, compare=False)
+    leaf: re.Pattern[str] = field(init=False, repr=False, compare=False)  # Of a receipt.
+    compute: Mapping[tuple[str, bytes], VerifyKey] = field(init=False, repr=False, compare=False)  # By member and id.
+    _turns: dict[tuple[str, ...], Turn | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         leaf = re.compile(rf"{re.escape(self.charter.consortium)}/receipt@v1\n{_RECEIPT}\n{_SIGNATURE}")
-        object.__setattr__(self, "_leaf", leaf)
-        object.__setattr__(self, "_groups", tuple(leaf.groupindex[name] for name in _WANTED))
+        found = [(*key.name.rpartition("/"), key) for key in self.keys.values() if key.kind == ED25519]
+        compute = {(member, key.id): key for member, _, role, key in found if role == "compute"}
+        object.__setattr__(self, "leaf", leaf)
+        object.__setattr__(self, "compute", compute)
 
-    def read(self, leaf: str) -> tuple[str, ...] | None:
-        """What is `_WANTED` of the receipt in this leaf; None if it is not of the form."""
-        return found.group(*self._groups) if (found := self._leaf.fullmatch(leaf)) is not None else None
-
-    def turn(self, said: tuple[str, ...]) -> Turn | None:
-        """What these words, `_OF_TURN`, say; None if there is no such run, or it asks for other work."""
+    def turn(self, *said: str) -> Turn | None:
+        """What a receipt says of its round and its work, if there is such a run, and that is what it asks for."""
         try:
             return self._turns[said]
         except KeyError:
             if len(self._turns) > MANY:
                 self._turns.clear()
-            return self._turns.setdefault(said, self._read_turn(*said))
+            return self._turns.setdefault(said, self._turn(*said))
 
-    def _read_turn(
-        self, run: str, number: str, opened: str, base: str, size: str, root: str, *claimed: str
+    def _turn(
+        self, run: str, number: str, opened: str, base: str, size: str, root: str, tokens: str, steps: str, flop: str
     ) -> Turn | None:
         if (manifest := self.runs.get(run)) is None:
             return None
-        tokens, steps = tokens_asked(manifest.recipe), manifest.recipe.inner_steps
-        flop = tokens * manifest.flop_per_token
-        if _whole(*claimed) != [tokens, steps, flop] or not _are_hashes(opened, base, root):
+        asked = tokens_asked(manifest.recipe)
+        work = asked, manifest.recipe.inner_steps, asked * manifest.flop_per_token
+        if tuple(_whole(tokens, steps, flop)) != work or not _is_hex(opened + base + root):
             return None
         of_round, of_head = _whole(number, size)
-        return Turn(run, of_round, opened, base, of_head, root, flop)
-
-
-MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.
-# What is wanted of a receipt: what it says of its round and of the work that its run asks for, then of itself.
-_OF_TURN = ("run", "round", "opened", "base", "witnessed_size", "witnessed_root", "tokens", "steps", "flop")
-_NUMBERS = ("busy_ms", "wall_ms", "started_ms", "ended_ms", "devices", "seq")
-_WORDS = ("device", "node", "member", "prev", "update", "data")
-_HASHES = ("opened", "base", "witnessed_root", "prev", "update", "data")  # Quicker to check afterwards.
-_RECEIPT = canonical.regular(Receipt, (*_OF_TURN, *_NUMBERS, *_WORDS), _HASHES)
-# 68 bytes in base64: the last letter has two bits that mean nothing, and are zero in the one right spelling.
-_SIGNATURE = r"\n\xe2\x80\x94 (?P=member)/compute (?P<signature>[A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n"
-_WANTED = (*_OF_TURN, *_NUMBERS, *_WORDS, "signature")
-_FIRST, _THEN = len(_OF_TURN), len(_OF_TURN) + len(_NUMBERS)
+        return Turn(run, of_round, opened, base, of_head, root, work[-1])
 
 
 def _whole(*spelled: str) -> list[int]:
@@ -165,11 +158,10 @@ def _whole(*spelled: str) -> list[int]:
         return [int(each.strip('"')) for each in spelled]
 
 
-def _are_hashes(*texts: str) -> bool:
-    """Whether these texts of 64 characters are hexadecimal, in small letters."""
-    whole = "".join(texts)
+def _is_hex(text: str) -> bool:
+    """Whether this is hexadecimal, in small letters."""
     try:
-        return bytes.fromhex(whole).hex() == whole
+        return bytes.fromhex(text).hex() == text
     except ValueError:
         return False
 
@@ -185,23 +177,22 @@ def skim(
     3. It claims the work that the run's manifest asks for, to the letter, and breaks no law of nature
        (`pricing.check_time`).
     """
-    found = context.read(str(leaf, "latin-1"))  # A character for each byte: an expression of ASCII matches ASCII only.
-    if found is None or (turn := context.turn(found[:_FIRST])) is None:
+    found = context.leaf.fullmatch(str(leaf, "latin-1"))  # A character for each byte: the expression is ASCII.
+    if found is None:
         return None
-    busy, wall, started, ended, devices, seq = _whole(*found[_FIRST:_THEN])
-    device, node, member, prev, update, data, signature = found[_THEN:]
-    if not _are_hashes(prev, update, data):
+    # Canonical records are in alphabetical order.
+    base, busy, data, device, devices, ended, flop, member, node, opened, prev, number, run, seq, *more = found.groups()
+    started, steps, tokens, update, wall, root, size, signature = more
+    turn = context.turn(run, number, opened, base, size, root, tokens, steps, flop)
+    key = context.compute.get((member, binascii.a2b_base64(signature[:8])[:4]))
+    if turn is None or key is None or not _is_hex(prev + update + data):
         return None
+    busy_ms, wall_ms, started_ms, ended_ms, count, place = _whole(busy, wall, started, ended, devices, seq)
     try:
-        check_time(context.charter, turn.flop, busy, wall, started, ended, device, devices)
+        check_time(context.charter, turn.flop, busy_ms, wall_ms, started_ms, ended_ms, device, count)
     except Refused:
         return None
-    author = f"{member}/compute"
-    raw = binascii.a2b_base64(signature)
-    key = context.keys.get((author, raw[:4]))
-    if key is None or key.kind != ED25519:
+    verify = verify and (vouched is None or index >= vouched.get(key.name, 0))
+    if verify and not key.verifies(binascii.a2b_base64(signature)[4:], leaf[: leaf.rindex(b"\n\n") + 1]):
         return None
-    verify = verify and (vouched is None or index >= vouched.get(author, 0))
-    if verify and not key.verifies(raw[4:], leaf[: -len(signature) - len(author) - 7]):
-        return None
-    return Skimmed(leaf_hash(leaf), author, key.id, seq, prev, member, node, verify, turn)
+    return Skimmed(leaf_hash(leaf), key.name, key.id, place, prev, member, node, verify, turn)

@@ -11,8 +11,9 @@ from shared_models.records import entry as entries
 from shared_models.records import note
 from shared_models.records.kinds import Receipt
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.books import Books, Last
 from shared_models.rules.pricing import check_claim
-from shared_models.rules.skim import Context, Skimmed, skim
+from shared_models.rules.skim import Context, Receipts, Skimmed, skim
 
 
 def world() -> World:
@@ -205,4 +206,61 @@ def test_what_is_taken_at_once_is_what_is_checked_and_added(changes, refusal):
         with pytest.raises(Refused) as caught:
             act(found)
         assert caught.value.refusal is refusal
+    assert not made.books.take_all(Receipts.of([found]))
     assert made.books.tree.size == size
+
+
+def round_of(nodes: int, changes: dict[tuple[int, str], dict[str, object]]) -> tuple[World, list[Skimmed]]:
+    """A round in which each member has so many nodes: the world before their receipts, and these, some changed."""
+    made = World()
+    made.start()
+    made.say(made.coordinator, made.opened())
+    lasts = {member: made.books.chains[f"{member}/compute"] for member in made.members}
+    found = []
+    for node in range(nodes):
+        for member in made.members:
+            author, last = f"{member}/compute", lasts[member]
+            receipt = replace(made.receipt(member, node=f"{node}"), seq=last.seq + 1, prev=last.hash)
+            receipt = replace(receipt, **changes.get((node, member), {}))
+            found.append(skim(entries.sign(receipt, CONSORTIUM, [key(author)]), made.books.context))
+            lasts[member] = Last(last.seq + 1, found[-1].hash.hex(), 0)
+    return made, found
+
+
+def state(books: Books) -> tuple[object, ...]:
+    turn = books.runs["r1"].rounds[0]
+    return books.tree.root(), books.tree.size, dict(books.chains), set(turn.said), dict(turn.receipts)
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_receipts_taken_together_are_those_taken_one_by_one(nodes):
+    made, receipts = round_of(nodes, {})
+    other, _ = round_of(nodes, {})
+    together = Receipts.of(receipts)
+    assert list(together.each()) == receipts
+    assert made.books.take_all(together)
+    for receipt in receipts:
+        other.books.take(receipt)
+    assert state(made.books) == state(other.books)
+    assert not made.books.take_all(together)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seq": 9}, {"prev": digest("another")}, {"node": "0"}, {"opened": digest("another")}]
+)
+def test_of_receipts_taken_together_either_all_are_in_order_or_none_is_taken(changes):
+    made, receipts = round_of(2, {(1, "birch"): changes})
+    if "opened" in changes:  # What one says of the round is held against it in the name of all.
+        receipts = [each._replace(turn=receipts[4].turn) for each in receipts]
+    before = state(made.books)
+    assert not made.books.take_all(Receipts.of(receipts))
+    assert state(made.books) == before
+
+
+def test_what_comes_after_the_round_closed_is_not_taken_together():
+    made, receipts = round_of(1, {})
+    made.say(made.coordinator, made.close({}))
+    before = state(made.books)
+    assert not made.books.take_all(Receipts.of(receipts))
+    assert state(made.books) == before
+    assert [made.books.take(each) for each in receipts] == [before[1], before[1] + 1, before[1] + 2]
