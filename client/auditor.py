@@ -11,6 +11,7 @@ worker never judges: it says which receipts need no second look, and everything 
 A signature that was verified once need not be verified again: `Verified` says up to where, under which root.
 """
 
+import fcntl
 import gc
 import json
 import marshal
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,7 +39,8 @@ from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
 
 MODES = ("full", "attested", "sampled")
 FEW = 4_096  # Entries that one process is done with before others have started.
-IN_FLIGHT = 3  # Bundles that wait at each worker: it is never idle, and no log is read far ahead.
+IN_FLIGHT = 8  # Bundles that wait at each worker: it is never idle, and no log is read far ahead.
+PIPE_BYTES = 1 << 20  # What the answers to these take.
 GARBAGE = 100_000  # Objects made before the collector looks.
 KEEP = 20_000  # Entries between two notes of how far signatures were verified.
 
@@ -77,11 +80,8 @@ class Trust(NamedTuple):
         return index >= self.below and (self.share >= 1.0 or random.random() < self.share)  # noqa: S311
 
 
-class Looked(NamedTuple):
-    """A bundle that was looked at: the published hashes, and what was skimmed; what was not, as leaves."""
-
-    hashes: list[bytes]
-    entries: list[Receipts | bytes]
+Unread = tuple[bytes, bytes | None]  # A leaf, and its hash as published.
+Looked = list[Receipts | Unread]  # What is in a bundle: what was skimmed, and what needs a second look.
 
 
 @dataclass(slots=True, kw_only=True)
@@ -189,24 +189,21 @@ def _counts(audit: Audit, name: str) -> bool:
 
 
 def _feed(audit: Audit, looked: Looked, trust: Trust) -> None:
-    start = audit.report.entries
-    for seen in looked.entries:
+    for seen in looked:
         if isinstance(seen, Receipts):
             audit.feed_all(seen)
-            continue
-        index = audit.report.entries
-        published = looked.hashes[index - start] if index - start < len(looked.hashes) else None
-        audit.feed(seen, published, trust.asks(index), trust.of)
+        else:
+            index = audit.report.entries
+            audit.feed(*seen, trust.asks(index), trust.of)
 
 
 def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
-    """What can be seen of these entries at a glance, and the leaf of each that needs a second look."""
-    hashes, leaves = bundle.hashes, bundle.leaves
-    if context is None:
-        return Looked(hashes, list(leaves))
-    found, row = list[Receipts | bytes](), list[Skimmed]()
-    for index, (leaf, hashed) in enumerate(zip(leaves, hashes, strict=False), bundle.start):
-        seen = skim(leaf, context, trust.asks(index), index, trust.of)
+    """What can be seen of these entries at a glance, and each that needs a second look."""
+    found, row = Looked(), list[Skimmed]()
+    for index, (leaf, hashed) in enumerate(zip_longest(bundle.leaves, bundle.hashes), bundle.start):
+        if leaf is None:  # A hash of nothing that is there: the tree's root will be another.
+            break
+        seen = skim(leaf, context, trust.asks(index), index, trust.of) if context is not None else None
         if seen is not None and seen.hash != hashed:
             seen = None
         if row and (seen is None or seen.turn is not row[0].turn):
@@ -215,70 +212,77 @@ def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
         if seen is not None:
             row.append(seen)
         else:
-            found.append(leaf)
+            found.append((leaf, hashed))
     if row:
         found.append(Receipts.of(row))
-    return Looked(hashes, [*found, *leaves[len(hashes) :]])
+    return found
 
 
 class _Worker:
     """A process that looks at bundles. It answers in the order it was asked in."""
 
     def __init__(self, where: str, trust: Trust) -> None:
-        here, there = get_context("fork").Pipe()
-        self._pipe = here
-        self._process = get_context("fork").Process(target=_work, args=(where, trust, there, here), daemon=True)
+        fork = get_context("fork")
+        (asked, self._ask), (self._answer, answered) = fork.Pipe(duplex=False), fork.Pipe(duplex=False)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # On Linux: then no answer waits for its reader.
+            fcntl.fcntl(answered.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        mine = (self._ask, self._answer)
+        self._process = fork.Process(target=_work, args=(where, trust, asked, answered, mine), daemon=True)
         self._process.start()
-        there.close()
+        asked.close()
+        answered.close()
         self._context: Context | None = None
 
     def __enter__(self) -> "_Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.close()
+        self._ask.close()
+        self._answer.close()
         self._process.terminate()
         self._process.join()
 
     def ask(self, start: int, width: int, context: Context) -> None:
-        self._pipe.send((start, width, None if context is self._context else context))
+        self._ask.send((start, width, None if context is self._context else context))
         self._context = context
 
     def answer(self) -> Looked:
         """Raises `Refused` where reading did."""
         try:
-            answer = marshal.loads(self._pipe.recv_bytes())  # noqa: S302 - of a process that this one started.
+            answer = marshal.loads(self._answer.recv_bytes())  # noqa: S302 - of a process that this one started.
         except (EOFError, OSError):
             raise Refused(Refusal.STOPPED, "a process of this audit was ended by somebody else") from None
         if isinstance(answer, bytes):
             raise pickle.loads(answer)  # noqa: S301 - the same.
-        hashes, found = answer
-        return Looked(hashes, [_unflat(each) for each in found])
+        return [_unflat(each) for each in answer]
 
 
-def _work(where: str, trust: Trust, pipe: Connection, other_end: Connection) -> None:
-    other_end.close()
+def _work(
+    where: str, trust: Trust, asked: Connection, answered: Connection, other_ends: tuple[Connection, Connection]
+) -> None:
+    for each in other_ends:
+        each.close()
     gc.disable()  # Nothing that is made here is kept, and nothing of it refers to itself.
     read, context = reader(where), None
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
-            start, width, new = pipe.recv()
+            start, width, new = asked.recv()
             context = new or context
             try:
-                hashes, found = _look(bundle_at(read, start, width), context, trust)
+                found = _look(bundle_at(read, start, width), context, trust)
             except Refused as refused:
-                pipe.send_bytes(marshal.dumps(pickle.dumps(refused)))
+                answered.send_bytes(marshal.dumps(pickle.dumps(refused)))
                 continue
-            pipe.send_bytes(marshal.dumps((hashes, [_flat(each) for each in found])))
+            answered.send_bytes(marshal.dumps([_flat(each) for each in found]))
 
 
-def _flat(found: Receipts | bytes) -> Any:
+def _flat(found: Receipts | Unread) -> tuple[Any, ...]:
     """In types that `marshal` knows."""
-    return found if isinstance(found, bytes) else (*found[:-1], tuple(found.turn))
+    return (*found[:-1], tuple(found.turn)) if isinstance(found, Receipts) else found
 
 
-def _unflat(plain: Any) -> Receipts | bytes:
-    return plain if isinstance(plain, bytes) else Receipts._make((*plain[:-1], Turn(*plain[-1])))
+def _unflat(plain: tuple[Any, ...]) -> Receipts | Unread:
+    return (plain[0], plain[1]) if len(plain) == 2 else Receipts._make((*plain[:-1], Turn(*plain[-1])))
 
 
 def _vouching(heads: Mapping[str, bytes], read: Read, size: int) -> tuple[tuple[str, ...], list[Witnessed]]:

@@ -459,8 +459,8 @@ class Books:
             chains[author] = Last(seq, hashed, index)
         assert isinstance(turn.said, set)
         turn.said |= said
-        works = map(Work, receipts.members, repeat(receipts.turn.flop), count(self.tree.size), receipts.key_ids)
-        turn.receipts.update(zip(hashes, works, strict=False))
+        works = zip(receipts.members, repeat(receipts.turn.flop), count(self.tree.size), receipts.key_ids, strict=False)
+        turn.receipts.update(zip(hashes, map(Work._make, works), strict=True))
         self.chains.update(chains)
         self.tree.extend(receipts.hashes)
         return True
