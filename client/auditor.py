@@ -39,7 +39,7 @@ from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
 
 MODES = ("full", "attested", "sampled")
 FEW = 4_096  # Entries that one process is done with before others have started.
-IN_FLIGHT = 8  # Bundles that wait at each worker: it is never idle, and no log is read far ahead.
+IN_FLIGHT = 14  # Bundles that wait at each worker: it is never idle, and no log is read far ahead.
 PIPE_BYTES = 1 << 20  # What the answers to these take.
 GARBAGE = 100_000  # Objects made before the collector looks.
 KEEP = 20_000  # Entries between two notes of how far signatures were verified.

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from http.client import HTTPResponse
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from ledger_service import serving
@@ -137,13 +140,14 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(ledger):
 
 
 def test_a_body_of_unknown_length_is_refused(ledger):
-    def parts():
-        yield b"x"
-
-    headers = {"Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(ledger.url + "/v1/entries", parts(), headers)  # noqa: S310
-    status, _, body = answer(request)
-    assert (status, json.loads(body)["code"]) == (413, "too_large")
+    where = urlsplit(ledger.url)
+    asked = "POST /v1/entries HTTP/1.1\r\nHost: ledger\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(asked.encode())  # At once: the ledger answers before it has read it all.
+        got = HTTPResponse(connection)
+        got.begin()
+        assert (got.status, json.loads(got.read())["code"]) == (413, "too_large")
+        got.close()
 
 
 @pytest.mark.parametrize(
