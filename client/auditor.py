@@ -34,7 +34,7 @@ from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.audit import Audit, Report, Witnessed
+from shared_models.rules.audit import Audit, Billed, Report, Witnessed
 from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
 
 MODES = ("full", "attested", "sampled")
@@ -96,6 +96,7 @@ class Auditor:
     workers: int | None = None  # As many as cores, if there is much to do; 0: everything in this process.
     verified_path: Path | None = None  # Where it is kept how far signatures were verified.
     shown: Shown = lambda *_: None
+    billed: Billed | None = None  # As for `Audit`; twice for a statement if the audit has to start again.
 
     def run(self, where: str) -> Report:
         """Audit the log at this place (`published.reader`). Raises `Refused` if a part of it cannot be read."""
@@ -108,10 +109,13 @@ class Auditor:
             before = Verified()
         chained, vouched = _vouching(heads, read, size) if self.mode == "attested" else ((), [])
         witnessed = [*self.witnessed, *vouched]
-        audit = Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, chained=chained)
+        audit = Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, chained=chained, billed=self.billed)
         if not self._feed(audit, where, read, size, before, vouched):
             witnessed = [*self.witnessed, *(each for each in vouched if _counts(audit, f"{each.by}/attest"))]
-            before, audit = Verified(), Audit(charter=self.charter, mine=self.mine, witnessed=witnessed)
+            before, audit = (
+                Verified(),
+                Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, billed=self.billed),
+            )
             self._feed(audit, where, read, size, before, [])
         report = audit.finish(head, heads.values())
         self._keep(audit, before)

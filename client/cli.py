@@ -127,20 +127,67 @@ def _progress(done: int, size: int) -> None:
 def _bill_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("--period", help="which; the newest by default")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--explain", metavar="LINE", help="where a number comes from: MEMBER, or MEMBER/POT")
+    ways.add_argument("--diff", metavar="PERIOD", help="what has changed since that period, and why")
+    ways.add_argument("--what-if", metavar="POT=RULE", action="append", help="the same work and costs by other rules")
+    ways.add_argument("--as", dest="form", choices=("csv", "hledger", "beancount"), help="of --period, or all of them")
+    parser.add_argument("--date", help="of a journal's entries; by default the last day of the month or year")
+    parser.add_argument("--json", action="store_true", help="the same for programs; with --explain, proofs too")
 
 
 def _bill(args: Namespace) -> int:
-    from client.bill import text
-    from shared_models.published import fetch, reader
+    """Recompute the log, then show a statement of it. 1 if the log is not right."""
+    from client import bill, explain
+    from client.auditor import Auditor
+    from client.export import FORMS
+    from shared_models.published import reader
+    from shared_models.records import tlog
+    from shared_models.records.kinds import Statement
     from shared_models.records.refusals import Refusal, Refused
-    from shared_models.rules.audit import audit
+    from shared_models.rules.books import Books
 
-    log = fetch(reader(args.log))
-    report = audit(log.leaves, log.head, log.hashes)
-    bills = [bill for bill in report.books.statements if args.period in (None, bill.period)]
+    if args.json and args.form:
+        raise Refused(Refusal.BAD_FIELD, "--as and --json are two forms: choose one")
+    newest, opened = "", dict[str, explain.Opened]()
+
+    def keep(books: Books, stated: Statement) -> None:
+        nonlocal newest
+        if newest not in (args.period, args.diff):
+            opened.pop(newest, None)
+        newest = stated.period
+        opened[newest] = explain.Opened.of(books, stated)
+
+    report = Auditor(billed=keep).run(args.log)
+    books = report.books
+    bills = [each for each in books.statements if args.period in (None, each.period)]
     if not bills:
         raise Refused(Refusal.NOT_FOUND, f"the log holds no statement {args.period or ''}".rstrip())
-    print(text(bills[-1], report.books.charter))
+    shown, charter = bills[-1], books.charter
+    this, that = opened.get(shown.period), opened.get(args.diff or "")
+    if (args.explain, args.diff, args.what_if) != (None, None, None) and this is None:
+        raise Refused(
+            Refusal.WRONG_STATEMENT, f"{shown.period} is not what its entries say: consortium audit {args.log}"
+        )
+    if args.form:
+        print(FORMS[args.form](bills, charter, args.date), end="")
+    elif args.explain is not None and this is not None:
+        read = reader(args.log)
+        head = read(tlog.HEAD)
+        number = explain.explain(this, args.explain, read, books.tree.size)
+        print(json.dumps(explain.number_json(number, books, head)) if args.json else explain.number_text(number))
+    elif args.diff is not None and this is not None:
+        if that is None:
+            raise Refused(Refusal.NOT_FOUND, f"the log holds no statement {args.diff} that is right")
+        changes = explain.changes(that, this)
+        print(json.dumps(explain.changes_json(changes)) if args.json else explain.changes_text(changes, that, this))
+    elif args.what_if and this is not None:
+        other = this.under(dict(each.partition("=")[::2] for each in args.what_if))
+        told = {"schema": "consortium.what_if/1", **explain.as_json(other, charter)}
+        print(json.dumps(told) if args.json else explain.what_if_text(this, other, args.what_if))
+    else:
+        told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter)}
+        print(json.dumps(told) if args.json else bill.text(shown, charter))
     if report.findings:
         print(f"this log is not right, and the numbers above may not be: consortium audit {args.log}", file=sys.stderr)
         return WRONG

@@ -53,6 +53,8 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/games.py": ["tests/rules/test_games.py"],
     "shared_models/rules/quote.py": ["tests/rules/test_quote.py"],
     "client/allocate.py": ["tests/client/test_allocate.py"],
+    "client/explain.py": ["tests/client/test_bill.py"],
+    "client/export.py": ["tests/client/test_bill.py"],
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client"],
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],

@@ -15,7 +15,7 @@ Entries are fed in order and forgotten; what stays is what the books keep.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared_models.records import entry as entries
@@ -59,6 +59,9 @@ class Witnessed:
     by: str = "you"
 
 
+Billed = Callable[[Books, Statement], None]
+
+
 @dataclass(slots=True)
 class Report:
     """What the audit saw; `findings` is empty if and only if every number was recomputed and agrees."""
@@ -85,17 +88,20 @@ class Audit:
         mine: Iterable[bytes] = (),
         witnessed: Iterable[Witnessed] = (),
         chained: Collection[str] = (),
+        billed: Billed | None = None,
     ) -> None:
         """`charter` is the leaf hash of the charter the reader signed; without it the audit proves that the log agrees
         with itself, not whose log it is. `mine` are leaves that a member signed; `witnessed` are heads that must be of
         this history: the reader's own, and those of whoever vouches for entries that are fed unverified. `chained` are
         authors of whom only the newest signature is verified (`settle`): each of their entries cites the one before.
+        `billed` is called with each statement that is right, before the books forget what it covers.
         """
         self.report = Report()
         self._charter = charter
         self._mine = {merkle.leaf_hash(leaf): leaf for leaf in mine}
         self._witnessed = list(witnessed)
         self.chained = chained
+        self._billed = billed
         self._newest: dict[str, tuple[int, Entry]] = {}  # Of each such author, the entry that was not verified yet.
         self._over = False
 
@@ -234,6 +240,8 @@ class Audit:
             report.accepted += len(record.included)
         if isinstance(record, Statement):
             report.numbers += 2 * len(record.lines) + 3 * len(record.balances) + len(record.transfers)
+            if self._billed is not None:
+                self._billed(books, record)
         index = books.add(replace(entry, hash=hashed))
         if (notice := _notice(entry)) is not None:
             report.notices.append(f"entry {index}: {notice}")

@@ -6,7 +6,7 @@ receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, repeat
@@ -554,18 +554,13 @@ class Books:
         if not 0 <= end <= self.tree.size:
             raise Refused(Refusal.WRONG_PERIOD, f"ends at {end}; the log has {self.tree.size} entries")
         work: dict[str, int] = {}
-        for each in self._work:
-            if each.index < end:
-                for member, flop, key_id, index in zip(
-                    each.members, each.flop, each.key_ids, each.receipts, strict=True
-                ):
-                    if not self.keyring.disputes((f"{member}/compute", key_id), index, end):
-                        work[member] = work.get(member, 0) + flop
+        for _, each in self.accepted(end):
+            work[each.member] = work.get(each.member, 0) + each.flop
         return statement(
             self.charter,
             period,
             work,
-            [each[1] for each in self._items if self._billed(each, end)],
+            [item for _, item in self.shared(end)],
             self.carries(),
             start=self.statements[-1].end if self.statements else 0,
             end=end,
@@ -574,6 +569,18 @@ class Books:
             seq=seq,
             prev=prev,
         )
+
+    def accepted(self, end: int) -> Iterator[tuple[int, Work]]:
+        """(index of the round.close, work) of all that a statement which ends there credits."""
+        for each in self._work:
+            if each.index < end:
+                for work in map(Work, each.members, each.flop, each.receipts, each.key_ids):
+                    if not self.keyring.disputes((f"{work.member}/compute", work.key_id), work.at, end):
+                        yield each.index, work
+
+    def shared(self, end: int) -> Iterator[tuple[int, CostItem]]:
+        """(index, item) of each cost that a statement which ends there divides."""
+        return ((each[0], each[1]) for each in self._items if self._billed(each, end))
 
     def _billed(self, item: tuple[int, CostItem, VerifyKey], end: int) -> bool:
         index, _, key = item

@@ -1,0 +1,279 @@
+"""Where a number of a bill comes from: opened down to receipts and invoices, compared, and under other rules.
+
+Everything here is recomputed from a log that was audited, with the functions that made the bill. Nothing is believed
+and nothing is rounded; what a person reads is cut after four digits more than the currency has, and says so by `~`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, combinations
+from typing import Any, NamedTuple
+
+from client.bill import money, text
+from shared_models.published import Read, leaf_at
+from shared_models.records import entry as entries
+from shared_models.records import tlog
+from shared_models.records.kinds import Charter, CostItem, Manifest, Receipt, Statement
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.allocation import RULES
+from shared_models.rules.books import Books, Work
+from shared_models.rules.games import Game, shapley
+from shared_models.rules.pricing import FLOP_PER_NCU, value
+from shared_models.rules.statement import statement
+
+FACTORS = ("price", "volume", "share", "fx")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A statement, and everything it was computed from."""
+
+    bill: Statement
+    charter: Charter
+    accepted: tuple[tuple[int, Work], ...]  # (index of the round.close, work).
+    shared: tuple[tuple[int, CostItem], ...]  # (index, item).
+    carries: Mapping[str, Fraction]  # What earlier rounding left over.
+    manifests: Mapping[str, Manifest]
+
+    @classmethod
+    def of(cls, books: Books, bill: Statement) -> "Opened":
+        """Before the books have taken the statement in."""
+        manifests = {name: run.manifest for name, run in books.runs.items()}
+        accepted, shared = tuple(books.accepted(bill.end)), tuple(books.shared(bill.end))
+        return cls(bill, books.charter, accepted, shared, dict(books.carries()), manifests)
+
+    def under(self, rules: Mapping[str, str]) -> Statement:
+        """The same work and the same costs, divided by other rules: {pot: rule}. Raises `Refused`.
+
+        BAD_FIELD if there is no such pot or rule, INFEASIBLE or BAD_FIELD if a rule cannot divide this.
+        """
+        pots = {pot.name for pot in self.charter.pots}
+        for pot, rule in rules.items():
+            if pot not in pots or rule not in RULES:
+                known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join(RULES)}"
+                raise Refused(Refusal.BAD_FIELD, f"{pot}={rule} is not POT=RULE: {known}")
+        work: dict[str, int] = {}
+        for _, each in self.accepted:
+            work[each.member] = work.get(each.member, 0) + each.flop
+        other = tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in self.charter.pots)
+        bill = self.bill
+        return statement(
+            replace(self.charter, pots=other),
+            bill.period,
+            work,
+            [item for _, item in self.shared],
+            self.carries,
+            start=bill.start,
+            end=bill.end,
+            root=bill.root,
+            cosignatures=bill.cosignatures,
+            seq=bill.seq,
+            prev=bill.prev,
+        )
+
+
+class Number(NamedTuple):
+    """A number of a bill, opened: what it is, how it comes about, and the entries that it stands on."""
+
+    title: str
+    lines: tuple[str, ...]
+    entries: tuple[tuple[int, str], ...]  # (index, what it is there for).
+
+
+def explain(opened: Opened, line: str, read: Read, size: int) -> Number:
+    """Open `MEMBER`, its net, or `MEMBER/POT`, what a pot gives it and takes. Raises `Refused(NOT_FOUND)`."""
+    member, _, pot = line.partition("/")
+    if not any(each.member == member for each in opened.bill.balances):
+        raise Refused(Refusal.NOT_FOUND, f"the statement {opened.bill.period} has no member {member[:80]}")
+    if not pot:
+        return _net(opened, member)
+    if not any(each.pot == pot for each in opened.bill.lines):
+        raise Refused(Refusal.NOT_FOUND, f"the statement {opened.bill.period} has no pot {pot[:80]}")
+    return _line(opened, member, pot, read, size)
+
+
+def _net(opened: Opened, member: str) -> Number:
+    bill, charter = opened.bill, opened.charter
+    balance = next(each for each in bill.balances if each.member == member)
+    carried, exact, lines = opened.carries.get(member, Fraction(0)), Fraction(0), list[str]()
+    for each in bill.lines:
+        if each.member == member:
+            exact += each.credit - each.charge
+            lines.append(f"{each.pot}: credit {money(each.credit, charter)}, charge {money(each.charge, charter)}")
+    lines += [
+        f"credits less charges {money(exact, charter)}",
+        f"carried over from before {money(carried, charter)}",
+        f"so due is {money(exact + carried, charter)}, which is {exact + carried} minor units",
+        f"paid is the whole of it, {money(balance.net, charter)} {charter.currency}, up or down: all members' sum to 0",
+        f"carried on {money(balance.carry, charter)}",
+        f"each line opens: --explain {member}/POT",
+    ]
+    return Number(f"{member}: net {money(balance.net, charter)} {charter.currency}", tuple(lines), ())
+
+
+def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Number:
+    bill, charter = opened.bill, opened.charter
+    line = next(each for each in bill.lines if (each.pot, each.member) == (pot, member))
+    lines, stands_on = [f"credit {money(line.credit, charter)}, which is {line.credit} minor units, of"], []
+    if pot == charter.compute_pot:
+        flop, price = 0, money(charter.price, charter)
+        for close, work in opened.accepted:
+            if work.member == member:
+                flop += work.flop
+                what, included = _receipt(opened, leaf_at(read, work.at, size)), f"included by entry {close}"
+                stands_on += [(work.at, f"{what}; {included}"), (close, "closes that round")]
+        worth = money(value(flop, charter), charter)
+        lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
+    for index, item in opened.shared:
+        if (item.payer, item.pot) == (member, pot):
+            lines.append(f"  {money(item.amount, charter)} for {item.item}, evidence {item.evidence[:16]}…")
+            stands_on.append((index, f"{item.item}, paid by {member}"))
+    if len(lines) == 1:
+        lines.append("  nothing")
+    rule = next(each.rule for each in charter.pots if each.name == pot)
+    cost = sum((each.credit for each in bill.lines if each.pot == pot), Fraction(0))
+    benefits = ", ".join(f"{each.name} {each.benefit}" for each in charter.members)
+    lines += [
+        f"charge {money(line.charge, charter)}, which is {line.charge} minor units: its part of"
+        f" {money(cost, charter)}, all that members put into this pot",
+        f"  divided by the rule {rule}, whose text is `shared_models.rules.allocation.{rule}`,"
+        f" by benefit as the charter has it, entry 0: {benefits}",
+    ]
+    stands_on.append((0, "the charter: price, rules, benefits"))
+    return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))
+
+
+def _receipt(opened: Opened, leaf: bytes) -> str:
+    receipt = entries.peek(leaf)
+    assert isinstance(receipt, Receipt)  # The log was audited.
+    per_token = opened.manifests[receipt.run].flop_per_token
+    done = f"{receipt.tokens:,} tokens x {per_token:,} = {receipt.flop:,} FLOP"
+    return f"receipt of run {receipt.run}, round {receipt.round}, node {receipt.node}: {done}"
+
+
+def number_text(number: Number) -> str:
+    """A line for each step, and for each entry."""
+    stands_on = [f"entry {index:<8} {what}" for index, what in number.entries]
+    return "\n".join([number.title, *number.lines, *stands_on])
+
+
+def number_json(number: Number, books: Books, head: bytes) -> dict[str, Any]:
+    """The same, and for each entry the C2SP tlog-proof that it stands under this head of the log."""
+    size = tlog.unsigned(head).size
+    found = [
+        {
+            "index": index,
+            "what": what,
+            "leaf_hash": books.tree.leaf(index).hex(),
+            "proof": tlog.Proof(index, tuple(books.tree.inclusion(index, size)), head).data().decode(),
+        }
+        for index, what in number.entries
+    ]
+    return {"schema": "consortium.number/1", "title": number.title, "lines": number.lines, "entries": found}
+
+
+def change(before: Opened, after: Opened, member: str) -> dict[str, Fraction]:
+    """Why a member's net is another one than before: {factor: minor units}, exact; all of them sum to the difference.
+
+    What a pot brings a member is price x volume x share x FX: what a unit of it costs, how much of it there was, the
+    member's part of what was put in less its part of what is charged, and the rate of its currency (of which a charter
+    has one, so it is 1). The factors' parts are the Shapley value of the game in which a coalition of factors is as
+    after, the others as before: no order of changing them is preferred. `rounding` is the rest, below two units.
+    Raises `Refused(NOT_FOUND)` if the member is not in both.
+    """
+    if not all(any(each.member == member for each in one.bill.balances) for one in (before, after)):
+        raise Refused(Refusal.NOT_FOUND, f"{member[:80]} is not a member in both periods")
+    parts = dict.fromkeys((*FACTORS, "rounding"), Fraction(0))
+    for pot in sorted({each.pot for one in (before, after) for each in one.bill.lines}):
+        old, new = _factors(before, member, pot), _factors(after, member, pot)
+        if old["volume"] == 0 or new["volume"] == 0:  # There is no share of nothing: it is the volume that changes.
+            old["share"] = new["share"] = old["share"] if new["volume"] == 0 else new["share"]
+        costs = dict[frozenset[str], Fraction]()
+        base = _product(old)
+        for changed in chain.from_iterable(combinations(FACTORS, count) for count in range(1, len(FACTORS) + 1)):
+            costs[frozenset(changed)] = _product({**old, **{name: new[name] for name in changed}}) - base
+        for factor, part in shapley(Game.of(costs)).items():
+            parts[factor] += part
+    moved = Fraction(net_of(after.bill, member) - net_of(before.bill, member))
+    parts["rounding"] = moved - sum(parts.values())
+    return parts
+
+
+def _factors(opened: Opened, member: str, pot: str) -> dict[str, Fraction]:
+    lines = [each for each in opened.bill.lines if each.pot == pot]
+    total = sum((each.credit for each in lines), Fraction(0))
+    mine = sum((each.credit - each.charge for each in lines if each.member == member), Fraction(0))
+    price = Fraction(1)
+    if pot == opened.charter.compute_pot:
+        price = opened.charter.price / FLOP_PER_NCU
+    volume = total / price if price else Fraction(0)
+    return {"price": price, "volume": volume, "share": mine / total if total else Fraction(0), "fx": Fraction(1)}
+
+
+def _product(factors: Mapping[str, Fraction]) -> Fraction:
+    return factors["price"] * factors["volume"] * factors["share"] * factors["fx"]
+
+
+def net_of(bill: Statement, member: str) -> int:
+    return next(each.net for each in bill.balances if each.member == member)
+
+
+def changes(before: Opened, after: Opened) -> dict[str, dict[str, Fraction]]:
+    """`change` for each member of both periods. Raises `Refused(NOT_FOUND)` if there is none."""
+    both = [each.member for each in after.bill.balances if each.member in {old.member for old in before.bill.balances}]
+    if not both:
+        raise Refused(Refusal.NOT_FOUND, f"nobody is a member in {before.bill.period} and {after.bill.period}")
+    return {member: change(before, after, member) for member in both}
+
+
+def changes_text(found: Mapping[str, Mapping[str, Fraction]], before: Opened, after: Opened) -> str:
+    """A row for each member: what it was due, why that is another amount now, what it is due."""
+    charter = after.charter
+    rows = [["", before.bill.period, *FACTORS, "rounding", after.bill.period]]
+    for member, parts in found.items():
+        nets = [money(net_of(each.bill, member), charter) for each in (before, after)]
+        rows.append([member, nets[0], *(money(part, charter) for part in parts.values()), nets[1]])
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, wide, strict=True)) for row in rows]
+    title = f"nets in {charter.currency}, what is paid out above zero; and what each factor has changed"
+    return "\n".join([title, *table])
+
+
+def changes_json(found: Mapping[str, Mapping[str, Fraction]]) -> dict[str, Any]:
+    """In minor units, exact."""
+    members = {member: {factor: str(part) for factor, part in parts.items()} for member, parts in found.items()}
+    return {"schema": "consortium.change/1", "members": members}
+
+
+def what_if_text(opened: Opened, other: Statement, asked: Iterable[str]) -> str:
+    """The other bill, and what it would change for whom. It is signed by nobody."""
+    rules = dict(each.split("=", 1) for each in asked)
+    pots = tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in opened.charter.pots)
+    charter = replace(opened.charter, pots=pots)
+    lines = [f"if {', '.join(asked)}; this statement is signed by nobody", text(other, charter)]
+    for each in other.balances:
+        moved = each.net - net_of(opened.bill, each.member)
+        lines.append(f"{each.member} would have {money(abs(moved), charter)} {'more' if moved >= 0 else 'less'}")
+    return "\n".join(lines)
+
+
+def as_json(bill: Statement, charter: Charter) -> dict[str, Any]:
+    """The statement for programs: amounts in minor units, exact ones as fractions."""
+    return {
+        "period": bill.period,
+        "start": bill.start,
+        "end": bill.end,
+        "root": bill.root,
+        "currency": charter.currency,
+        "minor_digits": charter.minor_digits,
+        "lines": [
+            {"pot": each.pot, "member": each.member, "credit": str(each.credit), "charge": str(each.charge)}
+            for each in bill.lines
+        ],
+        "balances": [
+            {"member": each.member, "flop": str(each.flop), "net": each.net, "carry": str(each.carry)}
+            for each in bill.balances
+        ],
+        "transfers": [{"payer": each.payer, "payee": each.payee, "amount": each.amount} for each in bill.transfers],
+    }

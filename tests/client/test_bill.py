@@ -1,0 +1,297 @@
+"""Every number of a bill opens, a change of it adds up, and other programs read it."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from beancount import loader
+from hypothesis import given
+from hypothesis import strategies as st
+from world import CONSORTIUM, World, key
+
+from bench.receipts import publish
+from client import explain, export
+from client.bill import money
+from consortium.cli import main
+from shared_models.records import tlog
+from shared_models.records.refusals import Refusal, Refused
+
+LOG = key(f"{CONSORTIUM}/log")
+NOVEMBER, DECEMBER, JANUARY = "2026-11", "2026-12", "2027-01"
+
+
+def months() -> tuple[World, dict[str, explain.Opened]]:
+    """Three months: two of work and of costs, at a price that no decimal spells, and one in which nothing happened."""
+    world, opened = World(quorum=2, price=Fraction(10**14, 3)), {}
+
+    def bill(period: str) -> None:
+        stated = world.statement(period)
+        opened[period] = explain.Opened.of(world.books, stated)
+        world.bill(period)
+
+    world.start(rounds=9)
+    world.round()
+    world.say("birch/admin", world.item("birch", 1_200))
+    world.round(members=["acme", "cedar"])
+    world.say("acme/admin", world.item("acme", 501, "mail"))
+    bill(NOVEMBER)
+    for members in (["acme"], ["acme", "birch"], ["birch", "cedar"]):
+        world.round(members=members)
+    world.say("birch/admin", world.item("birch", 3_333, "disk"))
+    bill(DECEMBER)
+    bill(JANUARY)
+    return world, opened
+
+
+WORLD, OPENED = months()
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    publish(folder, WORLD.leaves, LOG)
+    return folder
+
+
+@pytest.fixture
+def bill(log, capsys):
+    def act(*words: str) -> tuple[int, str, str]:
+        code = main(["bill", str(log), *words])
+        return code, *capsys.readouterr()
+
+    return act
+
+
+# Explain.
+
+
+def test_the_credit_of_a_pot_opens_down_to_each_receipt_and_its_proof(bill):
+    code, out, _ = bill("--period", NOVEMBER, "--explain", "acme/compute")
+    assert code == 0
+    flop = sum(work.flop for _, work in OPENED[NOVEMBER].accepted if work.member == "acme")
+    credit = next(each.credit for each in OPENED[NOVEMBER].bill.lines if (each.pot, each.member) == ("compute", "acme"))
+    assert credit == Fraction(10**14, 3) * flop / 10**18
+    assert f"which is {credit} minor units" in out
+    assert f"  {flop:,} FLOP x " in out
+    receipts = [index for index, leaf in enumerate(WORLD.leaves[: OPENED[NOVEMBER].bill.end]) if by_acme(leaf)]
+    assert [int(found) for found in re.findall(r"entry (\d+) +receipt of run r1", out)] == receipts
+
+    told = json.loads(bill("--period", NOVEMBER, "--explain", "acme/compute", "--json")[1])
+    assert [each["index"] for each in told["entries"]] == sorted({each["index"] for each in told["entries"]})
+    assert {*receipts, 0} < {each["index"] for each in told["entries"]}
+    for each in told["entries"]:
+        proof = tlog.Proof.parse(each["proof"].encode())
+        assert proof.index == each["index"]
+        proof.verify(bytes.fromhex(each["leaf_hash"]), WORLD.books.keys)
+
+
+def by_acme(leaf: bytes) -> bool:
+    return leaf.startswith(f"{CONSORTIUM}/receipt@".encode()) and b'"member":"acme"' in leaf
+
+
+def test_a_shared_cost_opens_down_to_its_invoice(bill):
+    out = bill("--period", NOVEMBER, "--explain", "birch/services")[1]
+    item = next(index for index, leaf in enumerate(WORLD.leaves) if b'"item":"hosting"' in leaf)
+    assert f"entry {item:<8} hosting, paid by birch" in out
+    assert "12.00 for hosting, evidence " in out
+    assert "divided by the rule equal" in out
+    assert "acme 2, birch 1, cedar 1" in out
+    assert "  nothing\n" in bill("--period", NOVEMBER, "--explain", "cedar/services")[1]
+
+
+def test_a_net_opens_into_its_lines_and_its_rounding(bill):
+    for member in WORLD.members:
+        out = bill("--period", DECEMBER, "--explain", member)[1]
+        balance = next(each for each in OPENED[DECEMBER].bill.balances if each.member == member)
+        assert out.startswith(f"{member}: net {money(balance.net, WORLD.charter)} EUR\n")
+        due = Fraction(re.search(r"which is (\S+) minor units", out)[1])
+        assert due == balance.net + balance.carry
+        assert out.count("credit ") == len(WORLD.charter.pots)
+
+
+@pytest.mark.parametrize("line", ["nobody", "acme/nothing", "", "nobody/compute"])
+def test_a_line_that_is_not_in_the_bill_is_refused(bill, line):
+    code, _, err = bill("--explain", line)
+    assert (code, err.startswith("error not_found")) == (2, True)
+
+
+# What has changed, and what would.
+
+
+def test_the_parts_of_a_change_sum_to_it_exactly(bill):
+    told = json.loads(bill("--period", DECEMBER, "--diff", NOVEMBER, "--json")[1])["members"]
+    for member, parts in told.items():
+        nets = [explain.net_of(OPENED[period].bill, member) for period in (NOVEMBER, DECEMBER)]
+        assert sum(map(Fraction, parts.values())) == nets[1] - nets[0]
+        assert (parts["price"], parts["fx"]) == ("0", "0")
+        assert abs(Fraction(parts["rounding"])) < 2
+    assert sorted(told) == WORLD.members
+    out = bill("--period", DECEMBER, "--diff", NOVEMBER)[1]
+    assert out.splitlines()[1].split() == [NOVEMBER, "price", "volume", "share", "fx", "rounding", DECEMBER]
+
+
+def test_where_there_was_nothing_it_is_the_volume_that_changed():
+    for before, after in ((DECEMBER, JANUARY), (JANUARY, DECEMBER)):
+        parts = explain.change(OPENED[before], OPENED[after], "acme")
+        assert parts["share"] == parts["price"] == parts["fx"] == 0
+        assert parts["volume"] != 0
+
+
+def test_a_price_that_doubles_is_the_whole_reason():
+    before = OPENED[NOVEMBER]
+    after = replace(before, charter=replace(before.charter, price=2 * before.charter.price))
+    after = replace(after, bill=after.under({}))
+    for member in WORLD.members:
+        parts = explain.change(before, after, member)
+        work = sum(
+            (each.credit - each.charge for each in before.bill.lines if (each.pot, each.member) == ("compute", member)),
+            Fraction(0),
+        )
+        assert (parts["price"], parts["volume"], parts["share"], parts["fx"]) == (work, 0, 0, 0)
+
+
+def test_under_its_own_rules_a_bill_is_itself():
+    for opened in OPENED.values():
+        assert opened.under({}).lines == opened.bill.lines
+        assert opened.under({"services": "equal"}).balances == opened.bill.balances
+
+
+def test_the_same_costs_under_another_rule(bill):
+    code, out, _ = bill("--period", NOVEMBER, "--what-if", "services=proportional")
+    assert code == 0
+    assert "if services=proportional; this statement is signed by nobody" in out
+    assert "services: charge, proportional" in out
+    other = OPENED[NOVEMBER].under({"services": "proportional"})
+    charges = {each.member: each.charge for each in other.lines if each.pot == "services"}
+    assert charges == {"acme": Fraction(1701, 2), "birch": Fraction(1701, 4), "cedar": Fraction(1701, 4)}
+    more = explain.net_of(other, "acme") - explain.net_of(OPENED[NOVEMBER].bill, "acme")
+    assert f"acme would have {money(-more, WORLD.charter)} less" in out
+    told = json.loads(bill("--period", NOVEMBER, "--what-if", "services=proportional", "--json")[1])
+    assert {each["member"]: each["net"] for each in told["balances"]} == {
+        each.member: each.net for each in other.balances
+    }
+
+
+@pytest.mark.parametrize("asked", ["services=fair", "nothing=equal", "services", "=", "services=equal=equal"])
+def test_a_rule_or_a_pot_that_there_is_not_is_refused(bill, asked):
+    code, out, err = bill("--what-if", asked)
+    assert (code, out, err.startswith("error bad_field")) == (2, "", True)
+
+
+# For other programs.
+
+
+def test_csv_sums_to_what_was_put_in_and_holds_what_is_exact(bill):
+    rows = list(csv.DictReader(io.StringIO(bill("--as", "csv")[1])))
+    assert len(rows) == sum(len(each.bill.lines) for each in OPENED.values())
+    for period, opened in OPENED.items():
+        for pot in ("compute", "services"):
+            found = [row for row in rows if (row["period"], row["pot"]) == (period, pot)]
+            assert sum(Fraction(row["credit"]) - Fraction(row["charge"]) for row in found) == 0
+            exact = sum(Fraction(row["credit_exact"]) for row in found)
+            assert exact * 100 == sum(each.credit for each in opened.bill.lines if each.pot == pot)
+    for row in rows:
+        assert abs(Fraction(row["credit"]) - Fraction(row["credit_exact"])) < Fraction(1, 10**13)
+
+
+@pytest.fixture(scope="session")
+def hledger():
+    if shutil.which("hledger") is None:
+        if os.environ.get("CONSORTIUM_REQUIRE_HLEDGER"):
+            raise RuntimeError("hledger is not installed")
+        pytest.skip("hledger is not installed")
+
+    def run(journal: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["hledger", "-f", "-", *words], input=journal, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    return run
+
+
+def test_hledger_accepts_the_journal_and_finds_that_nobody_owes_anything(bill, hledger):
+    journal = bill("--as", "hledger")[1]
+    checked = hledger(journal, "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    left = hledger(journal, "balance", "members", "pots", "--no-total", "--output-format", "csv")
+    assert left.stdout.splitlines() == ['"account","balance"']
+    carried = hledger(journal, "balance", "rounding", "--no-total", "--output-format", "csv", "--layout", "bare")
+    found = {row["account"]: row["balance"] for row in csv.DictReader(io.StringIO(carried.stdout))}
+    for balance in OPENED[JANUARY].bill.balances:
+        kept = Fraction(found.get(f"rounding:{balance.member}", "0"))
+        assert abs(kept * 100 + balance.carry) < Fraction(1, 10**10)
+
+
+def test_hledger_refuses_a_journal_in_which_a_cent_was_moved(bill, hledger):
+    journal = bill("--as", "hledger")[1]
+    transfer = OPENED[NOVEMBER].bill.transfers[0]
+    paid = f"members:{transfer.payer}  -{transfer.amount / 100:.2f} EUR"
+    assert journal.count(paid) == 1
+    assert hledger(
+        journal.replace(paid, f"members:{transfer.payer}  -{transfer.amount / 100 + 1:.2f} EUR"), "check"
+    ).returncode
+
+
+def test_beancount_accepts_the_journal_and_refuses_another(bill):
+    journal = bill("--as", "beancount")[1]
+    _, errors, _ = loader.load_string(journal)
+    assert errors == []
+    assert journal.count(" balance Assets:Members:") == len(OPENED) * len(WORLD.members)
+    transfer = OPENED[NOVEMBER].bill.transfers[0]
+    paid = f"Assets:Members:{transfer.payer.capitalize()}  -{transfer.amount / 100:.2f} EUR"
+    assert journal.count(paid) == 1
+    _, errors, _ = loader.load_string(journal.replace(paid, paid.replace("-", "-1")))
+    assert errors != []
+
+
+@given(names=st.lists(st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,6}[a-z0-9])?", fullmatch=True), min_size=2, unique=True))
+def test_two_members_never_share_an_account(names):
+    accounts = {export.beancount_account(("members", name)) for name in names}
+    assert len(accounts) == len(names)
+    for each in accounts:
+        assert re.fullmatch(r"Assets:Members:[A-Z0-9][A-Za-z0-9-]*", each)
+
+
+def test_a_journal_needs_a_date():
+    opened = OPENED[NOVEMBER]
+    for period, date, day in (
+        ("2026-11", None, "2026-11-30"),
+        ("2028-02", None, "2028-02-29"),
+        ("2026", None, "2026-12-31"),
+        ("first", "2026-05-06", "2026-05-06"),
+    ):
+        assert export.last_day(period, date).isoformat() == day
+    for period, date in (("first", None), ("2026-13", None), ("2026-11", "soon"), ("2026-11", "2026-02-30")):
+        with pytest.raises(Refused) as caught:
+            export.last_day(period, date)
+        assert (caught.value.refusal, "--date YYYY-MM-DD" in caught.value.detail) == (Refusal.BAD_FIELD, True)
+    assert "2030-01-01 * 2026-11: compute" in export.hledger([opened.bill], opened.charter, "2030-01-01")
+
+
+def test_one_form_at_a_time(bill):
+    assert bill("--as", "csv", "--json")[0] == 2
+
+
+def test_a_bill_for_programs_is_that_of_the_log(bill):
+    told = json.loads(bill("--json")[1])
+    assert (told["schema"], told["period"]) == ("consortium.bill/1", JANUARY)
+    assert told == {"schema": "consortium.bill/1", **explain.as_json(OPENED[JANUARY].bill, WORLD.charter)}
+
+
+def test_of_a_statement_that_is_not_what_its_entries_say_no_number_is_opened(tmp_path, capsys):
+    world, _ = months()
+    stated = OPENED[JANUARY].bill
+    lied = replace(stated, period="2027-02", lines=stated.lines[1:])
+    leaf = world.sign(f"{CONSORTIUM}/admin", replace(lied, start=world.books.statements[-1].end))
+    publish(tmp_path, [*world.leaves, leaf], LOG)
+    assert main(["bill", str(tmp_path), "--explain", "acme", "--period", "2027-02"]) == 2
+    assert "error wrong_statement" in capsys.readouterr().err
+    assert main(["bill", str(tmp_path), "--explain", "acme", "--period", DECEMBER]) == 1
+    assert "this log is not right" in capsys.readouterr().err
