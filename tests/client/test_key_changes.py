@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,6 +145,14 @@ def test_nobody_changes_another_s_keys_and_some_keys_cannot_be_changed(founded):
         assert refused(holder, founded.member("acme").path, "nothing") is Refusal.NOT_SET_UP
         assert refused(holder, founded.folder / "ledger", "log", founded.ledger / "log.key") is Refusal.NOT_SET_UP
         assert ledger.size() == 1
+
+
+def test_a_ledger_that_answers_with_other_entries_than_those_about_keys_is_refused_and_nothing_is_learned(founded):
+    home = founded.member("acme")
+    paid = entries.sign(item("mine"), home.charter.consortium, [home.key("admin")])
+    ledger = SimpleNamespace(keys=lambda **_: [(1, paid)])
+    assert refused(home.learn_keys, ledger) is Refusal.WRONG_ROLE
+    assert not (home.path / "keyring").exists()
 
 
 def test_a_witness_and_a_log_can_sign_with_a_key_too_that_quantum_computers_do_not_break(founded):

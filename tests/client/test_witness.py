@@ -107,6 +107,27 @@ def test_what_it_answers_to_what_it_does_not_cosign(parties):
     assert add(witness, later)[0] == 200
 
 
+def test_an_older_head_is_refused_as_late_and_what_was_witnessed_stays(parties):
+    witness, older = parties.witness("acme"), asked(parties, 0)
+    grow(parties)
+    add(witness, asked(parties, 0))
+    newest = witness.head
+    assert refused(witness.follow, older.head, newest.size, ()).refusal is Refusal.LATE
+    assert (witness.head, parties.witness("acme").head) == (newest, newest)
+
+
+@pytest.mark.parametrize("how", ["follow", "compare"])
+def test_a_head_that_another_of_the_consortium_s_keys_signed_is_of_another_log(parties, how):
+    witness = parties.witness("acme")
+    add(witness, asked(parties, 0))
+    newest, key = witness.head, parties.home.key
+    foreign = replace(newest, origin=key.name, size=newest.size + 1, root=bytes(32)).sign(key)
+    arguments = {"follow": (foreign, newest.size, ()), "compare": (foreign,)}[how]
+    assert refused(getattr(witness, how), *arguments).refusal is Refusal.WRONG_ORIGIN
+    assert witness.head == newest
+    assert not witness.home.fork_path.exists()
+
+
 def test_an_empty_log_can_be_cosigned(parties):
     empty = tlog.TreeHead(parties.log.key.name, 0, merkle.EMPTY_ROOT).sign(parties.log.key)
     assert add(parties.witness("acme"), tlog.AddCheckpoint(0, (), empty))[0] == 200

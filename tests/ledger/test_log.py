@@ -294,9 +294,11 @@ def test_an_entry_that_says_the_same_in_other_bytes_is_named_too(folder):
 
 def test_a_missing_entry_in_the_database_is_named(folder):
     world = filled(folder)
-    change(folder, 'UPDATE entry SET "index" = :last WHERE "index" = 3', last=len(world.leaves))
-    caught = refused(open_log, folder)
-    assert (caught.refusal, "entry 3" in caught.detail) == (Refusal.CORRUPT, True)
+    last = len(world.leaves) - 1
+    for gone in (last, 3):  # Each is put behind the end: there are as many entries as before.
+        change(folder, 'UPDATE entry SET "index" = :behind WHERE "index" = :gone', behind=last + 1 + gone, gone=gone)
+        caught = refused(open_log, folder)
+        assert (caught.refusal, caught.detail) == (Refusal.CORRUPT, f"entry {gone} is missing from the database")
 
 
 def test_an_entry_that_breaks_a_rule_is_not_signed_though_somebody_put_it_into_the_database(folder):
@@ -394,6 +396,40 @@ def test_an_entry_that_the_database_stores_in_other_bytes_is_not_signed(folder, 
     assert (caught.refusal, "entry 3 in the database" in caught.detail) == (Refusal.STOPPED, True)
     assert refused(log.append, world.leaves[4]).refusal is Refusal.STOPPED
     assert log.head == head
+
+
+def test_an_entry_that_the_database_drops_silently_is_not_signed(folder, log):
+    world = World()
+    world.start()
+    for leaf in world.leaves[:3]:
+        log.append(leaf)
+    head = log.head
+    on_insert(folder, "drop")
+    caught = refused(log.append, world.leaves[3])
+    assert (caught.refusal, "entry 3 is missing from the database" in caught.detail) == (Refusal.STOPPED, True)
+    assert log.head == head
+
+
+def test_a_database_that_takes_no_entry_is_named_as_what_failed(folder, log):
+    world = World()
+    log.append(world.leaves[0])
+    head = log.head
+    on_insert(folder, "refuse")
+    caught = refused(log.append, world.sign(world.coordinator, world.manifest()))
+    assert (caught.refusal, "the database did not take entries" in caught.detail) == (Refusal.STOPPED, True)
+    assert log.head == head
+
+
+def on_insert(folder: Path, what: str) -> None:
+    """Make the database drop every new entry, or refuse it."""
+    if DATABASES[folder]:
+        does = {"drop": "RETURN NULL", "refuse": "RAISE EXCEPTION 'full'"}[what]
+        body = f"BEGIN {does}; END"
+        change(folder, f"CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+        change(folder, "CREATE TRIGGER no_more BEFORE INSERT ON entry FOR EACH ROW EXECUTE FUNCTION no_more()")
+    else:
+        does = {"drop": "RAISE(IGNORE)", "refuse": "RAISE(ABORT, 'full')"}[what]
+        change(folder, f"CREATE TRIGGER no_more BEFORE INSERT ON entry BEGIN SELECT {does}; END")
 
 
 def test_what_somebody_changes_in_the_database_later_is_neither_published_nor_opened_again(folder, log):

@@ -9,6 +9,7 @@ from ledger_service import serving, write_key
 from world import CONSORTIUM, World, added, key, revoked
 
 import ledger.witnesses
+from ledger.billing import statement, witnessed
 from ledger.log import open_log
 from ledger.witnesses import Witnesses
 from shared_models.ledger_http import LedgerHttp
@@ -164,6 +165,23 @@ def test_a_witness_whose_key_was_revoked_is_refused(log, world):
 @pytest.mark.parametrize("path", ["witness/stranger", "witness/../cosigned", "other/m00", "checkpoint", "witness/"])
 def test_nothing_else_is_published_here(log, path):
     assert refused(Witnesses(log).published, path) is Refusal.NOT_FOUND
+
+
+# What waits for them.
+
+
+def test_a_statement_is_not_signed_while_too_few_have_witnessed_what_it_covers(world):
+    admin = key(f"{CONSORTIUM}/admin")
+    head = world.head()
+    for seen in (None, signed(head, "m00/witness", "m01/witness")):
+        assert refused(statement, world.books, "2026-11", admin, seen) is Refusal.NO_QUORUM
+    leaf = statement(world.books, "2026-11", admin, signed(head, "m00/witness", "m01/witness", "m02/witness"))
+    world.append(leaf)
+
+
+def test_an_empty_log_has_no_charter_that_says_who_must_witness_it(tmp_path):
+    with serving(tmp_path) as served:
+        assert refused(witnessed, served, 0, 0.0) is Refusal.NO_CHARTER
 
 
 # Over HTTP.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from world import TOY
 
-from consortium.faults import LIES
+from consortium.faults import LIES, resigned
 from consortium.simulate import Result, simulate
 from server.launch import propose
 from shared_models.lm import weights
@@ -133,6 +133,13 @@ def test_a_lying_member_changes_nothing_for_the_others(tmp_path):
     with_liar = toy(tmp_path / "a", misbehave={"cedar": "tampered"}, rounds=1)
     without = toy(tmp_path / "b", misbehave={"cedar": "dead"}, rounds=1, deadline_s=1.0)
     assert with_liar.report.books.runs["r1"].checkpoint == without.report.books.runs["r1"].checkpoint
+
+
+def test_a_receipt_that_the_ledger_does_not_take_counts_for_nothing(tmp_path):
+    """All that the coordinator itself checks is right; only the ledger knows the chain that it does not continue."""
+    result = toy(tmp_path, misbehave={"cedar": lambda answer, key: resigned(answer, key, prev="0" * 64)}, rounds=1)
+    assert result.excluded == ((1, "cedar", "wrong_prev"),)
+    assert result.report.findings == []
 
 
 def test_a_copy_of_another_member_s_answer_is_refused(tmp_path):
