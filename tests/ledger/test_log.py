@@ -233,6 +233,25 @@ def test_one_process_at_a_time(folder, log):
     assert refused(open_log, folder).refusal is Refusal.LOCKED
 
 
+def test_one_ledger_writes_to_a_postgresql_database_whatever_its_folder(folder, log, elsewhere):
+    if not DATABASES[folder]:
+        pytest.skip("a SQLite database lies in its ledger's folder")
+    write_key(elsewhere)
+    DATABASES[elsewhere] = DATABASES[folder]
+    caught = refused(open_log, elsewhere)
+    assert (caught.refusal, "another ledger writes to" in caught.detail) == (Refusal.LOCKED, True)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/ledger.db", "postgresql+psycopg://ledger:secret@127.0.0.1:1/x"])
+def test_a_database_that_is_not_there_is_named_without_its_password(tmp_path, url):
+    write_key(tmp_path)
+    DATABASES[tmp_path] = url
+    caught = refused(open_log, tmp_path)
+    assert (caught.refusal, url[:9] in caught.detail, "secret" in caught.detail) == (Refusal.UNREACHABLE, True, False)
+    DATABASES[tmp_path] = ""
+    open_log(tmp_path).close()  # Nothing was left locked.
+
+
 def test_without_a_key_there_is_no_log(tmp_path):
     assert refused(open_log, tmp_path).refusal is Refusal.NOT_SET_UP
 
@@ -418,6 +437,14 @@ def test_a_database_that_takes_no_entry_is_named_as_what_failed(folder, log):
     caught = refused(log.append, world.sign(world.coordinator, world.manifest()))
     assert (caught.refusal, "the database did not take entries" in caught.detail) == (Refusal.STOPPED, True)
     assert log.head == head
+
+
+def test_a_database_that_does_not_answer_is_named_as_what_failed(folder, log):
+    leaf = World().leaves[0]
+    log.append(leaf)
+    change(folder, "ALTER TABLE entry RENAME TO gone")
+    caught = refused(log.append, leaf)
+    assert (caught.refusal, "the database did not answer" in caught.detail) == (Refusal.STOPPED, True)
 
 
 def on_insert(folder: Path, what: str) -> None:

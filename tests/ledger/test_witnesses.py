@@ -136,9 +136,10 @@ def test_two_keys_of_a_member_are_one_witness(log, world):
         (lambda log: signed(log.head.note, "m00/compute"), Refusal.UNKNOWN_KEY),
         (lambda log: signed(log.head.note, "stranger/witness"), Refusal.UNKNOWN_KEY),
         (lambda log: signed(log.head.note, "m00/witness").replace(b"\n10\n", b"\n9\n"), Refusal.BAD_SIGNATURE),
-        (lambda log: signed(_head(log, 10, bytes(32)), "m00/witness"), Refusal.FORK),
-        (lambda log: signed(_head(log, 99, bytes(32)), "m00/witness"), Refusal.FORK),
+        (lambda log: signed(_head(log, 10), "m00/witness"), Refusal.FORK),
+        (lambda log: signed(_head(log, 99), "m00/witness"), Refusal.FORK),
         (lambda log: signed(_unsigned(log), "m00/witness"), Refusal.UNKNOWN_KEY),
+        (lambda log: signed(_head(log, 10, key(f"{CONSORTIUM}/admin")), "m00/witness"), Refusal.WRONG_ORIGIN),
     ],
 )
 def test_what_is_no_cosignature_of_this_log_is_refused(log, change, refusal):
@@ -147,8 +148,10 @@ def test_what_is_no_cosignature_of_this_log_is_refused(log, change, refusal):
     assert witnesses.state() == {}
 
 
-def _head(log, size: int, root: bytes) -> bytes:
-    return tlog.TreeHead(log.key.name, size, root).sign(log.key)
+def _head(log, size: int, by: SigningKey | None = None) -> bytes:
+    """A head of this size with another root, signed by the log's key or, as a head of its own, by another."""
+    by = by or log.key
+    return tlog.TreeHead(by.name, size, bytes(32)).sign(by)
 
 
 def _unsigned(log) -> bytes:
