@@ -116,6 +116,18 @@ def test_an_older_head_is_refused_as_late_and_what_was_witnessed_stays(parties):
     assert (witness.head, parties.witness("acme").head) == (newest, newest)
 
 
+def test_a_proof_from_another_size_is_not_followed_though_its_hashes_lead_from_the_root_that_was_witnessed(parties):
+    """As if the root of size 5 were one of size 4: what is appended to it then is no history of ours."""
+    witness = Witness(parties.founded.member("acme"), lambda *_: Consistency("0" * 64, ()))
+    add(witness, asked(parties, 0))
+    newest, more = witness.head, (bytes(32),)
+    longer = replace(newest, size=8, root=merkle.node_hash(newest.root, *more))
+    merkle.verify_consistency(4, longer.size, newest.root, longer.root, list(more))
+    assert newest.size == 5
+    assert refused(witness.follow, longer.sign(parties.log.key), 4, more).refusal is Refusal.FORK
+    assert witness.head == newest
+
+
 @pytest.mark.parametrize("how", ["follow", "compare"])
 def test_a_head_that_another_of_the_consortium_s_keys_signed_is_of_another_log(parties, how):
     witness = parties.witness("acme")

@@ -163,6 +163,13 @@ def test_the_proof_of_a_run_proves_nothing_else(tree, size, data):
         refuses(verify_run, leaves, start, size, root, path[:-1])
 
 
+def test_a_run_is_not_empty_and_reaches_beyond_neither_end(tree):
+    root = tree.root(11)
+    refuses(verify_run, [], 0, 11, root, [root])
+    refuses(verify_run, [leaf_hash(b"forged"), tree.leaf(0)], -1, 11, root, tree.run(0, 1, 11))
+    refuses(verify_run, [tree.leaf(10), leaf_hash(b"forged")], 10, 11, root, tree.run(10, 11, 11))
+
+
 # Every bit of every proof. Minutes.
 
 
