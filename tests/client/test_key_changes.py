@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from world import added, revoked
 
 import client.keys
 from client.auditor import Auditor
@@ -147,11 +148,17 @@ def test_nobody_changes_another_s_keys_and_some_keys_cannot_be_changed(founded):
         assert ledger.size() == 1
 
 
-def test_a_ledger_that_answers_with_other_entries_than_those_about_keys_is_refused_and_nothing_is_learned(founded):
-    home = founded.member("acme")
-    paid = entries.sign(item("mine"), home.charter.consortium, [home.key("admin")])
-    ledger = SimpleNamespace(keys=lambda **_: [(1, paid)])
-    assert refused(home.learn_keys, ledger) is Refusal.WRONG_ROLE
+def test_what_a_ledger_says_about_keys_is_learned_only_if_who_may_has_signed_what_can_be(founded):
+    home, birch = founded.member("acme"), founded.member("birch")
+    mine, new = home.key("admin"), SigningKey.generate("acme/compute")
+    for record, by, refusal in (
+        (item("mine"), mine, Refusal.WRONG_ROLE),  # Not about keys.
+        (added("acme", "compute", new), birch.key("admin"), Refusal.WRONG_ROLE),
+        (added("acme", "compute", home.key("compute")), mine, Refusal.BAD_FIELD),  # It stands there already.
+        (revoked("acme", "compute", new), mine, Refusal.UNKNOWN_KEY),
+    ):
+        leaf = entries.sign(record, home.charter.consortium, [by])
+        assert refused(home.learn_keys, SimpleNamespace(keys=lambda leaf=leaf, **_: [(1, leaf)])) is refusal
     assert not (home.path / "keyring").exists()
 
 

@@ -180,14 +180,16 @@ def test_arrays_are_read_in_one_encoding_that_has_no_header_to_lie_in(turn, arra
 
 def test_a_record_of_another_form_is_malformed(turn):
     answer = turn.answer()
+    Answer.from_record(record(answer, answer=ConfigRecord({"entries": [b"x"], "cosigned": b""})), 10**6)
     for told in (
         RecordDict(),
         record(answer, more=MetricRecord({"loss": 1.0})),
-        record(answer, answer=ConfigRecord({})),
-        record(answer, answer=ConfigRecord({"entries": b"x"})),
-        record(answer, answer=ConfigRecord({"entries": ["x"]})),
-        record(answer, answer=ConfigRecord({"entries": []})),
-        record(answer, answer=ConfigRecord({"entries": [b"x"] * (MAX_ENTRIES + 1)})),
+        record(answer, answer=ConfigRecord({"cosigned": b""})),
+        record(answer, answer=ConfigRecord({"entries": [b"x"]})),
+        *(
+            record(answer, answer=ConfigRecord({"entries": wrong, "cosigned": b""}))
+            for wrong in (b"x", ["x"], [], [b"x"] * (MAX_ENTRIES + 1))
+        ),
         record(answer, update=MetricRecord({"loss": 1.0})),
     ):
         assert refused(Answer.from_record, told, 10**6) is Refusal.MALFORMED
