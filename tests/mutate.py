@@ -106,6 +106,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "shared_models/records/merkle.py",
         "raise bad  # Too long.",
     ): "the same",
+    (
+        "client/auditor.py",
+        "yield waiting.popleft().answer() (2)",
+    ): "it bounds how far is read ahead, and so the memory; what is left waiting is yielded below, in the same order",
 }
 
 

@@ -201,7 +201,14 @@ def test_proofs_between_any_two_sizes(folder):
         verify_consistency(old, size, log.books.tree.root(old), log.books.tree.root(size), log.consistency(old, size))
     for index in range(size):
         verify_inclusion(leaf_hash(world.leaves[index]), index, size, log.books.tree.root(), log.inclusion(index, size))
-    for act, arguments in [(log.consistency, (3, size + 1)), (log.consistency, (4, 3)), (log.inclusion, (size, size))]:
+    for act, *arguments in (
+        (log.consistency, 3, size + 1),
+        (log.consistency, 4, 3),
+        (log.inclusion, size, size),
+        (log.run, 5, 5, size),
+        (log.run, 5, size + 1, size),
+        (log.run, 5, 6, size + 1),
+    ):
         assert refused(act, *arguments).refusal is Refusal.NOT_FOUND
     assert refused(log.last, "nobody/compute").refusal is Refusal.NOT_FOUND
     assert log.last("acme/compute").hash == world.books.chains["acme/compute"].hash

@@ -623,6 +623,15 @@ def test_a_lost_register_is_written_from_a_head_that_a_quorum_has_cosigned(lost)
     log.close()
 
 
+def test_a_log_whose_key_was_changed_and_whose_heads_are_gone_is_not_gone_on_with(lost):
+    folder, world = lost
+    shutil.rmtree(folder / "log")
+    (folder / "log.key").unlink()
+    SigningKey.create(folder / "log.key", f"{CONSORTIUM}/log")
+    assert refused(open_log, folder, adopted=at(world, len(world.leaves))).refusal is Refusal.UNKNOWN_KEY
+    assert not (folder / "register" / "head").exists()
+
+
 def test_what_does_not_prove_to_be_the_newest_is_not_adopted(lost):
     folder, world = lost
     size = len(world.leaves)
