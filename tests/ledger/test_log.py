@@ -1,8 +1,10 @@
 """The log on disk: what was answered is there after a crash, what is not as it was published is refused by entry."""
 
 import base64
+import fcntl
 import shutil
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from world import CONSORTIUM, World, added, digest, key
 import ledger.log
 import ledger.tables  # So that its tables are known.
 from ledger.log import Log, Placed
+from ledger.register import FileRegister
 from shared_models import durable
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
@@ -549,6 +552,19 @@ def test_a_second_writer_that_got_past_every_lock_is_stopped_by_the_register(fol
     caught = refused(log.append, world.leaves[1])
     assert (caught.refusal, "two ledgers" in caught.detail) == (Refusal.STOPPED, True)
     assert log.head == head
+
+
+def test_of_two_that_move_the_register_on_from_one_head_the_second_waits_and_is_refused(tmp_path):
+    register, refusals = FileRegister(tmp_path), []
+    register.swap(None, b"one")
+    second = threading.Thread(target=lambda: refusals.append(refused(register.swap, b"one", b"three").refusal))
+    with open(tmp_path / "lock") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second.start()
+        second.join(0.2)
+        (tmp_path / "head").write_bytes(b"two")
+    second.join()
+    assert (refusals, register.read()) == ([Refusal.BEHIND], b"two")
 
 
 def test_a_log_is_not_begun_with_the_charter_of_another(folder):
