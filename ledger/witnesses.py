@@ -63,10 +63,8 @@ class Witnesses:
                 self._asked = size, time.monotonic()
                 self._remember(tlog.unsigned(newest.note), note.parse(newest.note, tlog.HEAD_BYTES))
             shown = self._recent[size]
-        if old > size:
-            raise Refused(Refusal.NOT_FOUND, f"heads up to size {size} are to be cosigned, {old} was")
-        log = Note(shown.head.text, shown.log).data()
-        return tlog.AddCheckpoint(old, tuple(self._log.consistency(old, size)), log)
+        path = self._log.consistency(old, size)  # Refuses an `old` that is larger.
+        return tlog.AddCheckpoint(old, tuple(path), Note(shown.head.text, shown.log).data())
 
     def accept(self, data: bytes) -> int:
         """Take in the cosignatures under this head, which the log must have signed; how many are new or newer.
