@@ -316,6 +316,7 @@ class Lying(LedgerHttp):
         lambda told: told | {"entries": [told["entries"][0] + 1, *told["entries"][1:]]},
         lambda told: told | {"entries": told["entries"][::-1]},
         lambda told: told | {"entries": [0, *told["entries"][1:]]},
+        lambda told: {"head": told["head"], "entries": [0, 1, 2]},  # As if they had been there before.
         lambda told: told | {"start": told["start"] + 1},
         lambda told: told | {"start": 0},
         lambda told: told | {"path": told["path"][:-1]},
