@@ -123,6 +123,7 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("audit", "nowhere"), "not_found"),
         (("audit", "http://127.0.0.1:1/nothing"), "unreachable"),
         (("bill", "nowhere"), "not_found"),
+        (("fork", "nowhere", "--charter", "nowhere"), "not_found"),
         (("simulate", "--members", "2", "--lie", "magic"), "bad_field"),
         (("simulate", "--members", "2", "--dead", "3"), "bad_field"),
         (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
