@@ -220,11 +220,9 @@ def net_of(bill: Statement, member: str) -> int:
 
 
 def changes(before: Opened, after: Opened) -> dict[str, dict[str, Fraction]]:
-    """`change` for each member of both periods. Raises `Refused(NOT_FOUND)` if there is none."""
-    both = [each.member for each in after.bill.balances if each.member in {old.member for old in before.bill.balances}]
-    if not both:
-        raise Refused(Refusal.NOT_FOUND, f"nobody is a member in {before.bill.period} and {after.bill.period}")
-    return {member: change(before, after, member) for member in both}
+    """`change` for each member of both periods."""
+    members = {each.member for each in before.bill.balances}
+    return {each.member: change(before, after, each.member) for each in after.bill.balances if each.member in members}
 
 
 def changes_text(found: Mapping[str, Mapping[str, Fraction]], before: Opened, after: Opened) -> str:

@@ -12,7 +12,7 @@ from world import CONSORTIUM, World, key, revoked
 
 from bench.receipts import attest, publish
 from client.auditor import MODES, Auditor
-from shared_models.published import fetch, reader
+from shared_models.published import fetch, leaf_at, reader
 from shared_models.records import note, tlog
 from shared_models.records.kinds import FIRST, KeyAdd
 from shared_models.records.merkle import leaf_hash
@@ -209,6 +209,16 @@ def test_a_revoked_key_vouches_for_nothing(tmp_path):
     attest(tmp_path, world.members, key)
     report = Auditor(mode="attested", workers=0).run(str(tmp_path))
     assert (found(report), report.vouched, report.receipts) == ([], 0, 3)
+
+
+def test_an_entry_is_found_by_its_index_and_one_that_is_not_there_is_not(honest):
+    read, size = reader(str(honest)), len(WORLD.leaves)
+    for index in (0, 255, 256, size - 1):
+        assert leaf_at(read, index, size) == WORLD.leaves[index]
+    for index, of in ((size, size), (0, 0)):
+        with pytest.raises(Refused) as caught:
+            leaf_at(read, index, of)
+        assert caught.value.refusal is Refusal.NOT_FOUND
 
 
 # Resuming.

@@ -157,6 +157,12 @@ def test_a_price_that_doubles_is_the_whole_reason():
         assert (parts["price"], parts["volume"], parts["share"], parts["fx"]) == (work, 0, 0, 0)
 
 
+def test_of_a_stranger_nothing_has_changed():
+    with pytest.raises(Refused) as caught:
+        explain.change(OPENED[NOVEMBER], OPENED[DECEMBER], "dogwood")
+    assert (caught.value.refusal, "dogwood" in caught.value.detail) == (Refusal.NOT_FOUND, True)
+
+
 def test_under_its_own_rules_a_bill_is_itself():
     for opened in OPENED.values():
         assert opened.under({}).lines == opened.bill.lines
