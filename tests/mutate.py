@@ -90,7 +90,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/weights.py": ["tests/training"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
     "client/data.py": ["tests/training"],
-    "client/cli.py": ["tests/test_cli.py"],
+    "client/cli.py": ["tests/test_cli.py", "tests/client/test_bill.py"],
     "server/rounds.py": ["tests/server/test_simulation.py", "tests/server/test_rounds.py"],
     "server/app.py": ["tests/server/test_simulation.py"],
     "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py"],

@@ -281,6 +281,11 @@ def test_a_journal_needs_a_date():
     assert "2030-01-01 * 2026-11: compute" in export.hledger([opened.bill], opened.charter, "2030-01-01")
 
 
+def test_nothing_is_compared_with_a_statement_that_is_not_there(bill):
+    code, out, err = bill("--diff", "1999-12")
+    assert (code, out, err.startswith("error not_found: ")) == (2, "", True)
+
+
 def test_one_form_at_a_time(bill):
     assert bill("--as", "csv", "--json")[0] == 2
 
