@@ -270,6 +270,7 @@ def _merkle_root_us(leaves: list[bytes]) -> float:
 def _audit(folder: Path, mode: str) -> tuple[float, float]:
     """(seconds, largest memory of all its processes together in MB) of `consortium audit` on this log."""
     command = [sys.executable, "-m", "consortium", "audit", str(folder), "--mode", mode, "--json"]
+    os.sync()  # That a log of a gigabyte was written just now is not the audit's to wait for.
     started, most = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         while process.poll() is None:
