@@ -112,10 +112,8 @@ class Auditor:
         audit = Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, chained=chained, billed=self.billed)
         if not self._feed(audit, where, read, size, before, vouched):
             witnessed = [*self.witnessed, *(each for each in vouched if _counts(audit, f"{each.by}/attest"))]
-            before, audit = (
-                Verified(),
-                Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, billed=self.billed),
-            )
+            before = Verified()
+            audit = Audit(charter=self.charter, mine=self.mine, witnessed=witnessed, billed=self.billed)
             self._feed(audit, where, read, size, before, [])
         report = audit.finish(head, heads.values())
         self._keep(audit, before)
