@@ -56,10 +56,9 @@ class Opened:
         work: dict[str, int] = {}
         for _, each in self.accepted:
             work[each.member] = work.get(each.member, 0) + each.flop
-        other = tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in self.charter.pots)
         bill = self.bill
         return statement(
-            replace(self.charter, pots=other),
+            with_rules(self.charter, rules),
             bill.period,
             work,
             [item for _, item in self.shared],
@@ -71,6 +70,11 @@ class Opened:
             seq=bill.seq,
             prev=bill.prev,
         )
+
+
+def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
+    """A charter in which these pots have these rules: {pot: rule}."""
+    return replace(charter, pots=tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in charter.pots))
 
 
 class Number(NamedTuple):
@@ -246,9 +250,7 @@ def changes_json(found: Mapping[str, Mapping[str, Fraction]]) -> dict[str, Any]:
 
 def what_if_text(opened: Opened, other: Statement, asked: Iterable[str]) -> str:
     """The other bill, and what it would change for whom. It is signed by nobody."""
-    rules = dict(each.split("=", 1) for each in asked)
-    pots = tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in opened.charter.pots)
-    charter = replace(opened.charter, pots=pots)
+    charter = with_rules(opened.charter, dict(each.split("=", 1) for each in asked))
     lines = [f"if {', '.join(asked)}; this statement is signed by nobody", text(other, charter)]
     for each in other.balances:
         moved = each.net - net_of(opened.bill, each.member)
