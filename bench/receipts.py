@@ -118,12 +118,19 @@ def found(count: int) -> Consortium:
         minor_digits=2,
         price=Fraction(10**14),
         compute_pot="compute",
-        pots=(Pot(name="compute", rule="proportional"),),
+        pots=(Pot(name="compute", rule="proportional", driver="benefit", table=()),),
         members=tuple(
-            Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=1) for name in members
+            Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=1, pledge=0)
+            for name in members
         ),
         devices=(Device(name="cpu-core", peak_flops=200_000_000_000),),
         quorum=0,
+        approvals=count // 2 + 1,
+        cap="none",
+        objection=1,
+        accession=Fraction(0),
+        window=3,
+        tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),
         coordinator=vkey(f"{CONSORTIUM}/coordinator"),
         log=vkey(f"{CONSORTIUM}/log"),

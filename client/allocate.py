@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from shared_models.rules.games import Game
 
 NUMBER = re.compile(r"-?\d{1,30}(?:/\d{1,30}|(?:\.\d{1,30})?(?:[eE]\+?\d{1,2})?)")
-TABLE_RULES = ("shapley", "scrb", "nucleolus")
 
 
 def number(text: object) -> Fraction:
@@ -84,7 +83,7 @@ def _divide(args: Namespace) -> int:
 def _charges(rule: str, asked: Any) -> tuple[Fraction, dict[str, Fraction], "Game | None"]:
     """The cost, what this rule charges whom, and the game if a whole cost table was given."""
     from shared_models.rules.allocation import RULES, bounded
-    from shared_models.rules.games import Game, nucleolus, scrb, shapley
+    from shared_models.rules.games import TABLE_RULES, Game, scrb
 
     if rule in RULES:
         asked = _fields(asked, {"cost", "drivers"}, "floors", "caps")
@@ -103,12 +102,7 @@ def _charges(rule: str, asked: Any) -> tuple[Fraction, dict[str, Fraction], "Gam
     if len(costs) < len(table):
         raise Refused(Refusal.BAD_FIELD, "the table names a coalition twice")
     game = Game.of(costs)
-    if rule == "scrb":
-        everybody = frozenset(game.players)
-        alone = {player: costs[frozenset({player})] for player in game.players}
-        without = {player: costs.get(everybody - {player}, Fraction(0)) for player in game.players}
-        return game.total, scrb(game.total, alone, without), game
-    return game.total, shapley(game) if rule == "shapley" else nucleolus(game).charges, game
+    return game.total, TABLE_RULES[rule](game), game
 
 
 def _asked(path: Path) -> Any:

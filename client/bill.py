@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 from shared_models.records.kinds import Charter, Statement
+from shared_models.rules.quotes import worst
 
 UNITS = (("EFLOP", 10**18), ("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("FLOP", 1))
 
@@ -27,7 +28,8 @@ def text(bill: Statement, charter: Charter) -> str:
     for pot in dict.fromkeys(line.pot for line in bill.lines):
         lines = {line.member: line for line in bill.lines if line.pot == pot}
         rows.append([f"{pot}: credit", *(money(lines[member].credit, charter) for member in members)])
-        rows.append([f"{pot}: charge, {rules[pot]}", *(money(-lines[member].charge, charter) for member in members)])
+        charge = f"charge, {rules[pot]}" if pot in rules else "charge"  # A cap and an accession are of no pot.
+        rows.append([f"{pot}: {charge}", *(money(-lines[member].charge, charter) for member in members)])
     rows.append(["carried over", *(money(balance.carry, charter) for balance in bill.balances)])
     rows.append([f"net, {charter.currency}", *(money(balance.net, charter) for balance in bill.balances)])
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -39,4 +41,14 @@ def text(bill: Statement, charter: Charter) -> str:
         f"{each.payer} pays {each.payee} {money(each.amount, charter)} {charter.currency}" for each in bill.transfers
     ]
     title = f"statement {bill.period} of {charter.consortium}, entries {bill.start} to {bill.end - 1}"
-    return "\n".join([title, *table, *(pays or ["nobody owes anything"])])
+    return "\n".join([title, *table, *(pays or ["nobody owes anything"]), *_certificate(bill, charter)])
+
+
+def _certificate(bill: Statement, charter: Charter) -> list[str]:
+    """Whether anybody would be better off alone, of those who had quoted what that would cost."""
+    if (found := worst(bill.certificate)) is None:
+        return []
+    who, slack = " and ".join(found.members), found.alone - found.charge
+    if slack < 0:
+        return [f"{who} would pay {money(-slack, charter)} less alone, by what was quoted before the period"]
+    return [f"nobody who quoted would pay less alone; the nearest, {who}, would pay {money(slack, charter)} more"]

@@ -163,7 +163,8 @@ def _bill(args: Namespace) -> int:
     bills = [each for each in books.statements if args.period in (None, each.period)]
     if not bills:
         raise Refused(Refusal.NOT_FOUND, f"the log holds no statement {args.period or ''}".rstrip())
-    shown, charter = bills[-1], books.charter
+    shown = bills[-1]
+    charter, _ = books.agreement.at(shown.start)
     this, that = opened.get(shown.period), opened.get(args.diff or "")
     if (args.explain, args.diff, args.what_if) != (None, None, None) and this is None:
         raise Refused(
@@ -188,6 +189,10 @@ def _bill(args: Namespace) -> int:
     else:
         told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter)}
         print(json.dumps(told) if args.json else bill.text(shown, charter))
+        disputed = books.accounts.disputed(shown)
+        if disputed and not args.json and this is not None:
+            print(f"\nin dispute: {', '.join(about for about, _ in disputed)}; without it:")
+            print(bill.text(this.without(put for _, put in disputed), charter))
     if report.findings:
         print(f"this log is not right, and the numbers above may not be: consortium audit {args.log}", file=sys.stderr)
         return WRONG

@@ -14,15 +14,20 @@ from client.bill import money, text
 from shared_models.published import Read, leaf_at
 from shared_models.records import entry as entries
 from shared_models.records import tlog
-from shared_models.records.kinds import Charter, CostItem, Manifest, Receipt, Statement
+from shared_models.records.kinds import Charter, CostItem, Manifest, Pot, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.accounts import Work
 from shared_models.rules.allocation import RULES
-from shared_models.rules.books import Books, Work
+from shared_models.rules.books import Books
 from shared_models.rules.games import Game, shapley
-from shared_models.rules.pricing import FLOP_PER_NCU, value
-from shared_models.rules.statement import statement
+from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.statement import ACCESSION, CAP, Facts, Put, drivers, statement
 
 FACTORS = ("price", "volume", "share", "fx")
+CLAUSES = {
+    CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
+    ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +35,25 @@ class Opened:
     """A statement, and everything it was computed from."""
 
     bill: Statement
-    charter: Charter
+    facts: Facts
     accepted: tuple[tuple[int, Work], ...]  # (index of the round.close, work).
-    shared: tuple[tuple[int, CostItem], ...]  # (index, item).
-    carries: Mapping[str, Fraction]  # What earlier rounding left over.
     manifests: Mapping[str, Manifest]
+
+    @property
+    def charter(self) -> Charter:
+        return self.facts.charter
 
     @classmethod
     def of(cls, books: Books, bill: Statement) -> "Opened":
         """Before the books have taken the statement in."""
         manifests = {name: run.manifest for name, run in books.runs.items()}
-        accepted, shared = tuple(books.accepted(bill.end)), tuple(books.shared(bill.end))
-        return cls(bill, books.charter, accepted, shared, dict(books.carries()), manifests)
+        accepted = tuple((each.index, work) for each, work in books.accounts.accepted(bill.end))
+        return cls(bill, books.accounts.facts(bill.period, bill.end), accepted, manifests)
+
+    def without(self, disputed: Iterable[Put]) -> Statement:
+        """What the statement would be if this had not been put in. Raises `Refused` as `statement`."""
+        back = [replace(each, amount=-each.amount, original=-each.original) for each in disputed]
+        return self._stated(replace(self.facts, put=(*self.facts.put, *back)))
 
     def under(self, rules: Mapping[str, str]) -> Statement:
         """The same work and the same costs, divided by other rules: {pot: rule}. Raises `Refused`.
@@ -53,28 +65,22 @@ class Opened:
             if pot not in pots or rule not in RULES:
                 known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join(RULES)}"
                 raise Refused(Refusal.BAD_FIELD, f"{pot}={rule} is not POT=RULE: {known}")
-        work: dict[str, int] = {}
-        for _, each in self.accepted:
-            work[each.member] = work.get(each.member, 0) + each.flop
+        return self._stated(replace(self.facts, charter=with_rules(self.charter, rules)))
+
+    def _stated(self, facts: Facts) -> Statement:
         bill = self.bill
-        return statement(
-            with_rules(self.charter, rules),
-            bill.period,
-            work,
-            [item for _, item in self.shared],
-            self.carries,
-            start=bill.start,
-            end=bill.end,
-            root=bill.root,
-            cosignatures=bill.cosignatures,
-            seq=bill.seq,
-            prev=bill.prev,
-        )
+        return statement(facts, root=bill.root, cosignatures=bill.cosignatures, seq=bill.seq, prev=bill.prev)
 
 
 def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
     """A charter in which these pots have these rules: {pot: rule}."""
-    return replace(charter, pots=tuple(replace(pot, rule=rules.get(pot.name, pot.rule)) for pot in charter.pots))
+
+    def changed(pot: Pot) -> Pot:
+        if pot.name not in rules:
+            return pot
+        return replace(pot, rule=rules[pot.name], driver="usage" if pot.driver == "usage" else "benefit", table=())
+
+    return replace(charter, pots=tuple(map(changed, charter.pots)))
 
 
 class Number(NamedTuple):
@@ -100,7 +106,7 @@ def explain(opened: Opened, line: str, read: Read, size: int) -> Number:
 def _net(opened: Opened, member: str) -> Number:
     bill, charter = opened.bill, opened.charter
     balance = next(each for each in bill.balances if each.member == member)
-    carried, exact, lines = opened.carries.get(member, Fraction(0)), Fraction(0), list[str]()
+    carried, exact, lines = opened.facts.carries.get(member, Fraction(0)), Fraction(0), list[str]()
     for each in bill.lines:
         if each.member == member:
             exact += each.credit - each.charge
@@ -121,31 +127,56 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
     line = next(each for each in bill.lines if (each.pot, each.member) == (pot, member))
     lines, stands_on = [f"credit {money(line.credit, charter)}, which is {line.credit} minor units, of"], []
     if pot == charter.compute_pot:
-        flop, price = 0, money(charter.price, charter)
+        flop, price = 0, money(opened.facts.price, charter)
         for close, work in opened.accepted:
             if work.member == member:
                 flop += work.flop
                 what, included = _receipt(opened, leaf_at(read, work.at, size)), f"included by entry {close}"
                 stands_on += [(work.at, f"{what}; {included}"), (close, "closes that round")]
-        worth = money(value(flop, charter), charter)
+        worth = money(opened.facts.price * flop / FLOP_PER_NCU, charter)
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
-    for index, item in opened.shared:
-        if (item.payer, item.pot) == (member, pot):
-            lines.append(f"  {money(item.amount, charter)} for {item.item}, evidence {item.evidence[:16]}…")
-            stands_on.append((index, f"{item.item}, paid by {member}"))
-    if len(lines) == 1:
-        lines.append("  nothing")
-    rule = next(each.rule for each in charter.pots if each.name == pot)
-    cost = sum((each.credit for each in bill.lines if each.pot == pot), Fraction(0))
-    benefits = ", ".join(f"{each.name} {each.benefit}" for each in charter.members)
-    lines += [
-        f"charge {money(line.charge, charter)}, which is {line.charge} minor units: its part of"
-        f" {money(cost, charter)}, all that members put into this pot",
-        f"  divided by the rule {rule}, whose text is `shared_models.rules.allocation.{rule}`,"
-        f" by benefit as the charter has it, entry 0: {benefits}",
-    ]
+    for put in opened.facts.put:
+        if (put.member, put.pot) == (member, pot):
+            lines.append(f"  {money(put.amount, charter)} for {put.what}{_paper(put, charter, read, size)}")
+            stands_on.append((put.index, f"{put.what}, paid by {member}"))
+    lines += _charge(opened, member, pot)
     stands_on.append((0, "the charter: price, rules, benefits"))
     return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))
+
+
+def _paper(put: Put, charter: Charter, read: Read, size: int) -> str:
+    """What stands on the invoice: its amount, if it is of another currency, and the commitment to it."""
+    said = ""
+    if put.currency != charter.currency:
+        rate = put.amount / put.original / 10**charter.minor_digits
+        said = f", {put.original} {put.currency} x {rate} {charter.currency}"
+    entry = entries.peek(leaf_at(read, put.index, size))
+    return f"{said}, evidence {entry.evidence[:16]}…" if isinstance(entry, CostItem) else said
+
+
+def _charge(opened: Opened, member: str, name: str) -> Iterable[str]:
+    """How a line's charge comes about."""
+    bill, charter = opened.bill, opened.charter
+    line = next(each for each in bill.lines if (each.pot, each.member) == (name, member))
+    pot = next((each for each in charter.pots if each.name == name), None)
+    cost = sum((each.credit for each in bill.lines if each.pot == name), Fraction(0))
+    if not line.credit:
+        yield "  nothing"
+    yield (
+        f"charge {money(line.charge, charter)}, which is {line.charge} minor units: its part of"
+        f" {money(cost, charter)}, all that members put into this pot"
+    )
+    if pot is None:
+        yield f"  by `shared_models.rules.statement`, as {CLAUSES[name]}"
+    elif pot.table:
+        said = ", ".join(f"{' '.join(each.members)} {each.cost}" for each in pot.table)
+        yield f"  divided by the rule {pot.rule}, `shared_models.rules.games.{pot.rule}`, of the table: {said}"
+    else:
+        by = "what each has put in"
+        if pot.driver != "paid":
+            found = ", ".join(f"{who} {driver}" for who, driver in drivers(pot, opened.facts).items())
+            by = f"{pot.driver} as the charter and the log have it: {found}"
+        yield f"  divided by the rule {pot.rule}, whose text is `shared_models.rules.allocation.{pot.rule}`, by {by}"
 
 
 def _receipt(opened: Opened, leaf: bytes) -> str:
@@ -180,17 +211,17 @@ def number_json(number: Number, books: Books, head: bytes) -> dict[str, Any]:
 def change(before: Opened, after: Opened, member: str) -> dict[str, Fraction]:
     """Why a member's net is another one than before: {factor: minor units}, exact; all of them sum to the difference.
 
-    What a pot brings a member is price x volume x share x FX: what a unit of it costs, how much of it there was, the
-    member's part of what was put in less its part of what is charged, and the rate of its currency (of which a charter
-    has one, so it is 1). The factors' parts are the Shapley value of the game in which a coalition of factors is as
+    What a pot brings a member in one currency is price x volume x share x FX: what a unit of it costs, how much of it
+    there was, the member's part of what was put in less its part of what is charged, and the mean rate at which the
+    currency was converted. The factors' parts are the Shapley value of the game in which a coalition of factors is as
     after, the others as before: no order of changing them is preferred. `rounding` is the rest, below two units.
     Raises `Refused(NOT_FOUND)` if the member is not in both.
     """
     if not all(any(each.member == member for each in one.bill.balances) for one in (before, after)):
         raise Refused(Refusal.NOT_FOUND, f"{member[:80]} is not a member in both periods")
     parts = dict.fromkeys((*FACTORS, "rounding"), Fraction(0))
-    for pot in sorted({each.pot for one in (before, after) for each in one.bill.lines}):
-        old, new = _factors(before, member, pot), _factors(after, member, pot)
+    for pot, paper in sorted(_currencies(before) | _currencies(after)):
+        old, new = _factors(before, member, pot, paper), _factors(after, member, pot, paper)
         if old["volume"] == 0 or new["volume"] == 0:  # There is no share of nothing: it is the volume that changes.
             old["share"] = new["share"] = old["share"] if new["volume"] == 0 else new["share"]
         costs = dict[frozenset[str], Fraction]()
@@ -204,15 +235,32 @@ def change(before: Opened, after: Opened, member: str) -> dict[str, Fraction]:
     return parts
 
 
-def _factors(opened: Opened, member: str, pot: str) -> dict[str, Fraction]:
+def _currencies(opened: Opened) -> set[tuple[str, str]]:
+    """(pot, currency) of all that was put into pots."""
+    ours = opened.charter.currency
+    return {(each.pot, each.currency) for each in opened.facts.put} | {(each.pot, ours) for each in opened.bill.lines}
+
+
+def _factors(opened: Opened, member: str, pot: str, paper: str) -> dict[str, Fraction]:
+    """What is in another currency than the charter's bears its part of the pot's charge, by what it is worth."""
     lines = [each for each in opened.bill.lines if each.pot == pot]
-    total = sum((each.credit for each in lines), Fraction(0))
-    mine = sum((each.credit - each.charge for each in lines if each.member == member), Fraction(0))
-    price = Fraction(1)
-    if pot == opened.charter.compute_pot:
-        price = opened.charter.price / FLOP_PER_NCU
-    volume = total / price if price else Fraction(0)
-    return {"price": price, "volume": volume, "share": mine / total if total else Fraction(0), "fx": Fraction(1)}
+    foreign = [each for each in opened.facts.put if (each.pot, each.currency) == (pot, paper)]
+    whole = sum((each.credit for each in lines), Fraction(0))
+    mine = {each.member: (each.credit, each.charge) for each in lines}.get(member, (Fraction(0), Fraction(0)))
+    ours = paper == opened.charter.currency
+    others = [each for each in opened.facts.put if each.pot == pot and each.currency != opened.charter.currency]
+    if ours:  # All that is not on paper in another currency.
+        total = whole - sum((each.amount for each in others), Fraction(0))
+        credit = mine[0] - sum((each.amount for each in others if each.member == member), Fraction(0))
+    else:
+        total = sum((each.amount for each in foreign), Fraction(0))
+        credit = sum((each.amount for each in foreign if each.member == member), Fraction(0))
+    charge = mine[1] * total / whole if whole else mine[1] * ours
+    price = opened.facts.price / FLOP_PER_NCU if pot == opened.charter.compute_pot and ours else Fraction(1)
+    units = total if ours else sum((each.original for each in foreign), Fraction(0))
+    if not total or not price or not units:  # What comes and goes sums to nothing: it is itself the volume.
+        return {"price": Fraction(1), "volume": credit - charge, "share": Fraction(1), "fx": Fraction(1)}
+    return {"price": price, "volume": units / price, "share": (credit - charge) / total, "fx": total / units}
 
 
 def _product(factors: Mapping[str, Fraction]) -> Fraction:
@@ -265,6 +313,8 @@ def as_json(bill: Statement, charter: Charter) -> dict[str, Any]:
         "start": bill.start,
         "end": bill.end,
         "root": bill.root,
+        "charter": bill.charter,
+        "price": str(bill.price),
         "currency": charter.currency,
         "minor_digits": charter.minor_digits,
         "lines": [
@@ -276,4 +326,7 @@ def as_json(bill: Statement, charter: Charter) -> dict[str, Any]:
             for each in bill.balances
         ],
         "transfers": [{"payer": each.payer, "payee": each.payee, "amount": each.amount} for each in bill.transfers],
+        "certificate": [
+            {"members": each.members, "charge": str(each.charge), "alone": str(each.alone)} for each in bill.certificate
+        ],
     }

@@ -14,12 +14,19 @@ from shared_models import durable
 from shared_models.records import entry as entries
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Charter, Device, Member, Pot
+from shared_models.records.kinds import Charter, Device, Member, Pot, Tier
 
 CONSORTIUM = "commons.example"
 # A toy price, 40 million euros: some seconds of a laptop should cost some euros. A real one is what an hour of a
 # data-centre GPU costs, or a little less: at 40 % of its peak an H100 does 1.4 NCU in an hour.
 PRICE = Fraction(4_000_000_000)
+# Up to eight rounds late for who gives nothing, to be used, not to be taken away; the newest for who kept its pledge.
+TIERS = (
+    Tier(name="observer", share=Fraction(0), right="use", lag=8, quota=0),
+    Tier(name="user", share=Fraction(1, 100), right="download", lag=8, quota=10**12),
+    Tier(name="partner", share=Fraction(8, 10), right="download", lag=2, quota=10**13),
+    Tier(name="full", share=Fraction(1), right="download", lag=0, quota=10**14),
+)
 PEAK = 200_000_000_000  # FLOP/s of one CPU core: 2 AVX-512 units × 16 floats × 2 operations × 3.1 GHz.
 
 
@@ -86,17 +93,27 @@ def found(
         minor_digits=2,
         price=price,
         compute_pot="compute",
-        pots=(Pot(name="compute", rule="proportional"), Pot(name="services", rule="equal")),
+        pots=(
+            Pot(name="compute", rule="proportional", driver="benefit", table=()),
+            Pot(name="services", rule="equal", driver="benefit", table=()),
+        ),
         members=tuple(
             Member(
                 name=name,
                 **{role: homes[name].key(role).verify_key.text() for role in MEMBER_ROLES},
                 benefit=benefits[name],
+                pledge=0,
             )
             for name in names
         ),
         devices=(Device(name="cpu-core", peak_flops=PEAK),),
         quorum=len(names) // 2 + 1 if quorum is None else quorum,
+        approvals=len(names) // 2 + 1,
+        cap="none",
+        objection=1,
+        accession=Fraction(1),
+        window=3,
+        tiers=TIERS,
         admin=admin.verify_key.text(),
         coordinator=coordinator.key.verify_key.text(),
         log=log.verify_key.text(),

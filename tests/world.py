@@ -19,6 +19,7 @@ from shared_models.records.kinds import (
     FIRST,
     Chained,
     Charter,
+    Coalition,
     Consent,
     CostItem,
     Device,
@@ -62,6 +63,12 @@ def digest(what: str) -> str:
     return hashlib.sha256(what.encode()).hexdigest()
 
 
+def cents(amount: int) -> str:
+    """An amount of so many cents as a record has it."""
+    whole, rest = divmod(amount, 100)
+    return f"{whole}.{rest:02}".rstrip("0").rstrip(".")
+
+
 def key(name: str, generation: int = 1) -> SigningKey:
     """The key of this name; another one for another generation."""
     kinds = MEMBER_ROLES.get(name.rpartition("/")[2], (ED25519,))
@@ -69,23 +76,36 @@ def key(name: str, generation: int = 1) -> SigningKey:
     return SigningKey(name, Ed25519PrivateKey.from_private_bytes(seed), kinds[0])
 
 
-def charter(benefits: dict[str, int], **changes: Any) -> Charter:
-    def vkey(name: str) -> str:
-        return key(name).verify_key.text()
+def vkey(name: str) -> str:
+    return key(name).verify_key.text()
 
+
+def member(name: str, benefit: int, pledge: int = 0) -> Member:
+    keys = {role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}
+    return Member(name=name, **keys, benefit=benefit, pledge=pledge)
+
+
+def pot(name: str, rule: str, driver: str = "benefit", table: tuple[Coalition, ...] = ()) -> Pot:
+    return Pot(name=name, rule=rule, driver=driver, table=table)
+
+
+def charter(benefits: dict[str, int], **changes: Any) -> Charter:
     whole = Charter(
         consortium=CONSORTIUM,
         currency="EUR",
         minor_digits=2,
         price=Fraction(10**14),
         compute_pot="compute",
-        pots=(Pot(name="compute", rule="proportional"), Pot(name="services", rule="equal")),
-        members=tuple(
-            Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=benefit)
-            for name, benefit in sorted(benefits.items())
-        ),
+        pots=(pot("compute", "proportional"), pot("services", "equal")),
+        members=tuple(member(name, benefit) for name, benefit in sorted(benefits.items())),
         devices=(Device(name="cpu-core", peak_flops=200_000_000_000),),
         quorum=0,
+        approvals=len(benefits) // 2 + 1,
+        cap="none",
+        objection=1,
+        accession=Fraction(0),
+        window=3,
+        tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),
         coordinator=vkey(f"{CONSORTIUM}/coordinator"),
         log=vkey(f"{CONSORTIUM}/log"),
@@ -236,15 +256,19 @@ class World:
         )
         return replace(whole, **changes)
 
-    def item(self, payer: str, amount: int, name: str = "hosting", **changes: Any) -> CostItem:
+    def item(self, payer: str, minor: int, name: str = "hosting", **changes: Any) -> CostItem:
+        """One of so many cents."""
         whole = CostItem(
             seq=0,
             prev=FIRST,
             item=name,
             payer=payer,
             pot="services",
-            amount=amount,
+            period="2026-11",
+            category="network",
+            amount=cents(minor),
             currency="EUR",
+            date="2026-11-05",
             evidence=digest(f"invoice {name}"),
         )
         return replace(whole, **changes)

@@ -1,8 +1,9 @@
 """Every kind of record: what is agreed, done, paid and owed, in units that cannot drift.
 
 Each class is one kind of log entry; its fields are its schema (see `canonical`). Nothing is ever updated: what
-changes is a new entry. A record refers to another entry by its leaf hash. All times are Unix milliseconds, all
-amounts of money whole minor units of the charter's currency or exact rationals of them.
+changes is a new entry. A record refers to another entry by its leaf hash. All times are Unix milliseconds. What is
+owed is whole minor units of the charter's currency or exact rationals of them; what an invoice says is a decimal of
+its own currency (`Amount`).
 
 Every record but the charter belongs to a chain: its author's entries carry a dense `seq` from 0 and in `prev` the
 leaf hash of the one before, so that an omission shows. `idem` names what a record is about: the same author may say
@@ -25,6 +26,10 @@ SignatureLine = Annotated[str, Pattern(r"— [^ +]{1,128} [A-Za-z0-9+/=]{8,3300}
 NoteText = Annotated[str, Pattern(r"[^\x00-\x09\x0b-\x1f\ud800-\udfff]{1,65535}")]
 Positive = Annotated[int, Range(1, 2**63 - 1)]
 Word = Annotated[str, Pattern(r"[a-z][a-z_]{0,31}")]
+Currency = Annotated[str, Pattern(r"[A-Z]{3}")]  # ISO 4217; rules.currency knows which there are.
+Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  # In units of a currency, exact.
+Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
+Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class Member:
     witness: VKey  # Cosigns tree heads: "this log has one history, and I have seen it". Held by the daemon.
     attest: VKey  # Cosigns tree heads: "and every entry of mine in it is mine". Held by the daemon.
     benefit: Count  # The weight of its access: what it pays by, for as long as this charter holds.
+    pledge: Count  # What it promised to give in each period, in minor units: work, costs paid, or money.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,28 @@ class Pot:
     """A kind of cost, and the rule that divides it."""
 
     name: Name
-    rule: Word  # One of rules.allocation.RULES.
+    rule: Word  # One of rules.allocation.RULES, or of TABLE_RULES.
+    driver: Annotated[str, Pattern("benefit|usage|paid")]  # What a rule divides by; who has `paid` a cost bears it.
+    table: "tuple[Coalition, ...]"  # What each coalition would cost by itself, for a rule of TABLE_RULES; else nothing.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalition:
+    """What some members would cost by themselves, as all have agreed."""
+
+    members: tuple[Name, ...]  # In order of their names.
+    cost: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """What a member may do with a model that it gave so much for."""
+
+    name: Name
+    share: Fraction  # Of what it pledged, it has given at least so much over the charter's window.
+    right: Annotated[str, Pattern("use|download")]  # To download it is to use it, too.
+    lag: Count  # So many rounds must have closed behind the one whose checkpoint it is, or the run have ended.
+    quota: Count  # Bytes that it may fetch between two statements.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +88,21 @@ class Charter:
 
     kind: ClassVar[str] = "charter"
     consortium: Origin  # First part of every type line; the log's origin is this with "/log".
-    currency: Annotated[str, Pattern(r"[A-Z]{3}")]  # ISO 4217.
-    minor_digits: Annotated[int, Range(0, 3)]
+    currency: Currency
+    minor_digits: Annotated[int, Range(0, 4)]
     price: Fraction  # Minor units for one NCU (10^18 accepted model-FLOP).
     compute_pot: Name  # The pot that accepted work is credited to, at this price.
     pots: tuple[Pot, ...]
     members: tuple[Member, ...]  # In order of their names.
     devices: tuple[Device, ...]
     quorum: Count  # So many members must have witnessed the tree head that a statement covers.
-    admin: VKey  # Signs statements.
+    approvals: Positive  # So many members must vote for another charter; more than half of them.
+    cap: Annotated[str, Pattern("none|alone")]  # `alone`: nobody is charged more than it quoted for training alone.
+    objection: Count  # So many statements after the one that bills it, what is billed can still be disputed.
+    accession: Fraction  # Who joins pays this part of the price of all earlier work, to those who did it.
+    window: Positive  # So many statements back, what was given counts for access.
+    tiers: tuple[Tier, ...]  # From the least to the most.
+    admin: VKey  # Signs statements, rates and prices.
     coordinator: VKey  # Signs manifests and rounds.
     log: VKey  # Signs tree heads.
 
@@ -324,6 +357,74 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amendment:
+    """Another charter, as a whole, for the one in force. By the administrator of a member that proposes it.
+
+    It is in force when the charter's `approvals` have voted for it; nobody else signs it.
+    """
+
+    kind: ClassVar[str] = "amendment"
+    seq: Count
+    prev: Hash
+    member: Name
+    amendment: Name
+    replaces: Hash  # Leaf hash of the charter, or the amendment, that is in force.
+    charter: Charter
+
+    @property
+    def idem(self) -> str:
+        return self.amendment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """One member's vote: each has one, whatever it gives. By its administrator."""
+
+    kind: ClassVar[str] = "vote"
+    seq: Count
+    prev: Hash
+    member: Name
+    amendment: Hash  # Leaf hash: of the very text that was read.
+    choice: Annotated[str, Pattern("yes|no")]
+
+    @property
+    def idem(self) -> str:
+        return self.amendment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """A member leaves. It is billed for the period that runs, and for none behind it. By its administrator."""
+
+    kind: ClassVar[str] = "member.leave"
+    seq: Count
+    prev: Hash
+    member: Name
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return self.member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What a currency was worth on a day, so that no payer chooses it. By the consortium's administrator."""
+
+    kind: ClassVar[str] = "rate"
+    seq: Count
+    prev: Hash
+    currency: Currency
+    date: Date
+    rate: Fraction  # Units of the charter's currency for one unit of this one.
+    source: Line
+
+    @property
+    def idem(self) -> str:
+        return f"{self.currency}/{self.date}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CostItem:
     """A shared cost that one member paid for all. By its payer's administrator."""
 
@@ -333,13 +434,143 @@ class CostItem:
     item: Name
     payer: Name
     pot: Name
-    amount: Positive  # Minor units.
-    currency: Annotated[str, Pattern(r"[A-Z]{3}")]
+    period: Name  # The period whose statement divides it.
+    category: Word  # What was bought: compute, storage, network, staff, tax, ...
+    amount: Amount  # As on the invoice, above zero.
+    currency: Currency
+    date: Date  # Of the invoice: it is converted once, at the rate of this day.
     evidence: Hash  # H(salt, invoice): opened to an auditor on demand.
 
     @property
     def idem(self) -> str:
         return self.item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditNote:
+    """Less than an invoice said: a refund, or a correction after it was billed. By its payer's administrator."""
+
+    kind: ClassVar[str] = "credit.note"
+    seq: Count
+    prev: Hash
+    note: Name
+    payer: Name
+    item: Hash  # Leaf hash of the cost.item; its currency and its rate hold here too.
+    period: Name
+    amount: Amount
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return self.note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How much of a pot a member has used in a period, or needs: its driver. By the consortium's administrator."""
+
+    kind: ClassVar[str] = "usage"
+    seq: Count
+    prev: Hash
+    member: Name
+    pot: Name
+    period: Name
+    quantity: Amount  # In the unit that the pot is metered in: GB-days, GB, tokens.
+    source: Line
+
+    @property
+    def idem(self) -> str:
+        return f"{self.period}/{self.pot}/{self.member}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteSeal:
+    """A quote that nobody can read yet, and that can no longer be changed. By a member's administrator.
+
+    About `price`: what an NCU should be worth. About `alone`: what the period would cost these members by themselves.
+    """
+
+    kind: ClassVar[str] = "quote.seal"
+    seq: Count
+    prev: Hash
+    member: Name
+    about: Annotated[str, Pattern("price|alone")]
+    period: Name
+    members: tuple[Name, ...]  # Whose quote this is, the author among them; for a price, the author.
+    seal: Hash  # rules.quotes.sealed of what `quote.open` will say.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.about}/{self.period}/{'+'.join(self.members)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteOpen:
+    """What was sealed. By the same administrator."""
+
+    kind: ClassVar[str] = "quote.open"
+    seq: Count
+    prev: Hash
+    member: Name
+    about: Annotated[str, Pattern("price|alone")]
+    period: Name
+    members: tuple[Name, ...]
+    amount: Amount  # In the charter's currency: for an NCU, or for the period.
+    salt: Hash
+
+    @property
+    def idem(self) -> str:
+        return f"{self.about}/{self.period}/{'+'.join(self.members)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """The price of an NCU for a period: the median of the members' opened quotes. By the consortium's administrator."""
+
+    kind: ClassVar[str] = "price"
+    seq: Count
+    prev: Hash
+    period: Name
+    price: Fraction  # Minor units for one NCU.
+    quotes: tuple[Name, ...]  # The members whose quotes were opened, in order of their names.
+
+    @property
+    def idem(self) -> str:
+        return self.period
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispute:
+    """A member objects to what is billed, or will be. By its administrator. It is not billed until it was ruled on."""
+
+    kind: ClassVar[str] = "dispute"
+    seq: Count
+    prev: Hash
+    member: Name
+    about: Billed  # item/PAYER/ITEM or work/RUN/ROUND/MEMBER.
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return self.about
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """A member's ruling on what is disputed. By its administrator; what more than half of the members say, holds."""
+
+    kind: ClassVar[str] = "resolution"
+    seq: Count
+    prev: Hash
+    member: Name
+    about: Billed
+    dispute: Hash  # Leaf hash of the first one about it.
+    outcome: Annotated[str, Pattern("stands|void")]
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return self.about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,6 +603,15 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """What the members of a coalition are charged, beside what they had quoted for going alone."""
+
+    members: tuple[Name, ...]
+    charge: Fraction
+    alone: Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The bill of one period: a claim about entries, which every auditor recomputes. By the administrator."""
 
@@ -379,6 +619,8 @@ class Statement:
     seq: Count
     prev: Hash
     period: Name
+    charter: Hash  # Leaf hash of the charter or the amendment whose rules it follows: that in force at `start`.
+    price: Fraction  # Minor units for one NCU.
     start: Count  # It covers the entries from start to end, end not included.
     end: Count
     root: Hash  # Of the tree of size `end`.
@@ -386,10 +628,127 @@ class Statement:
     lines: tuple[StatementLine, ...]  # In order of pot as in the charter, then of member.
     balances: tuple[Balance, ...]  # In member order.
     transfers: tuple[Transfer, ...]
+    certificate: tuple[Quoted, ...]  # Every coalition that quoted, the one that gains least by staying first.
 
     @property
     def idem(self) -> str:
         return self.period
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """A transfer was paid. It is settled when both have said so, each by its administrator."""
+
+    kind: ClassVar[str] = "settlement"
+    seq: Count
+    prev: Hash
+    member: Name  # The payer or the payee, whichever speaks.
+    period: Name
+    payer: Name
+    payee: Name
+    amount: Positive
+
+    @property
+    def idem(self) -> str:
+        return f"{self.period}/{self.payer}/{self.payee}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Default:
+    """A member says that another does not pay what it owes for a period. By its administrator.
+
+    When more than half of the members say so, the rest bear what is owed and settle anew among themselves.
+    """
+
+    kind: ClassVar[str] = "default"
+    seq: Count
+    prev: Hash
+    member: Name
+    period: Name
+    defaulter: Name
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return f"{self.period}/{self.defaulter}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The weights that a round led to."""
+
+    run: Name
+    round: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """A file that members may have, and what it was made from. By the coordinator, or a member that derived it."""
+
+    kind: ClassVar[str] = "artefact"
+    seq: Count
+    prev: Hash
+    publisher: Origin
+    artefact: Hash  # SHA-256 of its bytes.
+    size: Positive  # Bytes.
+    form: Name  # Such as safetensors or gguf.
+    checkpoints: tuple[Checkpoint, ...]
+    parents: tuple[Hash, ...]  # Other artefacts, by their SHA-256.
+
+    @property
+    def idem(self) -> str:
+        return self.artefact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """A member takes an artefact that it has a right to. By its daemon; before the first byte is served."""
+
+    kind: ClassVar[str] = "access"
+    seq: Count
+    prev: Hash
+    member: Name
+    artefact: Hash
+    fetch: Positive  # Its number: 1 for the first time that the member takes this one.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.artefact}/{self.fetch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRevoke:
+    """A member says that another shall get no more artefacts. By its administrator.
+
+    It gets none from the entry on by which more than half of the members have said so under one notice.
+    """
+
+    kind: ClassVar[str] = "access.revoke"
+    seq: Count
+    prev: Hash
+    member: Name
+    notice: Name
+    revoked: Name
+    reason: Line
+
+    @property
+    def idem(self) -> str:
+        return self.notice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRestore:
+    """A member says that a revocation shall end. It ends when more than half of the members have said so."""
+
+    kind: ClassVar[str] = "access.restore"
+    seq: Count
+    prev: Hash
+    member: Name
+    notice: Name
+
+    @property
+    def idem(self) -> str:
+        return self.notice
 
 
 Chained = (
@@ -403,8 +762,25 @@ Chained = (
     | Receipt
     | RoundClose
     | RunEnd
+    | Amendment
+    | Vote
+    | Leave
+    | Rate
     | CostItem
+    | CreditNote
+    | Usage
+    | QuoteSeal
+    | QuoteOpen
+    | Price
+    | Dispute
+    | Resolution
     | Statement
+    | Settlement
+    | Default
+    | Artefact
+    | Access
+    | AccessRevoke
+    | AccessRestore
 )
 Record = Charter | Chained  # What an entry can hold.
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Charter, *Chained.__args__)}

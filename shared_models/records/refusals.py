@@ -51,6 +51,10 @@ class Refusal(StrEnum):
     WRONG_STATEMENT = "wrong_statement"
     WRONG_EVIDENCE = "wrong_evidence"
     INFEASIBLE = "infeasible"
+    UNKNOWN_CURRENCY = "unknown_currency"
+    NO_RATE = "no_rate"
+    CLOSED = "closed"
+    WRONG_DISPUTE = "wrong_dispute"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -112,6 +116,10 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
     Refusal.WRONG_EVIDENCE: "show two different notes of one author about one thing, the first one as it is logged",
     Refusal.INFEASIBLE: "change what the message names by so much: no division of this cost keeps to every limit",
+    Refusal.UNKNOWN_CURRENCY: "write the three letters of ISO 4217",
+    Refusal.NO_RATE: "let the administrator enter the rate of that day first: `consortium rate`",
+    Refusal.CLOSED: "this period has its statement: enter it for a later one, or correct it by a credit note",
+    Refusal.WRONG_DISPUTE: "name an item or work that can still be disputed, and rule on its first dispute, once",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",

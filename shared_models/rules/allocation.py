@@ -1,8 +1,9 @@
 """How a pot of cost is divided. A rule takes a cost and each member's driver and says who is charged what, exactly.
 
 A rule is one pure function: the cost in minor units and the drivers by member, in; the charges by member, out. They
-sum to the cost; a driver of zero is charged nothing; the order of members does not matter. A new rule is one function
-and a test. A rule raises `Refused(BAD_FIELD)` where a driver is below zero, or none is above it.
+sum to the cost; a driver of zero is charged nothing; the order of members does not matter; what is given back (a cost
+below zero) is divided as a cost would be. A new rule is one function and a test. A rule raises `Refused(BAD_FIELD)`
+where a driver is below zero, or none is above it.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,6 @@ def equal(cost: Fraction, drivers: Drivers) -> Shares:
 
 def two_part(cost: Fraction, drivers: Drivers) -> Shares:
     """A quarter is paid equally by all who use it, the rest in proportion: being there costs something too."""
-    _check_cost(cost)
     fixed, metered = equal(cost / 4, drivers), proportional(cost * 3 / 4, drivers)
     return {member: fixed[member] + metered[member] for member in drivers}
 
@@ -39,7 +39,6 @@ def airport(cost: Fraction, drivers: Drivers) -> Shares:
     For what must be as large as the largest user needs, and whose cost grows with it. This is the Shapley value of
     that game, and no coalition pays more than it would alone (Littlechild and Owen, Management Science 20(3), 1973).
     """
-    _check_cost(cost)
     payers = _payers(drivers)
     price = cost / max(payers.values())
     charges = dict.fromkeys(drivers, Fraction(0))

@@ -5,10 +5,8 @@ nobody has to be believed. The state is a pure function of the entries; it holds
 receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
-from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Set
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import count, repeat
 from operator import lt
 from typing import Any, NamedTuple, TypeVar
@@ -16,25 +14,39 @@ from typing import Any, NamedTuple, TypeVar
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.entry import Entry, digest_of
-from shared_models.records.keys import VerifyKey
 from shared_models.records.kinds import (
     FIRST,
+    Amendment,
     Charter,
     Consent,
     CostItem,
+    CreditNote,
+    Default,
+    Dispute,
     Equivocation,
     KeyAdd,
     KeyAffirm,
     KeyRevoke,
+    Leave,
     Manifest,
+    Price,
+    QuoteOpen,
+    QuoteSeal,
+    Rate,
     Receipt,
+    Resolution,
     RoundClose,
     RoundOpen,
     RunEnd,
+    Settlement,
     Statement,
+    Usage,
+    Vote,
 )
 from shared_models.records.merkle import Tree
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.accounts import Accounts, Work
+from shared_models.rules.agreement import Agreement
 from shared_models.rules.allocation import RULES
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
@@ -42,15 +54,6 @@ from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
 
 T = TypeVar("T")
-
-
-class Work(NamedTuple):
-    """A receipt of an open round."""
-
-    member: str
-    flop: int
-    at: int  # Index in the log.
-    key_id: bytes
 
 
 class Closed(NamedTuple):
@@ -99,17 +102,6 @@ class Last(NamedTuple):
 NOTHING = Last(-1, FIRST, -1)  # Before an author's first entry.
 
 
-@dataclass(slots=True)
-class _Unbilled:
-    """The accepted work of one round that no statement has covered yet, column by column."""
-
-    index: int  # Of the round.close.
-    members: tuple[str, ...]
-    flop: tuple[int, ...]
-    key_ids: tuple[bytes, ...]
-    receipts: "array[int]"  # Indices.
-
-
 class Books:
     """Everything that follows from the entries so far.
 
@@ -121,14 +113,13 @@ class Books:
         self.tree = Tree()
         self.chains: dict[str, Last] = {}  # By author.
         self.runs: dict[str, Run] = {}
-        self.statements: list[Statement] = []
         self.about_keys: list[tuple[int, bytes]] = []  # (index, leaf) of each key.* entry.
         self.charter_hash = ""  # Leaf hash of the charter; empty before there is one.
         self._keyring: Keyring | None = None
+        self._agreement: Agreement | None = None
+        self._accounts: Accounts | None = None
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
-        self._work: list[_Unbilled] = []
-        self._items: list[tuple[int, CostItem, VerifyKey]] = []  # Not yet billed.
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
         self._latest: tuple[Turn | None, Round | None] = (None, None)  # the one that was asked for last.
         self._same: dict[Any, Any] = {}  # One object for equal ones: names and sets of members repeat in every round.
@@ -136,7 +127,7 @@ class Books:
     @property
     def charter(self) -> Charter:
         """The charter in force. Raises `Refused(NO_CHARTER)` before there is one."""
-        return self.keyring.charter
+        return self.agreement.charter
 
     @property
     def keyring(self) -> Keyring:
@@ -144,6 +135,25 @@ class Books:
         if self._keyring is None:
             raise Refused(Refusal.NO_CHARTER, "the log is empty")
         return self._keyring
+
+    @property
+    def agreement(self) -> Agreement:
+        """What the members agreed, and changed. Raises `Refused(NO_CHARTER)` before there is a charter."""
+        if self._agreement is None:
+            raise Refused(Refusal.NO_CHARTER, "the log is empty")
+        return self._agreement
+
+    @property
+    def accounts(self) -> Accounts:
+        """What was paid and billed. Raises `Refused(NO_CHARTER)` before there is a charter."""
+        if self._accounts is None:
+            raise Refused(Refusal.NO_CHARTER, "the log is empty")
+        return self._accounts
+
+    @property
+    def statements(self) -> list[Statement]:
+        """Every bill so far; none before there is a charter."""
+        return self._accounts.statements if self._accounts is not None else []
 
     @property
     def keys(self) -> note.Keys:
@@ -220,10 +230,10 @@ class Books:
                 self._check_close(record)
             case RunEnd():
                 self._check_end(record)
-            case CostItem():
-                self._check_item(record)
             case Statement():
                 self._check_statement(record)
+            case _:
+                self.accounts.check(record)
 
     def _check_author(self, entry: Entry) -> None:
         match entry.record:
@@ -232,9 +242,21 @@ class Books:
                 return
             case Consent(member=holder) | Receipt(member=holder):
                 role = "compute"
-            case CostItem(payer=holder):
+            case CostItem(payer=holder) | CreditNote(payer=holder):
                 role = "admin"
-            case Statement():
+            case (
+                Amendment(member=holder)
+                | Vote(member=holder)
+                | Leave(member=holder)
+                | QuoteSeal(member=holder)
+                | QuoteOpen(member=holder)
+                | Dispute(member=holder)
+                | Resolution(member=holder)
+                | Settlement(member=holder)
+                | Default(member=holder)
+            ):
+                role = "admin"
+            case Statement() | Rate() | Usage() | Price():
                 holder, role = self.charter.consortium, "admin"
             case Equivocation():
                 holder, role = self.charter.consortium, "log"
@@ -368,18 +390,11 @@ class Books:
         if end.checkpoint != run.checkpoint:
             raise Refused(Refusal.WRONG_CHECKPOINT, f"{end.checkpoint[:12]}…; the run is at {run.checkpoint[:12]}…")
 
-    def _check_item(self, item: CostItem) -> None:
-        pots = {pot.name for pot in self.charter.pots} - {self.charter.compute_pot}
-        if item.pot not in pots:
-            raise Refused(Refusal.WRONG_ITEM, f"{item.pot} is not one of the shared pots {', '.join(sorted(pots))}")
-        if item.currency != self.charter.currency:
-            raise Refused(Refusal.WRONG_ITEM, f"{item.currency}; the charter's currency is {self.charter.currency}")
-
     def _check_statement(self, stated: Statement) -> None:
         right = self.statement(
             stated.period, stated.end, seq=stated.seq, prev=stated.prev, cosignatures=stated.cosignatures
         )
-        if stated.start != right.start or not stated.start <= stated.end:
+        if stated.start != right.start:
             raise Refused(
                 Refusal.WRONG_PERIOD, f"from {stated.start} to {stated.end}; the last one ended at {right.start}"
             )
@@ -479,6 +494,8 @@ class Books:
         match record:
             case Charter():
                 self._keyring, self.charter_hash = Keyring(record), hashed
+                self._agreement = Agreement(record, hashed)
+                self._accounts = Accounts(self._agreement, self._keyring)
                 self._renew_context()
             case KeyAdd() | KeyRevoke() | KeyAffirm():
                 self.keyring.add(record, index)
@@ -492,18 +509,19 @@ class Books:
             case RoundOpen():
                 invited = self._one(frozenset(record.invited))
                 self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited))
+                self.accounts.quotes.begin(index)
             case Receipt():
                 self._add_receipt(Skimmed.of(entry), index, hashed)
             case RoundClose():
                 self._add_close(record, index)
             case RunEnd():
                 self.runs[record.run].ended = record
-            case CostItem():
-                self._items.append((index, record, entry.signers[0]))
             case Statement():
-                self.statements.append(record)
-                self._work = [left for each in self._work if (left := self._left(each, record.end))]
-                self._items = [each for each in self._items if not self._billed(each, record.end)]
+                self.accounts.add_statement(record)
+            case Equivocation():
+                pass
+            case _:
+                self.accounts.add(record, index, hashed, (entry.author, entry.signers[0].id))
         if not isinstance(record, Charter):
             self.chains[entry.author] = Last(record.seq, hashed, index)
         if not isinstance(record, Receipt):
@@ -544,67 +562,20 @@ class Books:
             close.loss_unats,
         )
         if works:
-            self._work.append(_unbilled(index, works, self._one))
+            self.accounts.add_close(index, close.run, close.round, works)
 
     def statement(self, period: str, end: int, *, seq: int, prev: str, cosignatures: tuple[str, ...] = ()) -> Statement:
-        """The statement of what is not yet billed before entry `end`. Raises `Refused(WRONG_PERIOD)`.
+        """The statement of what is not yet billed before entry `end`. Raises `Refused`: WRONG_PERIOD, INFEASIBLE.
 
         What is disputed as of `end` is left for a later one.
         """
-        if not 0 <= end <= self.tree.size:
-            raise Refused(Refusal.WRONG_PERIOD, f"ends at {end}; the log has {self.tree.size} entries")
-        work: dict[str, int] = {}
-        for _, each in self.accepted(end):
-            work[each.member] = work.get(each.member, 0) + each.flop
-        return statement(
-            self.charter,
-            period,
-            work,
-            [item for _, item in self.shared(end)],
-            self.carries(),
-            start=self.statements[-1].end if self.statements else 0,
-            end=end,
-            root=self.tree.root(end).hex(),
-            cosignatures=cosignatures,
-            seq=seq,
-            prev=prev,
-        )
-
-    def accepted(self, end: int) -> Iterator[tuple[int, Work]]:
-        """(index of the round.close, work) of all that a statement which ends there credits."""
-        for each in self._work:
-            if each.index < end:
-                for work in map(Work, each.members, each.flop, each.receipts, each.key_ids):
-                    if not self.keyring.disputes((f"{work.member}/compute", work.key_id), work.at, end):
-                        yield each.index, work
-
-    def shared(self, end: int) -> Iterator[tuple[int, CostItem]]:
-        """(index, item) of each cost that a statement which ends there divides."""
-        return ((each[0], each[1]) for each in self._items if self._billed(each, end))
-
-    def _billed(self, item: tuple[int, CostItem, VerifyKey], end: int) -> bool:
-        index, _, key = item
-        return index < end and not self.keyring.disputes((key.name, key.id), index, end)
-
-    def _left(self, work: _Unbilled, end: int) -> _Unbilled | None:
-        """What a statement that ends there leaves unbilled of a round's work."""
-        if work.index >= end:
-            return work
-        works = [
-            each
-            for each in map(Work, work.members, work.flop, work.receipts, work.key_ids)
-            if self.keyring.disputes((f"{each.member}/compute", each.key_id), each.at, end)
-        ]
-        return _unbilled(work.index, works, self._one) if works else None
-
-    def carries(self) -> Mapping[str, Fraction]:
-        """What rounding has left over for each member so far."""
-        return {each.member: each.carry for each in self.statements[-1].balances} if self.statements else {}
-
-
-def _unbilled(index: int, works: Iterable[Work], one: Callable[[Any], Any]) -> _Unbilled:
-    members, flop, indices, key_ids = zip(*works, strict=True)
-    return _Unbilled(index, one(members), one(flop), one(key_ids), array("Q", indices))
+        if not self.accounts.start <= end <= self.tree.size:
+            raise Refused(
+                Refusal.WRONG_PERIOD,
+                f"from {self.accounts.start} to {end}; the log has {self.tree.size} entries",
+            )
+        facts, root = self.accounts.facts(period, end), self.tree.root(end).hex()
+        return statement(facts, root=root, cosignatures=cosignatures, seq=seq, prev=prev)
 
 
 def _check_charter(charter: Charter) -> None:

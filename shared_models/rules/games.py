@@ -162,6 +162,24 @@ def scrb(total: Amount, alone: Mapping[str, Amount], without: Mapping[str, Amoun
     return {member: separable[member] + share for member, share in proportional(rest, saved).items()}
 
 
+def by_table(rule: str, costs: Mapping[frozenset[str], Amount]) -> Shares:
+    """Each player's part of 1, by a rule of `TABLE_RULES` on a declared table of costs.
+
+    Raises `Refused(BAD_FIELD)`: as `Game.of`, as the rule, or if all together cost nothing.
+    """
+    game = Game.of(costs)
+    if not game.total > 0:
+        raise Refused(Refusal.BAD_FIELD, "by the table all together cost nothing: there is nothing to divide by")
+    return {player: charge / game.total for player, charge in TABLE_RULES[rule](game).items()}
+
+
+def _scrb_of_game(game: Game) -> Shares:
+    everybody = len(game.costs) - 1
+    alone = {player: Fraction(game.costs[1 << i], game.parts) for i, player in enumerate(game.players)}
+    without = {player: Fraction(game.costs[everybody ^ 1 << i], game.parts) for i, player in enumerate(game.players)}
+    return scrb(game.total, alone, without)
+
+
 class Worst(NamedTuple):
     """The coalition with the least reason to stay: what it would pay alone, less its charges. Below zero, it blocks."""
 
@@ -250,6 +268,13 @@ def nucleolus(game: Game) -> Nucleolus:
         proof.append(stage)
     assert certifies(game, charges, tuple(proof))
     return Nucleolus(charges, tuple(proof))
+
+
+TABLE_RULES: dict[str, Callable[[Game], Shares]] = {
+    "shapley": shapley,
+    "scrb": _scrb_of_game,
+    "nucleolus": lambda game: dict(nucleolus(game).charges),
+}
 
 
 def certifies(game: Game, charges: Mapping[str, Amount], proof: Proof) -> bool:

@@ -42,6 +42,7 @@ class Keyring:
             raise Refused(Refusal.BAD_FIELD, "one key stands under two names")
         self.standing = {named: Standing(0) for named in self.keys}
         self.counted = set(self.standing)  # Those that can sign now.
+        self.revoked = False  # Whether one ever was.
 
     def counts(self, name: str, key_id: bytes) -> bool:
         """Whether this key can sign now."""
@@ -126,6 +127,7 @@ class Keyring:
                 standing = self.standing[_named(record)]
                 standing.end, standing.suspect_from = index, record.suspect_from
                 self.counted.discard(_named(record))
+                self.revoked = True
             case KeyAffirm():
                 self.standing[_named(record)].affirmed.append((index, record.start, record.end))
 

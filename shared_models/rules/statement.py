@@ -1,75 +1,160 @@
 """The bill: from accepted work and shared costs to what each member is owed, exactly.
 
 Two vectors, never one. Contribution (accepted work, shared costs paid) is a credit; benefit (the weight of a member's
-access) drives the charge. Net = credit - charge, and the nets sum to zero. To charge by contribution would make the
-most generous member pay most.
+access, or what it used) drives the charge. Net = credit - charge, and the nets sum to zero. To charge by contribution
+would make the most generous member pay most.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from shared_models.records.kinds import Balance, Charter, CostItem, Statement, StatementLine
-from shared_models.rules.allocation import RULES
+from shared_models.records.kinds import Balance, Charter, Pot, Statement, StatementLine
+from shared_models.rules.allocation import RULES, bounded
+from shared_models.rules.games import by_table
 from shared_models.rules.netting import net_transfers
-from shared_models.rules.pricing import value
+from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.quotes import caps, certificate
+
+CAP, ACCESSION = "cap", "accession"  # What is no pot of the charter, and yet a line of a statement.
 
 
-def statement(
-    charter: Charter,
-    period: str,
-    work: Mapping[str, int],
-    items: Iterable[CostItem],
-    carries: Mapping[str, Fraction],
-    *,
-    start: int,
-    end: int,
-    root: str,
-    cosignatures: tuple[str, ...],
-    seq: int,
-    prev: str,
-) -> Statement:
-    """The statement of a period: `work` is each member's accepted FLOP, `carries` what earlier rounding left over.
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What a member has put into a pot, or what is taken back of it: an invoice, a credit note, a correction."""
 
-    1. A member is credited, in each pot, what it paid into it; in the compute pot also its accepted work at the
-       charter's price per NCU.
-    2. What a pot holds is charged to the members by the pot's rule, driven by their benefit.
-    3. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
-    4. Transfers settle the nets.
+    index: int  # Of the entry that says so.
+    pot: str
+    member: str
+    amount: Fraction  # Minor units of the charter's currency,
+    currency: str  # and that it is on paper,
+    original: Fraction  # in units of that currency.
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the statement of one period is computed from."""
+
+    period: str
+    start: int
+    end: int
+    charter: Charter
+    charter_hash: str
+    price: Fraction  # Minor units for one NCU.
+    work: Mapping[str, int]  # Accepted FLOP by member;
+    put: Collection[Put]  # costs, and corrections of what was billed before.
+    usage: Mapping[str, Mapping[str, Fraction]]  # By pot and member.
+    gone: Collection[str]  # Members that had left before the period began.
+    joined: Collection[str]  # Members whose first period this is,
+    past: Mapping[str, int]  # and the FLOP accepted in all periods before it.
+    quotes: Mapping[frozenset[str], Fraction]  # What coalitions would pay alone, in minor units.
+    carries: Mapping[str, Fraction]  # What earlier rounding left over.
+
+
+def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: int, prev: str) -> Statement:
+    """The statement that follows from these facts. Raises `Refused`: INFEASIBLE, or as a rule of allocation.
+
+    1. A member is credited, in each pot, what it put into it; in the compute pot also its accepted work at the price.
+    2. What a pot holds is charged to the members by the pot's rule, driven by their benefit or what they used.
+    3. If the charter caps, nobody is charged more than what it quoted for going alone; the others bear the rest.
+    4. Who joined pays its part of the price of all earlier work to those who did it.
+    5. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
+    6. Transfers settle the nets.
     """
-    members = [member.name for member in charter.members]
-    drivers = {member.name: Fraction(member.benefit) for member in charter.members}
-    credits_ = {pot.name: dict.fromkeys(members, Fraction(0)) for pot in charter.pots}
-    for item in items:
-        credits_[item.pot][item.payer] += item.amount
-    for member, flop in work.items():
-        credits_[charter.compute_pot][member] += value(flop, charter)
-    lines = []
-    for pot in charter.pots:
-        charges = RULES[pot.rule](sum(credits_[pot.name].values(), Fraction(0)), drivers)
-        lines += [
-            StatementLine(pot=pot.name, member=member, credit=credits_[pot.name][member], charge=charges[member])
-            for member in members
-        ]
-    exact = dict.fromkeys(members, Fraction(0))
+    members = [member.name for member in facts.charter.members]
+    nothing = dict.fromkeys(members, Fraction(0))
+    credits_ = {pot.name: dict(nothing) for pot in facts.charter.pots}
+    for each in facts.put:
+        credits_[each.pot][each.member] += each.amount
+    for member, flop in facts.work.items():
+        credits_[facts.charter.compute_pot][member] += facts.price * flop / FLOP_PER_NCU
+    lines, charged = [], dict(nothing)
+    for pot in facts.charter.pots:
+        charges = charge(pot, credits_[pot.name], facts)
+        lines += _lines(pot.name, credits_[pot.name], charges)
+        charged = {member: charged[member] + charges[member] for member in members}
+    if facts.charter.cap == "alone":
+        capped = _capped(charged, caps(facts.quotes))
+        more = {member: capped[member] - charged[member] for member in members}
+        less = {member: max(Fraction(0), -each) for member, each in more.items()}
+        lines += _lines(CAP, less, {member: max(Fraction(0), each) for member, each in more.items()})
+        charged = capped
+    if facts.joined:
+        lines += _lines(ACCESSION, *_accession(facts))
+    exact = dict(nothing)
     for line in lines:
         exact[line.member] += line.credit - line.charge
-    nets, left = settle(exact, carries, period)
+    nets, left = settle(exact, facts.carries, facts.period)
     return Statement(
         seq=seq,
         prev=prev,
-        period=period,
-        start=start,
-        end=end,
+        period=facts.period,
+        charter=facts.charter_hash,
+        price=facts.price,
+        start=facts.start,
+        end=facts.end,
         root=root,
         cosignatures=cosignatures,
         lines=tuple(lines),
         balances=tuple(
-            Balance(member=member, flop=work.get(member, 0), net=nets[member], carry=left[member]) for member in members
+            Balance(member=member, flop=facts.work.get(member, 0), net=nets[member], carry=left[member])
+            for member in members
         ),
         transfers=net_transfers(nets),
+        certificate=certificate(charged, facts.quotes),
     )
+
+
+def charge(pot: Pot, credits_: Mapping[str, Fraction], facts: Facts) -> dict[str, Fraction]:
+    """What a pot that holds these credits charges whom. Raises `Refused` as its rule."""
+    cost = sum(credits_.values(), Fraction(0))
+    if pot.driver == "paid":  # In proportion to what one has put in is what one has put in.
+        return dict(credits_)
+    if cost == 0:
+        return dict.fromkeys(credits_, Fraction(0))
+    if pot.table:
+        shares = by_table(pot.rule, {frozenset(each.members): Fraction(each.cost) for each in pot.table})
+        return {member: cost * shares.get(member, 0) for member in credits_}
+    return RULES[pot.rule](cost, drivers(pot, facts))
+
+
+def drivers(pot: Pot, facts: Facts) -> dict[str, Fraction]:
+    """What a pot's cost is divided by: what each has used of it; its benefit, if nothing was metered."""
+    used = facts.usage.get(pot.name, {}) if pot.driver == "usage" else {}
+    if any(used.values()):
+        return {member.name: used.get(member.name, Fraction(0)) for member in facts.charter.members}
+    return {
+        member.name: Fraction(0 if member.name in facts.gone else member.benefit) for member in facts.charter.members
+    }
+
+
+def _lines(pot: str, credits_: Mapping[str, Fraction], charges: Mapping[str, Fraction]) -> list[StatementLine]:
+    return [
+        StatementLine(pot=pot, member=member, credit=credit, charge=charges[member])
+        for member, credit in credits_.items()
+    ]
+
+
+def _capped(charged: Mapping[str, Fraction], limits: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    """Who is charged less than nothing, keeps that. Raises `Refused(INFEASIBLE)`, by how much."""
+    payers = {member: amount for member, amount in charged.items() if amount > 0}
+    limits = {member: limit for member, limit in limits.items() if member in payers}
+    return {**charged, **bounded(sum(payers.values(), Fraction(0)), payers, {}, limits)} if limits else dict(charged)
+
+
+def _accession(facts: Facts) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
+    """(credits, charges). What was done before costs what it would at today's price, replaced in full."""
+    members = [member.name for member in facts.charter.members]
+    credits_, charges = dict.fromkeys(members, Fraction(0)), dict.fromkeys(members, Fraction(0))
+    done = sum(facts.past.values())
+    for member in facts.joined:
+        charges[member] = facts.charter.accession * facts.price * done / FLOP_PER_NCU
+        for earlier, flop in facts.past.items() if done else ():
+            credits_[earlier] += charges[member] * flop / done
+    return credits_, charges
 
 
 def settle(

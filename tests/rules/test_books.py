@@ -4,14 +4,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from world import CONSORTIUM, TOY, World, charter, digest, key, revoked, whole
+from world import CONSORTIUM, TOY, World, charter, digest, key, pot, revoked, whole
 
 from shared_models.records import entry as entries
 from shared_models.records.kinds import (
     FIRST,
     Excluded,
     Included,
-    Pot,
     Statement,
     StatementLine,
     Transfer,
@@ -64,9 +63,9 @@ def test_an_honest_log_is_taken_to_its_end():
     [
         ({"price": Fraction(-1)}, {"acme": 1}),
         ({}, {"acme": 0, "birch": 0}),
-        ({"pots": (Pot(name="compute", rule="magic"),)}, {"acme": 1}),
-        ({"pots": (Pot(name="services", rule="equal"),)}, {"acme": 1}),
-        ({"pots": (Pot(name="compute", rule="equal"),) * 2}, {"acme": 1}),
+        ({"pots": (pot("compute", "magic"),)}, {"acme": 1}),
+        ({"pots": (pot("services", "equal"),)}, {"acme": 1}),
+        ({"pots": (pot("compute", "equal"),) * 2}, {"acme": 1}),
         ({"devices": ()}, {"acme": 1}),
         ({"members": ()}, {"acme": 1}),
         ({"members": charter({"acme": 1, "birch": 1}).members[::-1]}, {"acme": 1}),
@@ -314,12 +313,14 @@ def test_a_run_ends_once_where_it_is():
     [
         ({"pot": "compute"}, Refusal.WRONG_ITEM),
         ({"pot": "magic"}, Refusal.WRONG_ITEM),
-        ({"currency": "USD"}, Refusal.WRONG_ITEM),
+        ({"amount": "0"}, Refusal.WRONG_ITEM),
+        ({"currency": "USD"}, Refusal.NO_RATE),
+        ({"currency": "XXX"}, Refusal.UNKNOWN_CURRENCY),
     ],
 )
-def test_a_cost_item_belongs_to_a_shared_pot_in_the_charter_s_currency(changes, refusal):
+def test_a_cost_item_is_of_something_in_a_shared_pot_and_a_known_currency(changes, refusal):
     world = founded()
-    refuses(world, world.sign("acme/admin", world.item("acme", 5, **changes)), refusal)
+    refuses(world, world.sign("acme/admin", replace(world.item("acme", 5), **changes)), refusal)
 
 
 def billed() -> tuple[World, str]:

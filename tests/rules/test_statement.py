@@ -1,6 +1,7 @@
 """The bill: exact to the last carry, whoever the members are and however often they are billed."""
 
 import hashlib
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -9,35 +10,42 @@ from hypothesis import strategies as st
 from world import charter
 
 from client.bill import money, text
-from shared_models.records.kinds import CostItem, Statement
+from shared_models.records.kinds import Statement
 from shared_models.rules.allocation import RULES, equal, proportional
 from shared_models.rules.netting import net_transfers
-from shared_models.rules.statement import settle, statement
+from shared_models.rules.statement import Facts, Put, settle, statement
 
 names = st.lists(st.from_regex("[a-z]{1,6}", fullmatch=True), min_size=1, max_size=11, unique=True)
 
 
-def item(payer: str, amount: int, name: str = "x") -> CostItem:
-    return CostItem(
-        seq=0, prev="0" * 64, item=name, payer=payer, pot="services", amount=amount, currency="EUR", evidence="0" * 64
-    )
+def item(payer: str, amount: int, pot: str = "services") -> Put:
+    return Put(0, pot, payer, Fraction(amount), "EUR", Fraction(amount, 100), "x")
 
 
-def bill(benefits, work, items=(), carries=None, period="p", price=Fraction(10**18)) -> Statement:
-    """A statement in which 1 FLOP is worth 1 minor unit, unless another price is given."""
-    return statement(
-        charter(benefits, price=price),
-        period,
-        work,
-        items,
-        carries or {},
+def facts(benefits, work=None, put=(), carries=None, period="p", price=Fraction(10**18), **more) -> Facts:
+    """Facts under which 1 FLOP is worth 1 minor unit, unless another price is given."""
+    whole = Facts(
+        period=period,
         start=0,
         end=0,
-        root="",
-        cosignatures=(),
-        seq=0,
-        prev="",
+        charter=charter(benefits),
+        charter_hash="0" * 64,
+        price=price,
+        work=work or {},
+        put=tuple(put),
+        usage={},
+        gone=(),
+        joined=(),
+        past={},
+        quotes={},
+        carries=carries or {},
     )
+    return replace(whole, **more)
+
+
+def bill(benefits, work, put=(), carries=None, period="p", price=Fraction(10**18), **more) -> Statement:
+    said = facts(benefits, work, put, carries, period, price, **more)
+    return statement(said, root="", cosignatures=(), seq=0, prev="")
 
 
 @st.composite
@@ -46,10 +54,7 @@ def bills(draw):
     benefits = {member: draw(st.integers(0, 9)) for member in members}
     benefits[members[0]] += 1
     work = {member: draw(st.integers(0, 10**6)) for member in members}
-    items = [
-        item(draw(st.sampled_from(members)), draw(st.integers(1, 10**5)), str(n))
-        for n in range(draw(st.integers(0, 3)))
-    ]
+    items = [item(draw(st.sampled_from(members)), draw(st.integers(1, 10**5))) for _ in range(draw(st.integers(0, 3)))]
     return benefits, work, items, Fraction(draw(st.integers(0, 10**19)), draw(st.integers(1, 7)))
 
 

@@ -1,0 +1,526 @@
+"""The accounts: what was paid, used and disputed, and what each period's statement follows from.
+
+A statement credits and charges what no earlier one did. What is disputed waits; what is found void is never billed, or
+taken back if it was. Corrections are entries of a later period: nothing that is closed is opened again.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, NamedTuple, TypeVar
+
+from shared_models.records.kinds import (
+    CostItem,
+    CreditNote,
+    Default,
+    Dispute,
+    Price,
+    QuoteOpen,
+    QuoteSeal,
+    Rate,
+    Resolution,
+    Settlement,
+    Statement,
+    Usage,
+)
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules import currency
+from shared_models.rules.agreement import Agreement, carried
+from shared_models.rules.keyring import Keyring
+from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.quotes import Quotes
+from shared_models.rules.settlement import Settlements
+from shared_models.rules.statement import ACCESSION, CAP, Facts, Put
+
+T = TypeVar("T")
+Key = tuple[str, bytes]  # (name, id) of who signed it.
+
+
+class Work(NamedTuple):
+    """A receipt of an open round, or one that was accepted."""
+
+    member: str
+    flop: int
+    at: int  # Index in the log.
+    key_id: bytes
+
+
+@dataclass(slots=True)
+class Accepted:
+    """The accepted work of one round, column by column."""
+
+    index: int  # Of the round.close.
+    run: str
+    round: int
+    members: tuple[str, ...]
+    flop: tuple[int, ...]
+    key_ids: tuple[bytes, ...]
+    receipts: "array[int]"  # Indices.
+
+    def each(self) -> Iterator[Work]:
+        return map(Work, self.members, self.flop, self.receipts, self.key_ids)
+
+    def about(self, member: str) -> str:
+        """How a dispute names this member's part of it."""
+        return f"work/{self.run}/{self.round}/{member}"
+
+
+@dataclass(slots=True)
+class Item:
+    """A cost that was entered, and what credit notes have left of it, in units of its currency."""
+
+    index: int
+    record: CostItem
+    key: Key
+    left: Fraction
+
+
+class Later(NamedTuple):
+    """Something that a period's statement takes in, once that what it corrects is billed."""
+
+    period: str
+    put: Put
+    key: Key
+    about: str
+    flop: int = 0  # Accepted work that it takes back.
+
+
+@dataclass(slots=True)
+class Case:
+    """A dispute, and what was ruled. Times are indices of the log."""
+
+    opened: int
+    hash: str  # Leaf hash of the first dispute.
+    billed: Put | None  # What a statement has credited for it, to be taken back if it is void.
+    flop: int = 0  # The same as work.
+    said: dict[str, str] = field(default_factory=dict)  # Outcome by member.
+    ruled: int | None = None
+    outcome: str = ""
+
+    def open(self, size: int) -> bool:
+        """Whether it was disputed, and not ruled on, in a log of this size."""
+        return self.opened < size and not self.over(size)
+
+    def over(self, size: int) -> bool:
+        return self.ruled is not None and self.ruled < size
+
+    def void(self, size: int) -> bool:
+        return self.over(size) and self.outcome == "void"
+
+
+Quoting = QuoteSeal | QuoteOpen | Price
+Money = Rate | CostItem | CreditNote | Usage | Quoting | Dispute | Resolution | Settlement | Default
+
+
+class Accounts:
+    """Everything about money that follows from the entries so far. Use `check`, then `add`, in the log's order."""
+
+    def __init__(self, agreement: Agreement, keyring: Keyring) -> None:
+        self._agreement, self._keyring = agreement, keyring
+        self.statements: list[Statement] = []
+        self.quotes, self.settlements = Quotes(agreement.charter.minor_digits), Settlements()
+        self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
+        self.cases: dict[str, Case] = {}  # By what they are about.
+        self._rates: dict[tuple[str, str], Fraction] = {}
+        self._items: dict[str, Item] = {}  # Each that there ever was, by what a dispute calls it;
+        self._by_hash: dict[str, str] = {}  # the same by leaf hash.
+        self._unbilled: list[Later] = []
+        self._usage: dict[tuple[str, str], dict[str, tuple[int, Fraction]]] = {}  # By period and pot.
+        self._work: list[Accepted] = []  # Not yet billed,
+        self._recent: list[tuple[int, Accepted]] = []  # or by that statement, so lately that it can be disputed.
+        self._billed_in: dict[str, int] = {}  # The statement that billed an item.
+        self._past: dict[str, int] = {}  # FLOP billed so far.
+        self._cash: dict[str, Fraction] = {}  # Paid by each since the last statement.
+        self._same: dict[Any, Any] = {}  # One object for equal ones: most rounds have the same members.
+
+    @property
+    def start(self) -> int:
+        """Where the period that runs begins: the entry behind the last one that a statement covers."""
+        return self.statements[-1].end if self.statements else 0
+
+    # Rules. Each raises `Refused` and changes nothing.
+
+    def check(self, record: Money) -> None:
+        """Whether this may come next, its author aside. Raises `Refused`."""
+        match record:
+            case Rate():
+                ours = self._agreement.charter.currency
+                currency.digits(record.currency)
+                if record.currency == ours or record.rate <= 0:
+                    raise Refused(Refusal.BAD_FIELD, f"{record.rate} {ours} for 1 {record.currency}")
+            case CostItem():
+                self._check_item(record)
+            case CreditNote():
+                self._check_note(record)
+            case Usage():
+                self._check_open_period(record.period)
+                self._check_pot(record.pot)
+                self._check_member(record.member)
+            case QuoteSeal() | QuoteOpen() | Price():
+                self._check_open_period(record.period)
+                self.quotes.check(record, self._agreement.present())
+            case Dispute():
+                self._check_dispute(record)
+            case Resolution():
+                self._check_resolution(record)
+            case Settlement() | Default():
+                self.settlements.check(record, self._agreement.present())
+
+    def _check_item(self, item: CostItem) -> None:
+        charter, _ = self._agreement.at(self.start)
+        self._check_open_period(item.period)
+        self._check_pot(item.pot)
+        self._check_member(item.payer)
+        if item.pot == charter.compute_pot:
+            raise Refused(Refusal.WRONG_ITEM, f"{item.pot} holds work; the shared pots are {self._shared_pots()}")
+        currency.digits(item.currency)
+        if Fraction(item.amount) == 0:
+            raise Refused(Refusal.WRONG_ITEM, f"the item {item.item} is of nothing")
+        if item.currency != charter.currency and (item.currency, item.date) not in self._rates:
+            raise Refused(Refusal.NO_RATE, f"no rate of {item.currency} on {item.date} is in the log")
+
+    def _check_note(self, credit: CreditNote) -> None:
+        self._check_open_period(credit.period)
+        about = self._by_hash.get(credit.item)
+        if about is None or (item := self._items[about]).record.payer != credit.payer:
+            raise Refused(Refusal.WRONG_ITEM, f"{credit.item[:12]}… is no cost item of {credit.payer}")
+        if (case := self.cases.get(about)) is not None and case.outcome == "void":
+            raise Refused(Refusal.WRONG_ITEM, f"{item.record.item} is void: there is nothing of it to give back")
+        if not 0 < Fraction(credit.amount) <= item.left:
+            raise Refused(
+                Refusal.WRONG_ITEM,
+                f"{credit.amount} {item.record.currency} back; of {item.record.item} there are {item.left} left",
+            )
+
+    def _check_open_period(self, period: str) -> None:
+        if any(each.period == period for each in self.statements):
+            raise Refused(Refusal.CLOSED, f"the period {period} has its statement")
+
+    def _check_pot(self, pot: str) -> None:
+        charter, _ = self._agreement.at(self.start)
+        if pot not in {each.name for each in charter.pots}:
+            raise Refused(Refusal.WRONG_ITEM, f"{pot} is not one of the shared pots {self._shared_pots()}")
+
+    def _check_member(self, member: str) -> None:
+        charter, _ = self._agreement.at(self.start)
+        if member not in {each.name for each in charter.members}:
+            raise Refused(Refusal.WRONG_MEMBER, f"{member} is no member in the period that runs")
+
+    def _shared_pots(self) -> str:
+        charter, _ = self._agreement.at(self.start)
+        return ", ".join(sorted({each.name for each in charter.pots} - {charter.compute_pot}))
+
+    def _check_dispute(self, dispute: Dispute) -> None:
+        case = self.cases.get(dispute.about)
+        if case is not None and case.ruled is not None:
+            raise Refused(Refusal.WRONG_DISPUTE, f"{dispute.about} was ruled on at entry {case.ruled}: {case.outcome}")
+        self._disputable(dispute.about)
+
+    def _disputable(self, about: str) -> tuple[Put | None, int]:
+        """What was credited for this, if it is billed, and how much work; it can be disputed.
+
+        Raises `Refused(WRONG_DISPUTE)`.
+        """
+        found: tuple[Put | None, int] = None, 0
+        if about in self._items:
+            billed = self._billed_in.get(about)
+            if billed is not None:
+                found = self._item_put(self._items[about]), 0
+        else:
+            billed, work = self._find_work(about)
+            if billed is not None:
+                found = self._work_put(work, self.statements[billed].price, about), work.flop
+        if billed is not None and len(self.statements) - 1 - billed >= self._agreement.charter.objection:
+            raise Refused(
+                Refusal.WRONG_DISPUTE, f"{about} was billed in {self.statements[billed].period}: it is too late"
+            )
+        return found
+
+    def _find_work(self, about: str) -> tuple[int | None, Work]:
+        """(the number of the statement that billed it, if one has, the work) of what a dispute names."""
+        for billed, accepted in [*((None, each) for each in self._work), *self._recent]:
+            for work in accepted.each():
+                if accepted.about(work.member) == about:
+                    return billed, work
+        raise Refused(Refusal.WRONG_DISPUTE, f"{about} is no cost item or accepted work that can be disputed now")
+
+    def _check_resolution(self, ruling: Resolution) -> None:
+        case = self.cases.get(ruling.about)
+        if case is None or case.hash != ruling.dispute:
+            raise Refused(Refusal.WRONG_DISPUTE, f"{ruling.about} has no first dispute {ruling.dispute[:12]}…")
+        if case.ruled is not None:
+            raise Refused(Refusal.WRONG_DISPUTE, f"{ruling.about} was ruled on at entry {case.ruled}: {case.outcome}")
+
+    # What follows.
+
+    def add(self, record: Money, index: int, hashed: str, key: Key) -> None:
+        """Take in what was checked."""
+        match record:
+            case Rate():
+                self._rates[record.currency, record.date] = record.rate
+            case CostItem():
+                about = f"item/{record.payer}/{record.item}"
+                self._items[about] = item = Item(index, record, key, Fraction(record.amount))
+                self._by_hash[hashed] = about
+                self._unbilled.append(Later(record.period, self._item_put(item), key, about))
+                self.quotes.begin(index, record.period)
+            case CreditNote():
+                about = self._by_hash[record.item]
+                item = self._items[about]
+                item.left -= Fraction(record.amount)
+                what = f"credit note {record.note} for {item.record.item}"
+                put = self._put(item.record, -Fraction(record.amount), index, what)
+                self._unbilled.append(Later(record.period, put, key, about))
+            case Usage():
+                used = self._usage.setdefault((record.period, record.pot), {})
+                used[record.member] = (index, Fraction(record.quantity))
+            case QuoteSeal() | QuoteOpen() | Price():
+                self.quotes.add(record, index)
+            case Dispute():
+                if record.about not in self.cases:
+                    self.cases[record.about] = Case(index, hashed, *self._disputable(record.about))
+            case Resolution():
+                self._add_resolution(record, index)
+            case Settlement() | Default():
+                before = self.settlements.paid(record.period)
+                self.settlements.add(record, self._agreement.present())
+                for member, paid in self.settlements.paid(record.period).items():
+                    more = max(0, paid - before[member])  # Who is paid has given no less.
+                    self._cash[member] = self._cash.get(member, Fraction(0)) + more
+
+    def _add_resolution(self, ruling: Resolution, index: int) -> None:
+        case = self.cases[ruling.about]
+        case.said[ruling.member] = ruling.outcome
+        said = [member for member, outcome in case.said.items() if outcome == ruling.outcome]
+        if carried(said, self._agreement.present()):
+            case.ruled, case.outcome = index, ruling.outcome
+            self._take_back(ruling.about, case)
+
+    def _take_back(self, about: str, case: Case) -> None:
+        """If it is void and was billed, it is taken back: an item less what credit notes take back of it anyway."""
+        if case.outcome == "void" and case.billed is not None and case.ruled is not None:
+            left = self._items[about].left / case.billed.original if about in self._items else Fraction(1)
+            back = replace(
+                case.billed,
+                index=case.ruled,
+                amount=-case.billed.amount * left,
+                original=-case.billed.original * left,
+                what=f"correction: {about} is void",
+            )
+            self._unbilled.append(Later("", back, ("", b""), "", case.flop))
+
+    def add_close(self, index: int, run: str, number: int, works: Iterable[Work]) -> None:
+        """Take in the work that a round.close accepts."""
+        members, flop, indices, key_ids = zip(*works, strict=True)
+        one = self._one
+        self._work.append(Accepted(index, run, number, one(members), one(flop), one(key_ids), array("Q", indices)))
+
+    def add_statement(self, bill: Statement) -> None:
+        """Take in a statement: what it bills is billed."""
+        number = len(self.statements)
+        cash, self._cash = self._cash, {}
+        given = {each.member: cash.get(each.member, Fraction(0)) for each in bill.balances}
+        for line in bill.lines:
+            if line.pot not in (CAP, ACCESSION):
+                given[line.member] += line.credit
+        self.given.append(given)
+        for each in bill.balances:
+            self._past[each.member] = self._past.get(each.member, 0) + each.flop
+        depth = self._agreement.charter.objection
+        self._recent = [each for each in self._recent if number - each[0] < depth]
+        work, self._work = self._work, []
+        for accepted in work:
+            left, billed = self._split(accepted, bill.end)
+            self._work += left
+            for part in billed:
+                if depth:
+                    self._recent.append((number, part))
+                if self.cases:
+                    for done in part.each():
+                        about = part.about(done.member)
+                        self._billed(about, self._work_put(done, bill.price, about), done.flop)
+        billed_now = self.put_later(bill.period, bill.end)
+        self._unbilled = [
+            each for each in self._unbilled if each not in billed_now and not self._void(each.about, bill.end)
+        ]
+        for later in billed_now:
+            self._past[later.put.member] = self._past.get(later.put.member, 0) - later.flop
+            if later.about and later.put.amount > 0:
+                self._billed_in[later.about] = number
+                self._billed(later.about, later.put, 0)
+        self.statements.append(bill)
+        members = self._agreement.at(bill.start)[0].members
+        self.settlements.add_statement(bill, {each.name: each.benefit for each in members})
+        self.quotes.add_statement(bill)
+
+    def _billed(self, about: str, put: Put, flop: int) -> None:
+        """A statement bills this, although it was disputed meanwhile: behind the end of the period."""
+        if (case := self.cases.get(about)) is not None:
+            case.billed, case.flop = put, flop
+            self._take_back(about, case)
+
+    # What a statement is computed from.
+
+    def facts(self, period: str, end: int) -> Facts:
+        """What the statement of this period follows from, if it covers the entries before `end`."""
+        charter, hashed = self._agreement.at(self.start)
+        price = self.quotes.price(period, end)
+        return Facts(
+            period=period,
+            start=self.start,
+            end=end,
+            charter=charter,
+            charter_hash=hashed,
+            price=charter.price if price is None else price,
+            work=self.flop(end),
+            put=tuple(each.put for each in self.put_later(period, end)),
+            usage=self._used(period, end),
+            gone=[member for member, index in self._agreement.left.items() if index < self.start],
+            joined=self._joined(),
+            past=dict(self._past),
+            quotes=self.quotes.alone(period, end),
+            carries=dict(self.carries()),
+        )
+
+    def _joined(self) -> list[str]:
+        """Members of the period that runs who were none in the one before."""
+        if not self.statements:
+            return []
+        before = {each.member for each in self.statements[-1].balances}
+        return [each.name for each in self._agreement.at(self.start)[0].members if each.name not in before]
+
+    def _used(self, period: str, end: int) -> dict[str, dict[str, Fraction]]:
+        return {
+            pot: {member: quantity for member, (index, quantity) in used.items() if index < end}
+            for (of, pot), used in self._usage.items()
+            if of == period
+        }
+
+    def accepted(self, end: int) -> Iterator[tuple[Accepted, Work]]:
+        """All work that a statement which ends there credits."""
+        for accepted in self._work:
+            for billed in self._split(accepted, end)[1]:
+                for work in billed.each():
+                    yield accepted, work
+
+    def flop(self, end: int) -> dict[str, int]:
+        """The same, by member. Rounds alike are counted first, and then added up."""
+        alike = Counter[tuple[tuple[str, ...], tuple[int, ...]]]()
+        for accepted in self._work:
+            for billed in self._split(accepted, end)[1]:
+                alike[billed.members, billed.flop] += 1
+        total: dict[str, int] = {}
+        for (members, flops), times in alike.items():
+            for member, flop in zip(members, flops, strict=True):
+                total[member] = total.get(member, 0) + times * flop
+        return total
+
+    def put_later(self, period: str, end: int) -> list[Later]:
+        """Costs, credit notes and corrections that a statement of this period takes in, if it ends there."""
+        closed, found, billed = {each.period for each in self.statements} | {period, ""}, list[Later](), set[str]()
+        for each in self._unbilled:
+            doubtful = self._disputed(each.about, end) or self._void(each.about, end) or self._doubted(each, end)
+            if each.put.index >= end or each.period not in closed or doubtful:
+                continue
+            if each.put.amount > 0:
+                billed.add(each.about)
+            elif each.about and each.about not in billed and each.about not in self._billed_in:
+                continue  # What it gives back is not billed yet.
+            found.append(each)
+        return found
+
+    def running(self) -> dict[str, Fraction]:
+        """What each member has given since the last statement, in minor units, if it is not in dispute."""
+        size = 1 << 62  # As the log stands.
+        charter, _ = self._agreement.at(self.start)
+        given = {each.name: self._cash.get(each.name, Fraction(0)) for each in charter.members}
+        for member, flop in self.flop(size).items():
+            given[member] += charter.price * flop / FLOP_PER_NCU
+        for each in self._unbilled:
+            if not (self._disputed(each.about, size) or self._void(each.about, size)):
+                given[each.put.member] += each.put.amount
+        return given
+
+    def carries(self) -> Mapping[str, Fraction]:
+        """What rounding has left over for each member so far."""
+        return self.settlements.carries
+
+    def disputed(self, bill: Statement) -> list[tuple[str, Put]]:
+        """What this statement bills and is in dispute now: (what it is about, what was credited)."""
+        return [
+            (about, case.billed)
+            for about, case in self.cases.items()
+            if case.ruled is None and case.billed is not None and self._in_statement(about) == bill.period
+        ]
+
+    def _in_statement(self, about: str) -> str:
+        if about in self._billed_in:
+            return self.statements[self._billed_in[about]].period
+        found = next((billed for billed, each in self._recent if about in map(each.about, each.members)), None)
+        return "" if found is None else self.statements[found].period
+
+    # Parts.
+
+    def _disputed(self, about: str, size: int) -> bool:
+        case = self.cases.get(about)
+        return case is not None and case.billed is None and case.open(size)
+
+    def _void(self, about: str, size: int) -> bool:
+        case = self.cases.get(about)
+        return case is not None and case.billed is None and case.void(size)
+
+    def _doubted(self, later: Later, end: int) -> bool:
+        return later.key[0] != "" and self._keyring.disputes(later.key, later.put.index, end)
+
+    def _split(self, accepted: Accepted, end: int) -> tuple[list[Accepted], list[Accepted]]:
+        """(what a statement that ends there leaves for a later one, what it bills) of a round's work."""
+        if accepted.index >= end:
+            return [accepted], []
+        if not self.cases and not self._keyring.revoked:
+            return [], [accepted]
+        left, billed = list[Work](), list[Work]()
+        for work in accepted.each():
+            about = accepted.about(work.member)
+            if self._void(about, end):
+                continue
+            doubted = self._keyring.disputes((f"{work.member}/compute", work.key_id), work.at, end)
+            (left if doubted or self._disputed(about, end) else billed).append(work)
+        return self._part(accepted, left), self._part(accepted, billed)
+
+    def _part(self, accepted: Accepted, works: list[Work]) -> list[Accepted]:
+        if not works:
+            return []
+        if len(works) == len(accepted.members):
+            return [accepted]
+        members, flop, indices, key_ids = zip(*works, strict=True)
+        return [
+            Accepted(
+                accepted.index,
+                accepted.run,
+                accepted.round,
+                self._one(members),
+                self._one(flop),
+                self._one(key_ids),
+                array("Q", indices),
+            )
+        ]
+
+    def _one(self, value: T) -> T:
+        found: T = self._same.setdefault(value, value)
+        return found
+
+    def _item_put(self, item: Item) -> Put:
+        return self._put(item.record, Fraction(item.record.amount), item.index, item.record.item)
+
+    def _put(self, item: CostItem, amount: Fraction, index: int, what: str) -> Put:
+        charter = self._agreement.charter  # Its currency is the same in all.
+        rate = Fraction(1) if item.currency == charter.currency else self._rates[item.currency, item.date]
+        worth = amount * rate * 10**charter.minor_digits
+        return Put(index, item.pot, item.payer, worth, item.currency, amount, what)
+
+    def _work_put(self, work: Work, price: Fraction, about: str) -> Put:
+        charter, worth = self._agreement.charter, price * work.flop / FLOP_PER_NCU
+        original = worth / 10**charter.minor_digits
+        return Put(work.at, charter.compute_pot, work.member, worth, charter.currency, original, about)

@@ -1,0 +1,32 @@
+"""Money as invoices have it: which currencies there are, and how many digits their minor units have (ISO 4217)."""
+
+from fractions import Fraction
+
+from shared_models.records.refusals import Refusal, Refused
+
+_BY_DIGITS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: (
+        "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE"
+        " CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG"
+        " HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR"
+        " MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD"
+        " SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG"
+        " YER ZAR ZMW ZWG"
+    ),
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+_DIGITS = {code: digits for digits, codes in _BY_DIGITS.items() for code in codes.split()}
+
+
+def digits(currency: str) -> int:
+    """Of the currency's minor unit. Raises `Refused(UNKNOWN_CURRENCY)`."""
+    if currency not in _DIGITS:
+        raise Refused(Refusal.UNKNOWN_CURRENCY, f"{currency[:20]} is no currency of ISO 4217")
+    return _DIGITS[currency]
+
+
+def minor(amount: str, currency: str) -> Fraction:
+    """An amount of a record, exactly, in minor units. Raises `Refused(UNKNOWN_CURRENCY)`."""
+    return Fraction(amount) * 10 ** digits(currency)
