@@ -17,11 +17,12 @@ from shared_models.records import tlog
 from shared_models.records.kinds import Charter, CostItem, Manifest, Pot, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Work
+from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
 from shared_models.rules.games import Game, shapley
 from shared_models.rules.pricing import FLOP_PER_NCU
-from shared_models.rules.statement import ACCESSION, CAP, Facts, Put, drivers, statement
+from shared_models.rules.statement import Facts, Put, drivers, statement
 
 FACTORS = ("price", "volume", "share", "fx")
 CLAUSES = {

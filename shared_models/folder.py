@@ -14,7 +14,7 @@ from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.entry import Entry
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import FIRST, Chained, Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.kinds import FIRST, Chained, Charter
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.keyring import Keyring
@@ -42,20 +42,21 @@ class Folder:
 
     @property
     def charter(self) -> Charter:
+        """The same: what this consortium was founded on. What is in force now, `keyring` says."""
         record = self.charter_entry.record
         assert isinstance(record, Charter)
         return record
 
     @cached_property
     def keyring(self) -> Keyring:
-        """The keys of the charter, and those that were learned after it. Raises `Refused`."""
-        ring = Keyring(self.charter)
+        """The keys of the charter, and what was learned after it of keys and charters. Raises `Refused`."""
+        ring = Keyring(self.charter, self.charter_entry.hash.hex())
         for path in sorted((self.path / KEYRING).glob("*.note")):
-            _learn(ring, int(path.stem), path.read_bytes())
+            ring.learn(int(path.stem), path.read_bytes())
         return ring
 
     def learn_keys(self, ledger: LedgerHttp) -> int:
-        """Ask the ledger for keys that were added and revoked; how many entries about keys are new.
+        """Ask the ledger for keys that were added and revoked, and for charters and votes; how many entries are new.
 
         Each is signed by who may write it, so the ledger can keep some back and invent none. Raises `Refused`.
         """
@@ -63,7 +64,7 @@ class Folder:
         known = {int(path.stem) for path in folder.glob("*.note")}
         new = [(index, leaf) for index, leaf in ledger.keys(since=max(known, default=-1) + 1) if index not in known]
         for index, leaf in new:
-            _learn(self.keyring, index, leaf)
+            self.keyring.learn(index, leaf)
             folder.mkdir(exist_ok=True)
             durable.write(folder / f"{index:012}.note", leaf)
         return len(new)
@@ -98,15 +99,6 @@ class Folder:
             right = False
         if not right:
             raise Refused(Refusal.BAD_PROOF, f"the ledger shows entry {index} as the last of {author}: it is not")
-
-
-def _learn(ring: Keyring, index: int, leaf: bytes) -> None:
-    entry = entries.open_leaf(leaf, ring.charter.consortium, ring.keys)
-    if not isinstance(entry.record, KeyAdd | KeyRevoke | KeyAffirm):
-        raise Refused(Refusal.WRONG_ROLE, f"a {entry.record.kind} where entries about keys were asked for")
-    ring.check_author(entry)
-    ring.check(entry.record, index)
-    ring.add(entry.record, index)
 
 
 def read_settings(path: Path, cls: type[S]) -> S:

@@ -113,7 +113,7 @@ def peek(leaf: bytes) -> Record | None:
 def charter_keys(charter: Charter) -> note.Keys:
     """Every key that the charter names; each must have the name and a type of its holder's role.
 
-    Raises `Refused`: BAD_KEY, or BAD_FIELD if a key is not what its role asks for.
+    Raises `Refused`: BAD_KEY, or BAD_FIELD if a key is not what its role asks for, or one stands under two names.
     """
     keys: dict[tuple[str, bytes], VerifyKey] = {}
     for holder, role, text in roles(charter):
@@ -121,6 +121,8 @@ def charter_keys(charter: Charter) -> note.Keys:
         if key.name in {name for name, _ in keys}:
             raise Refused(Refusal.BAD_FIELD, f"{key.name} stands twice")
         keys[key.name, key.id] = key
+    if len({key.public for key in keys.values()}) != len(keys):
+        raise Refused(Refusal.BAD_FIELD, "one key stands under two names")
     return keys
 
 

@@ -29,6 +29,7 @@ class Refusal(StrEnum):
     NO_QUORUM = "no_quorum"
     # The books (ledger and audit).
     NO_CHARTER = "no_charter"
+    WRONG_CHARTER = "wrong_charter"
     WRONG_ROLE = "wrong_role"
     REVOKED = "revoked"
     WRONG_MEMBER = "wrong_member"
@@ -94,6 +95,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.BAD_POLICY: "correct the named line of the policy file: C2SP tlog-policy gives its form",
     Refusal.NO_QUORUM: "wait until more members have cosigned the tree head, or ask who is missing",
     Refusal.NO_CHARTER: "the first entry of a log is its charter, signed by every member: append that first",
+    Refusal.WRONG_CHARTER: "replace the charter in force and leave in it what stays; vote on an amendment that is open",
     Refusal.WRONG_ROLE: "sign with the key of the role that may write this kind",
     Refusal.REVOKED: "sign with a key that still counts: the holder's admin adds one, `consortium key add`",
     Refusal.WRONG_MEMBER: "a member speaks only for itself: sign your own record",

@@ -27,12 +27,12 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import currency
-from shared_models.rules.agreement import Agreement, carried
+from shared_models.rules.agreement import ACCESSION, CAP, carried
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import FLOP_PER_NCU
 from shared_models.rules.quotes import Quotes
 from shared_models.rules.settlement import Settlements
-from shared_models.rules.statement import ACCESSION, CAP, Facts, Put
+from shared_models.rules.statement import Facts, Put
 
 T = TypeVar("T")
 Key = tuple[str, bytes]  # (name, id) of who signed it.
@@ -117,10 +117,10 @@ Money = Rate | CostItem | CreditNote | Usage | Quoting | Dispute | Resolution | 
 class Accounts:
     """Everything about money that follows from the entries so far. Use `check`, then `add`, in the log's order."""
 
-    def __init__(self, agreement: Agreement, keyring: Keyring) -> None:
-        self._agreement, self._keyring = agreement, keyring
+    def __init__(self, keyring: Keyring) -> None:
+        self._agreement, self._keyring = keyring.agreement, keyring
         self.statements: list[Statement] = []
-        self.quotes, self.settlements = Quotes(agreement.charter.minor_digits), Settlements()
+        self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
         self._rates: dict[tuple[str, str], Fraction] = {}

@@ -46,8 +46,7 @@ from shared_models.records.kinds import (
 from shared_models.records.merkle import Tree
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Accounts, Work
-from shared_models.rules.agreement import Agreement
-from shared_models.rules.allocation import RULES
+from shared_models.rules.agreement import Agreement, check_charter
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
@@ -113,10 +112,9 @@ class Books:
         self.tree = Tree()
         self.chains: dict[str, Last] = {}  # By author.
         self.runs: dict[str, Run] = {}
-        self.about_keys: list[tuple[int, bytes]] = []  # (index, leaf) of each key.* entry.
-        self.charter_hash = ""  # Leaf hash of the charter; empty before there is one.
+        self.about_keys: list[tuple[int, bytes]] = []  # (index, leaf) of each entry of `keyring.AboutKeys`.
+        self.charter_hash = ""  # Leaf hash of the first charter, which members anchor on; empty before there is one.
         self._keyring: Keyring | None = None
-        self._agreement: Agreement | None = None
         self._accounts: Accounts | None = None
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
@@ -130,18 +128,16 @@ class Books:
         return self.agreement.charter
 
     @property
+    def agreement(self) -> Agreement:
+        """What the members have agreed. Raises `Refused(NO_CHARTER)` before there is a charter."""
+        return self.keyring.agreement
+
+    @property
     def keyring(self) -> Keyring:
         """The keys of this log. Raises `Refused(NO_CHARTER)` before there is a charter."""
         if self._keyring is None:
             raise Refused(Refusal.NO_CHARTER, "the log is empty")
         return self._keyring
-
-    @property
-    def agreement(self) -> Agreement:
-        """What the members agreed, and changed. Raises `Refused(NO_CHARTER)` before there is a charter."""
-        if self._agreement is None:
-            raise Refused(Refusal.NO_CHARTER, "the log is empty")
-        return self._agreement
 
     @property
     def accounts(self) -> Accounts:
@@ -207,14 +203,14 @@ class Books:
         if isinstance(record, Charter):
             if self._keyring is not None:
                 raise Refused(Refusal.CONFLICT, "this log has its charter, at entry 0")
-            _check_charter(record)
+            check_charter(record)
             return
         self._check_author(entry)
         self.keyring.check_counts(entry.author, entry.signers[0].id)
         self._check_new(entry)
         self._check_chain(entry.author, record.seq, record.prev)
         match record:
-            case KeyAdd() | KeyRevoke() | KeyAffirm():
+            case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
                 self.keyring.check(record, self.tree.size)
             case Equivocation():
                 self._check_equivocation(record)
@@ -237,7 +233,7 @@ class Books:
 
     def _check_author(self, entry: Entry) -> None:
         match entry.record:
-            case KeyAdd() | KeyRevoke() | KeyAffirm():
+            case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
                 self.keyring.check_author(entry)
                 return
             case Consent(member=holder) | Receipt(member=holder):
@@ -291,9 +287,9 @@ class Books:
             raise Refused(Refusal.WRONG_EVIDENCE, "the two notes say the same, or are about different things")
 
     def _check_manifest(self, manifest: Manifest) -> None:
-        if manifest.charter != self.charter_hash:
+        if manifest.charter != self.agreement.hash:
             raise Refused(Refusal.NO_CHARTER, f"the manifest cites another charter, {manifest.charter[:12]}…")
-        members = {member.name for member in self.charter.members}
+        members = set(self.agreement.present())
         if not members.issuperset(manifest.members) or not _rising(manifest.members):
             raise Refused(
                 Refusal.WRONG_MEMBER, f"not members in order of their names: {', '.join(manifest.members)[:120]}"
@@ -325,6 +321,8 @@ class Books:
         if missing or not opened.invited or not _rising(opened.invited):
             who = ", ".join(sorted(missing)) or "nobody, or members out of order"
             raise Refused(Refusal.NO_CONSENT, f"round {opened.round} invites {who}")
+        if gone := set(opened.invited) & self.agreement.left.keys():
+            raise Refused(Refusal.WRONG_MEMBER, f"round {opened.round} invites {', '.join(sorted(gone))}: has left")
 
     def _check_receipt(self, receipt: Skimmed, slowly: Receipt | None = None) -> None:
         """`slowly` is the receipt where it was not skimmed, so that its claim is still to be checked."""
@@ -493,12 +491,11 @@ class Books:
         record = entry.record
         match record:
             case Charter():
-                self._keyring, self.charter_hash = Keyring(record), hashed
-                self._agreement = Agreement(record, hashed)
-                self._accounts = Accounts(self._agreement, self._keyring)
+                self._keyring, self.charter_hash = Keyring(record, hashed), hashed
+                self._accounts = Accounts(self._keyring)
                 self._renew_context()
-            case KeyAdd() | KeyRevoke() | KeyAffirm():
-                self.keyring.add(record, index)
+            case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
+                self.keyring.add(record, index, hashed)
                 self.about_keys.append((index, entry.leaf))
                 self._renew_context()
             case Manifest():
@@ -576,27 +573,6 @@ class Books:
             )
         facts, root = self.accounts.facts(period, end), self.tree.root(end).hex()
         return statement(facts, root=root, cosignatures=cosignatures, seq=seq, prev=prev)
-
-
-def _check_charter(charter: Charter) -> None:
-    for what, names in (
-        ("member", [member.name for member in charter.members]),
-        ("pot", [pot.name for pot in charter.pots]),
-        ("device", [device.name for device in charter.devices]),
-    ):
-        if not names or len(set(names)) != len(names):
-            raise Refused(Refusal.BAD_FIELD, f"the charter names no {what}, or one twice")
-    if not _rising(tuple(member.name for member in charter.members)):
-        raise Refused(Refusal.BAD_FIELD, "the charter's members are not in order of their names")
-    if unknown := {pot.rule for pot in charter.pots} - RULES.keys():
-        raise Refused(Refusal.BAD_FIELD, f"no rule is called {', '.join(sorted(unknown))}")
-    if charter.compute_pot not in {pot.name for pot in charter.pots}:
-        raise Refused(Refusal.BAD_FIELD, f"the compute pot {charter.compute_pot} is not among the pots")
-    Keyring(charter)
-    if charter.quorum > len(charter.members):
-        raise Refused(Refusal.BAD_FIELD, f"a quorum of {charter.quorum} among {len(charter.members)} members")
-    if charter.price < 0 or sum(member.benefit for member in charter.members) == 0:
-        raise Refused(Refusal.BAD_FIELD, "the price is below zero, or no member has a benefit to be charged by")
 
 
 def _rising(names: tuple[str, ...]) -> bool:

@@ -1,5 +1,7 @@
 """Whose key counts, and since when: the charter's keys, and what was added, revoked and affirmed after it.
 
+It follows the agreement, too: the keys of who joins count from the entry on that brings the new charter into force.
+
 Time is counted in indices of the log. A revoked key may have been a thief's for a while: what it signed since then is
 disputed until its holder affirms it.
 """
@@ -10,9 +12,12 @@ from shared_models.records import entry as entries
 from shared_models.records import note
 from shared_models.records.entry import Entry
 from shared_models.records.keys import ED25519, VerifyKey
-from shared_models.records.kinds import Charter, KeyAdd, KeyAffirm, KeyRevoke
+from shared_models.records.kinds import Amendment, Charter, KeyAdd, KeyAffirm, KeyRevoke, Leave, Vote
 from shared_models.records.policy import Policy, members
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.agreement import Agreement, carried, newcomers
+
+AboutKeys = KeyAdd | KeyRevoke | KeyAffirm | Amendment | Vote | Leave  # What a keyring follows from.
 
 
 @dataclass(slots=True)
@@ -32,17 +37,23 @@ class Standing:
 
 
 class Keyring:
-    """Every key there ever was, and whether it counts. Use `check`, then `add`, with key.* entries in their order."""
+    """Every key there ever was, and whether it counts.
 
-    def __init__(self, charter: Charter) -> None:
-        """The keys of a charter. Raises `Refused`: BAD_KEY, BAD_FIELD if one of them is not what its role asks for."""
-        self.charter = charter
+    Use `check_author`, `check`, then `add`, with entries of `AboutKeys` in their order; or `learn`, which does all.
+    """
+
+    def __init__(self, charter: Charter, hashed: str) -> None:
+        """The keys of the charter with this leaf hash. Raises `Refused`: BAD_KEY, BAD_FIELD, as `charter_keys`."""
+        self.agreement = Agreement(charter, hashed)
         self.keys: note.Keys = entries.charter_keys(charter)  # Another object whenever one is added.
-        if len({key.public for key in self.keys.values()}) != len(self.keys):
-            raise Refused(Refusal.BAD_FIELD, "one key stands under two names")
         self.standing = {named: Standing(0) for named in self.keys}
         self.counted = set(self.standing)  # Those that can sign now.
         self.revoked = False  # Whether one ever was.
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return self.agreement.charter
 
     def counts(self, name: str, key_id: bytes) -> bool:
         """Whether this key can sign now."""
@@ -61,7 +72,8 @@ class Keyring:
     def policy(self) -> Policy:
         """Whose cosignatures make a head good enough now: the charter's quorum of members, by keys that count.
 
-        C2SP tlog-policy has one key for each log; it is the charter's.
+        Who has left may go on as a witness: until it is settled, it is its money too. C2SP tlog-policy has one key for
+        each log; it is the charter's.
         """
         names = {f"{member.name}/witness": member.name for member in self.charter.members}
         found = [(names[key.name], key) for key in self.keys.values() if key.name in names]
@@ -69,31 +81,38 @@ class Keyring:
         return members(VerifyKey.parse(self.charter.log), counted, self.charter.quorum)
 
     def check_author(self, entry: Entry) -> None:
-        """Whether a key.* entry is signed by who may write it. Raises `Refused`: REVOKED, WRONG_ROLE."""
+        """Whether an entry of `AboutKeys` is signed by who may write it. Raises `Refused`: REVOKED, WRONG_ROLE."""
         record = entry.record
-        assert isinstance(record, KeyAdd | KeyRevoke | KeyAffirm)
+        assert isinstance(record, AboutKeys)
         self.check_counts(entry.author, entry.signers[0].id)
+        if isinstance(record, Amendment | Vote | Leave):
+            if entry.author != f"{record.member}/admin":
+                raise Refused(
+                    Refusal.WRONG_ROLE,
+                    f"{entry.author} wrote a {record.kind} of {record.member}; that is for its admin",
+                )
+            return
         own = {"admin", record.role} if isinstance(record, KeyAdd) else {"admin"}
         speaker, _, role = entry.author.rpartition("/")
         if speaker == record.holder and role in own and entry.signers[0].kind == ED25519:
             return
-        members = {member.name for member in self.charter.members}
+        present = self.agreement.present()
         signed = {key.name.rpartition("/") for key in entry.signers if self.counts(key.name, key.id)}
-        admins = {holder for holder, _, role in signed if role == "admin"} & members
-        if role == "admin" and 2 * len(admins) > len(members):
+        admins = {holder for holder, _, role in signed if role == "admin"}.intersection(present)
+        if role == "admin" and carried(admins, present):
             return
         raise Refused(
             Refusal.WRONG_ROLE,
             f"{entry.author} wrote a {record.kind} for {record.holder}; that is for its {' or '.join(sorted(own))},"
-            f" or for more than half of the {len(members)} members' admins, of whom {len(admins)} signed",
+            f" or for more than half of the {len(present)} members' admins, of whom {len(admins)} signed",
         )
 
-    def check(self, record: KeyAdd | KeyRevoke | KeyAffirm, size: int) -> None:
+    def check(self, record: AboutKeys, size: int) -> None:
         """Whether this may come next in a log of this size, its author aside. Raises `Refused`."""
         match record:
             case KeyAdd():
                 key = entries.role_key(self.charter, record.holder, record.role, record.key)
-                if any(key.public == other.public for other in self.keys.values()):
+                if key.public in self._public() | {other.public for other in self.agreement.awaited().values()}:
                     raise Refused(Refusal.BAD_FIELD, f"{record.key[:80]} is a key that stands here already")
             case KeyRevoke():
                 if not self.counts(*_named(record)):
@@ -114,15 +133,24 @@ class Keyring:
                         f"entries {record.start} to {record.end};"
                         f" suspect are {standing.suspect_from} to {standing.end}",
                     )
+            case Amendment():
+                self.agreement.check(record)
+                new = newcomers(self.charter, record.charter).values()
+                if taken := [key.name for key in new if key.public in self._public()]:
+                    raise Refused(
+                        Refusal.WRONG_CHARTER, f"the key of {', '.join(taken)} stands under another name already"
+                    )
+            case Vote() | Leave():
+                self.agreement.check(record)
 
-    def add(self, record: KeyAdd | KeyRevoke | KeyAffirm, index: int) -> None:
-        """Take in what was checked, from this index of the log."""
+    def _public(self) -> set[bytes]:
+        return {key.public for key in self.keys.values()}
+
+    def add(self, record: AboutKeys, index: int, hashed: str) -> None:
+        """Take in what was checked, from this index of the log; `hashed` is the entry's leaf hash."""
         match record:
             case KeyAdd():
-                key = VerifyKey.parse(record.key)
-                self.keys = {**self.keys, (key.name, key.id): key}
-                self.standing[key.name, key.id] = Standing(index)
-                self.counted.add((key.name, key.id))
+                self._add(VerifyKey.parse(record.key), index)
             case KeyRevoke():
                 standing = self.standing[_named(record)]
                 standing.end, standing.suspect_from = index, record.suspect_from
@@ -130,6 +158,26 @@ class Keyring:
                 self.revoked = True
             case KeyAffirm():
                 self.standing[_named(record)].affirmed.append((index, record.start, record.end))
+            case Amendment() | Vote() | Leave():
+                before = self.charter
+                if self.agreement.add(record, index, hashed):
+                    for key in newcomers(before, self.charter).values():
+                        self._add(key, index)
+
+    def _add(self, key: VerifyKey, index: int) -> None:
+        self.keys = {**self.keys, (key.name, key.id): key}
+        self.standing[key.name, key.id] = Standing(index)
+        self.counted.add((key.name, key.id))
+
+    def learn(self, index: int, leaf: bytes) -> None:
+        """Take in an entry that somebody says stands there in the log. Raises `Refused` unless who may has signed it,
+        and it can be."""
+        entry = entries.open_leaf(leaf, self.charter.consortium, self.keys)
+        if not isinstance(entry.record, AboutKeys):
+            raise Refused(Refusal.WRONG_ROLE, f"a {entry.record.kind} where entries about keys were asked for")
+        self.check_author(entry)
+        self.check(entry.record, index)
+        self.add(entry.record, index, entry.hash.hex())
 
 
 def _named(record: KeyRevoke | KeyAffirm) -> tuple[str, bytes]:

@@ -12,13 +12,12 @@ from fractions import Fraction
 from math import floor
 
 from shared_models.records.kinds import Balance, Charter, Pot, Statement, StatementLine
+from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES, bounded
 from shared_models.rules.games import by_table
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.pricing import FLOP_PER_NCU
 from shared_models.rules.quotes import caps, certificate
-
-CAP, ACCESSION = "cap", "accession"  # What is no pot of the charter, and yet a line of a statement.
 
 
 @dataclass(frozen=True, slots=True)

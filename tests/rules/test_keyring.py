@@ -174,10 +174,10 @@ def test_only_what_is_disputed_is_affirmed(start, end):
 
 def test_it_believes_no_entry_that_a_revoked_key_signed():
     world = World()
-    ring = Keyring(world.charter)
+    ring = Keyring(world.charter, world.books.charter_hash)
     first = world.books.open(world.sign("acme/admin", revoked("acme", "admin", key("acme/admin"))))
     ring.check_author(first)
-    ring.add(first.record, 5)
+    ring.add(first.record, 5, first.hash.hex())
     second = world.books.open(world.sign("acme/admin", added("acme", "compute", key("acme/compute", 2))))
     with pytest.raises(Refused) as caught:
         ring.check_author(second)
@@ -188,5 +188,5 @@ def test_no_key_stands_under_two_names():
     good = charter({"acme": 1})
     twin = SigningKey("acme/compute", key("acme/admin")._private).verify_key.text()
     with pytest.raises(Refused) as caught:
-        Keyring(replace(good, members=(replace(good.members[0], compute=twin),)))
+        Keyring(replace(good, members=(replace(good.members[0], compute=twin),)), "")
     assert caught.value.refusal is Refusal.BAD_FIELD
