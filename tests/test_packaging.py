@@ -67,6 +67,8 @@ BUNDLE = [
     "shared_models/rules/netting.py",
     "shared_models/rules/pricing.py",
     "shared_models/rules/quote.py",
+    "shared_models/rules/quotes.py",
+    "shared_models/rules/settlement.py",
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
 ]

@@ -644,13 +644,14 @@ class Settlement:
     prev: Hash
     member: Name  # The payer or the payee, whichever speaks.
     period: Name
+    netting: Count  # 0 for the statement's transfers. Each default of the period nets anew, and counts one up.
     payer: Name
     payee: Name
     amount: Positive
 
     @property
     def idem(self) -> str:
-        return f"{self.period}/{self.payer}/{self.payee}"
+        return f"{self.period}/{self.netting}/{self.payer}/{self.payee}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -665,12 +666,13 @@ class Default:
     prev: Hash
     member: Name
     period: Name
+    netting: Count  # The newest, as in a settlement.
     defaulter: Name
     reason: Line
 
     @property
     def idem(self) -> str:
-        return f"{self.period}/{self.defaulter}"
+        return f"{self.period}/{self.netting}/{self.defaulter}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

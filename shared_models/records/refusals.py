@@ -56,6 +56,10 @@ class Refusal(StrEnum):
     NO_RATE = "no_rate"
     CLOSED = "closed"
     WRONG_DISPUTE = "wrong_dispute"
+    AFTER_THE_FACT = "after_the_fact"
+    WRONG_SEAL = "wrong_seal"
+    WRONG_PRICE = "wrong_price"
+    NOT_OWED = "not_owed"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -122,6 +126,10 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NO_RATE: "let the administrator enter the rate of that day first: `consortium rate`",
     Refusal.CLOSED: "this period has its statement: enter it for a later one, or correct it by a credit note",
     Refusal.WRONG_DISPUTE: "name an item or work that can still be disputed, and rule on its first dispute, once",
+    Refusal.AFTER_THE_FACT: "quote and price a period before its work and costs begin: name a later one",
+    Refusal.WRONG_SEAL: "open what was sealed, to the letter: `consortium quote open` takes it from your folder",
+    Refusal.WRONG_PRICE: "take the median of the opened quotes, once more than half of the members have opened theirs",
+    Refusal.NOT_OWED: "name a payment that is open, as `consortium settle` shows them",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",
