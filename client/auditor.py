@@ -28,6 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from client.home import Home
 from shared_models import durable
 from shared_models.published import Bundle, Read, bundle_at, cosigned, leaf_at, reader
 from shared_models.records import entry as entries
@@ -35,6 +36,7 @@ from shared_models.records import tlog
 from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Audit, Billed, Report, Witnessed
+from shared_models.rules.books import Books
 from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
 
 MODES = ("full", "attested", "sampled")
@@ -183,6 +185,19 @@ class Auditor:
         verified = Verified(self.charter or "", size, audit.books.tree.root(size).hex())
         durable.write(self.verified_path, json.dumps(asdict(verified)).encode())
         return verified
+
+
+def audited(home: Home) -> Books:
+    """What the log at this member's ledger says, recomputed. Raises `Refused`: what the audit found first.
+
+    Who asks is about to sign something that follows from it.
+    """
+    report = Auditor(
+        charter=home.charter_entry.hash.hex(), witnessed=[home.witnessed()], verified_path=home.verified_path
+    ).run(home.settings.ledger)
+    if report.findings:
+        raise Refused(report.findings[0].refusal, str(report.findings[0]))
+    return report.books
 
 
 def _counts(audit: Audit, name: str) -> bool:

@@ -228,6 +228,81 @@ def _cost(args: Namespace) -> int:
     return RIGHT
 
 
+def _quote_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("period", help="one that has not begun, such as 2026-12")
+    parser.add_argument(
+        "--about",
+        choices=("alone", "price"),
+        required=True,
+        help="what the period would cost you alone; or what an NCU should be worth",
+    )
+    parser.add_argument(
+        "--with", dest="others", metavar="MEMBER", nargs="+", default=[], help="alone, but with these others"
+    )
+
+
+def _quote_seal_arguments(parser: ArgumentParser) -> None:
+    _quote_arguments(parser)
+    parser.add_argument("--amount", required=True, help="in the charter's currency, such as 1200.50")
+
+
+def _quote_seal(args: Namespace) -> int:
+    """Nobody sees the amount, and you cannot change it: it lies in HOME/quotes until you open it."""
+    from client.quotes import seal
+
+    index = seal(args.home, args.about, args.period, args.amount, args.others)
+    print(f"sealed: entry {index}; open it with: consortium quote open {args.period} --about {args.about}", end=" ")
+    print(" ".join(["--home", str(args.home), *(["--with", *args.others] if args.others else [])]))
+    return RIGHT
+
+
+def _quote_open(args: Namespace) -> int:
+    from client.quotes import unseal
+
+    print(f"open: entry {unseal(args.home, args.about, args.period, args.others)}")
+    return RIGHT
+
+
+def _settle_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("period", help="of the statement")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--paid", metavar="PAYEE", default="", help="say that you have paid this member")
+    ways.add_argument("--received", metavar="PAYER", default="", help="say that this member has paid you")
+    ways.add_argument("--json", action="store_true", help="what is open, for programs")
+
+
+def _settle(args: Namespace) -> int:
+    """What is still to be paid, and who says what of it; a transfer is paid when both have said so."""
+    from client.auditor import audited
+    from client.home import Home
+    from client.settle import settle, shown, text
+
+    if args.paid or args.received:
+        print(f"settlement: entry {settle(args.home, args.period, paid=args.paid, received=args.received)}")
+        return RIGHT
+    books = audited(Home(args.home))
+    told = {"schema": "consortium.settle/1", **shown(books, args.period)} if args.json else {}
+    print(json.dumps(told) if args.json else text(books, args.period))
+    return RIGHT
+
+
+def _default_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("period", help="of the statement")
+    parser.add_argument("member", help="who does not pay what it owes")
+    parser.add_argument("--reason", required=True, help="in a line")
+
+
+def _default(args: Namespace) -> int:
+    """When more than half of the others say so too, they bear the debt by their benefit, and settle anew."""
+    from client.settle import default
+
+    print(f"default of {args.member}: entry {default(args.home, args.period, args.member, args.reason)}")
+    return RIGHT
+
+
 def _witness_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("--once", action="store_true", help="cosign the newest head, compare with the peers, and end")
@@ -453,6 +528,10 @@ COMMANDS = (
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
+    Command("quote seal", MONEY, "Quote for a period to come, sealed.", _quote_seal_arguments, _quote_seal),
+    Command("quote open", MONEY, "Open what you sealed.", _quote_arguments, _quote_open),
+    Command("settle", MONEY, "What is to be paid, and saying that it was.", _settle_arguments, _settle),
+    Command("default", MONEY, "Say that a member does not pay.", _default_arguments, _default),
     Command("fetch", MONEY, "Copy a log, to audit it where there is no network.", _fetch_arguments, _fetch),
     *allocate.COMMANDS,
 )

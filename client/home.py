@@ -7,6 +7,7 @@ charter.note      the charter as this member signed it: what it trusts, and all 
 ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
 keyring/          keys that were added and revoked after the charter, as the log's entries say
+quotes/           0700: what was sealed, and will be opened: a quote is lost without it
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there

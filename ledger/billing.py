@@ -1,4 +1,4 @@
-"""Closing a period: the administrator recomputes the log, then signs the statement that follows from it.
+"""Closing a period: the administrator recomputes the log, then signs the statement, or the price, that follows from it.
 
 The ledger holds no key for this. It checks a statement like any other entry, by recomputing it. A statement covers the
 entries below a tree head that a quorum of members has witnessed: only this waits for the witnesses, nothing else does.
@@ -11,7 +11,7 @@ from shared_models.published import bundles, fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Charter
+from shared_models.records.kinds import Charter, Price
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 from shared_models.rules.books import NOTHING, Books
@@ -26,12 +26,29 @@ def close(ledger: LedgerHttp, period: str, key: SigningKey, charter: str, *, wai
     members have witnessed the log after `wait_s` seconds, or the first finding of the audit.
     """
     cosigned = witnessed(ledger, ledger.size(), wait_s)
+    return ledger.append(statement(_recomputed(ledger, charter), period, key, cosigned))
+
+
+def price(ledger: LedgerHttp, period: str, key: SigningKey, charter: str) -> tuple[Price, tlog.Proof]:
+    """Set the price of a period that has not begun: the median of the quotes that are open, the proof of its place.
+
+    Raises `Refused`: WRONG_PRICE if too few have opened theirs, AFTER_THE_FACT, or the first finding of the audit.
+    """
+    books = _recomputed(ledger, charter)
+    last = books.chains.get(key.name, NOTHING)
+    median, members = books.quotes.median(period)
+    record = Price(seq=last.seq + 1, prev=last.hash, period=period, price=median, quotes=members)
+    books.quotes.check(record, books.present)
+    return record, ledger.append(entries.sign(record, books.charter.consortium, [key]))
+
+
+def _recomputed(ledger: LedgerHttp, charter: str) -> Books:
     log = fetch(reader(ledger.url))
     report = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter)
     if report.findings:
         first = report.findings[0]
         raise Refused(first.refusal, f"{first}; nothing is billed on a log that is not right")
-    return ledger.append(statement(report.books, period, key, cosigned))
+    return report.books
 
 
 def statement(books: Books, period: str, key: SigningKey, cosigned: bytes | None) -> bytes:

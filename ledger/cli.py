@@ -53,11 +53,27 @@ def _settings(**named: Any) -> "Settings":
         raise Refused(Refusal.BAD_FIELD, f"ledger setting {where}: {first['msg']}") from None
 
 
-def _close_arguments(parser: ArgumentParser) -> None:
+def _period_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("period", help="a name for it, such as 2026-11")
     parser.add_argument("--ledger", required=True, help="the ledger's address")
     parser.add_argument("--key", type=Path, required=True, help="the consortium administrator's key")
     parser.add_argument("--charter", required=True, help="leaf hash of the charter you signed")
+
+
+def _price(args: Namespace) -> int:
+    """The median of the members' opened quotes, for a period whose work has not begun. Everybody can recompute it."""
+    from ledger.billing import price
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.keys import SigningKey
+
+    record, proof = price(LedgerHttp(args.ledger), args.period, SigningKey.load(args.key), args.charter)
+    print(f"an NCU is worth {record.price} minor units in {args.period}, by {len(record.quotes)} quotes", end=": ")
+    print(f"entry {proof.index}")
+    return RIGHT
+
+
+def _close_arguments(parser: ArgumentParser) -> None:
+    _period_arguments(parser)
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the quorum of witnesses")
 
 
@@ -147,6 +163,7 @@ def _adopt(args: Namespace) -> int:
 
 COMMANDS = (
     Command("serve", ADMIN, "Serve the ledger: a log of signed records.", _serve_arguments, _serve, "ledger"),
+    Command("price", ADMIN, "Price a period to come: the median of sealed quotes.", _period_arguments, _price),
     Command("close", ADMIN, "Close a period: recompute the log, sign its statement.", _close_arguments, _close),
     Command(
         "ledger rebuild", ADMIN, "Build the ledger's tables anew from its log.", _rebuild_arguments, _rebuild, "ledger"

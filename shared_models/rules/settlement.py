@@ -99,6 +99,10 @@ class Settlements:
         """Who was declared in default, the first one first. Raises as `open`."""
         return tuple(self._period(period).defaulters)
 
+    def voices(self, period: str) -> dict[str, tuple[str, ...]]:
+        """For each member of which it is said that it does not pay, who says so, by name. Raises as `open`."""
+        return {member: tuple(sorted(said)) for member, said in self._period(period).voices.items()}
+
     def netting(self, period: str) -> int:
         """How often the period was netted anew. Raises as `open`."""
         return self._period(period).netting
