@@ -35,7 +35,7 @@ def seal(folder: Path, about: str, period: str, amount: str, others: Collection[
         salt=secrets.token_hex(32),
     )
     data, books = canonical.encode(opening), audited(home)
-    if (before := books.quotes.seals.get(Named.of(opening))) is not None:
+    if (before := books.accounts.quotes.seals.get(Named.of(opening))) is not None:
         raise Refused(Refusal.CONFLICT, f"you sealed this quote at entry {before[1]}")
     record = QuoteSeal(
         seq=0,
@@ -46,7 +46,7 @@ def seal(folder: Path, about: str, period: str, amount: str, others: Collection[
         members=opening.members,
         seal=sealed(about, period, opening.members, opening.amount, opening.salt),
     )
-    books.quotes.check(record, books.present)
+    books.accounts.quotes.check(record, books.agreement.present())
     kept = home.path / "quotes"
     kept.mkdir(mode=0o700, exist_ok=True)
     durable.write(kept / f"{record.seal}.json", data, mode=0o600)
@@ -59,14 +59,14 @@ def unseal(folder: Path, about: str, period: str, others: Collection[str] = ()) 
     home = Home(folder)
     member, books = home.settings.member, audited(home)
     named = Named(member, about, period, tuple(sorted({member, *others})))
-    if named not in books.quotes.seals:
+    if named not in books.accounts.quotes.seals:
         raise Refused(Refusal.NOT_FOUND, f"you sealed nothing about {about} of {period} for {'+'.join(named.members)}")
-    if (before := books.quotes.opened.get(named)) is not None:
+    if (before := books.accounts.quotes.opened.get(named)) is not None:
         raise Refused(Refusal.CONFLICT, f"you opened this quote at entry {before.opened_at}")
-    path = home.path / "quotes" / f"{books.quotes.seals[named][0]}.json"
+    path = home.path / "quotes" / f"{books.accounts.quotes.seals[named][0]}.json"
     try:
         record = canonical.decode(QuoteOpen, path.read_bytes())
     except FileNotFoundError:
         raise Refused(Refusal.NOT_SET_UP, f"{path} is gone, and only it says what was sealed") from None
-    books.quotes.check(record, books.present)
+    books.accounts.quotes.check(record, books.agreement.present())
     return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index

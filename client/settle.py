@@ -20,7 +20,8 @@ def settle(folder: Path, period: str, *, paid: str = "", received: str = "") -> 
     home = Home(folder)
     member, books = home.settings.member, audited(home)
     payer, payee = (member, paid) if paid else (received, member)
-    found = (each for each in books.settlements.open(period) if each[1:3] == (payer, payee) and member not in each.said)
+    opened = books.accounts.settlements.open(period)
+    found = (each for each in opened if each[1:3] == (payer, payee) and member not in each.said)
     if (transfer := next(found, None)) is None:
         raise Refused(Refusal.NOT_OWED, f"{payer} owes {payee} nothing for {period} that you have not confirmed")
     record = Settlement(
@@ -40,19 +41,19 @@ def default(folder: Path, period: str, defaulter: str, reason: str) -> int:
     """Say that another does not pay what it owes; the index of the entry that says so. Raises `Refused`."""
     home = Home(folder)
     member, books = home.settings.member, audited(home)
-    netting = books.settlements.netting(period)
+    netting = books.accounts.settlements.netting(period)
     record = Default(
         seq=0, prev=FIRST, member=member, period=period, netting=netting, defaulter=defaulter, reason=reason
     )
-    books.settlements.check(record, books.present)
-    if member in books.settlements.voices(period).get(defaulter, ()):
+    books.accounts.settlements.check(record, books.agreement.present())
+    if member in books.accounts.settlements.voices(period).get(defaulter, ()):
         raise Refused(Refusal.CONFLICT, f"you have said so of {defaulter}; it takes others too")
     return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
 
 
 def shown(books: Books, period: str) -> dict[str, Any]:
     """What is open, and who says what of it, for programs. Amounts are minor units. Raises `Refused(NOT_OWED)`."""
-    settlements = books.settlements
+    settlements = books.accounts.settlements
     return {
         "period": period,
         "currency": books.charter.currency,
@@ -67,7 +68,7 @@ def shown(books: Books, period: str) -> dict[str, Any]:
 
 def text(books: Books, period: str) -> str:
     """The same for people."""
-    charter, settlements = books.charter, books.settlements
+    charter, settlements = books.charter, books.accounts.settlements
     lines = []
     for each in settlements.open(period):
         said = "".join(f", {member} says it is paid" for member in sorted(each.said))

@@ -36,9 +36,9 @@ def price(ledger: LedgerHttp, period: str, key: SigningKey, charter: str) -> tup
     """
     books = _recomputed(ledger, charter)
     last = books.chains.get(key.name, NOTHING)
-    median, members = books.quotes.median(period)
+    median, members = books.accounts.quotes.median(period)
     record = Price(seq=last.seq + 1, prev=last.hash, period=period, price=median, quotes=members)
-    books.quotes.check(record, books.present)
+    books.accounts.quotes.check(record, books.agreement.present())
     return record, ledger.append(entries.sign(record, books.charter.consortium, [key]))
 
 

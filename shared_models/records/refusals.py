@@ -58,6 +58,7 @@ class Refusal(StrEnum):
     WRONG_DISPUTE = "wrong_dispute"
     AFTER_THE_FACT = "after_the_fact"
     WRONG_SEAL = "wrong_seal"
+    TOO_EARLY = "too_early"
     WRONG_PRICE = "wrong_price"
     NOT_OWED = "not_owed"
     # A round's answers (coordinator).
@@ -128,6 +129,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_DISPUTE: "name an item or work that can still be disputed, and rule on its first dispute, once",
     Refusal.AFTER_THE_FACT: "quote and price a period before its work and costs begin: name a later one",
     Refusal.WRONG_SEAL: "open what was sealed, to the letter: `consortium quote open` takes it from your folder",
+    Refusal.TOO_EARLY: "wait until more than half of the members have sealed theirs, then open yours",
     Refusal.WRONG_PRICE: "take the median of the opened quotes, once more than half of the members have opened theirs",
     Refusal.NOT_OWED: "name a payment that is open, as `consortium settle` shows them",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from shared_models.records.kinds import Price, Quoted, QuoteOpen, QuoteSeal, Statement
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.settlement import carried
 
 EXACT = 12  # Up to so many coalitions that would be better off alone, every union of them is looked at: 2^12.
 
@@ -70,7 +71,7 @@ class Quotes:
     def check(self, record: QuoteSeal | QuoteOpen | Price, present: Collection[str]) -> None:
         """Whether this may come next, for these members; that its author says it once is taken for granted.
 
-        Raises `Refused`: AFTER_THE_FACT, WRONG_MEMBER, WRONG_SEAL, WRONG_PRICE.
+        Raises `Refused`: AFTER_THE_FACT, WRONG_MEMBER, WRONG_SEAL, TOO_EARLY, WRONG_PRICE.
         """
         match record:
             case QuoteSeal():
@@ -87,6 +88,12 @@ class Quotes:
                         Refusal.WRONG_SEAL,
                         f"{record.member} sealed {seal[:12] + '…, of something else' if seal else 'nothing'}"
                         f" about {record.about} of {record.period} for {'+'.join(record.members)[:120]}",
+                    )
+                sealed_by = [named.member for named in self.seals if named[1:3] == ("price", record.period)]
+                if record.about == "price" and not carried(sealed_by, present):  # Who opens ends the sealing for all.
+                    raise Refused(
+                        Refusal.TOO_EARLY,
+                        f"{len(sealed_by)} of {len(present)} members have sealed a price of {record.period}",
                     )
             case Price():
                 self._check_before(record.period)
@@ -115,7 +122,7 @@ class Quotes:
 
     def _check_price(self, record: Price, present: Collection[str]) -> None:
         quoted = self._quoted(record.period)
-        if not 2 * len(quoted.keys() & set(present)) > len(present):
+        if not carried(quoted, present):
             raise Refused(
                 Refusal.WRONG_PRICE,
                 f"{len(quoted)} quotes of the price of {record.period} are open;"

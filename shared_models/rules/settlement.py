@@ -11,14 +11,10 @@ from typing import NamedTuple
 
 from shared_models.records.kinds import Default, Settlement, Statement
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.agreement import carried
 from shared_models.rules.allocation import proportional
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.statement import settle
-
-
-def carried(said: Collection[str], present: Collection[str]) -> bool:
-    """Whether more than half of those present have said so."""
-    return 2 * len(set(said) & set(present)) > len(present)
 
 
 class Open(NamedTuple):

@@ -53,7 +53,7 @@ def test_quoting_after_the_fact_behind_a_cost_that_names_another_period():
     late = quote(world, "acme", "alone", "0.01")
     for each in (honest, late):
         world.say(f"{each.member}/admin", each)
-    assert world.books.quotes.alone(PERIOD, world.books.tree.size) == {frozenset({"birch"}): 90_000}
+    assert world.books.accounts.quotes.alone(PERIOD, world.books.tree.size) == {frozenset({"birch"}): 90_000}
 
 
 def test_low_balling_after_seeing_the_others():

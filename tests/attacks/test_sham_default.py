@@ -44,7 +44,7 @@ def test_who_has_paid_is_declared_in_default():
     paid(world, "cedar", "cedar")
     paid(world, "birch", "cedar")
     assert refused(blame, world, "birch", "cedar") is Refusal.NOT_OWED
-    assert world.books.settlements.defaulters(PERIOD) == ()
+    assert world.books.accounts.settlements.defaulters(PERIOD) == ()
 
 
 def test_one_member_alone_declares_another_in_default():
@@ -55,17 +55,17 @@ def test_one_member_alone_declares_another_in_default():
     )
     assert refused(world.say, "acme/admin", record) is Refusal.WRONG_MEMBER
     assert refused(blame, world, "acme", "cedar") is Refusal.CONFLICT
-    assert world.books.settlements.defaulters(PERIOD) == ()
+    assert world.books.accounts.settlements.defaulters(PERIOD) == ()
 
 
 def test_a_debtor_says_that_it_has_paid_and_nobody_has_seen_it():
     world = billed()
     paid(world, "cedar", "cedar")
-    assert {each.payer for each in world.books.settlements.open(PERIOD)} == {"acme", "cedar"}
+    assert {each.payer for each in world.books.accounts.settlements.open(PERIOD)} == {"acme", "cedar"}
     for member in ("acme", "birch"):
         blame(world, member, "cedar")
-    assert world.books.settlements.defaulters(PERIOD) == ("cedar",)
-    (left,) = world.books.settlements.open(PERIOD)
+    assert world.books.accounts.settlements.defaulters(PERIOD) == ("cedar",)
+    (left,) = world.books.accounts.settlements.open(PERIOD)
     assert (left.payer, left.payee, left.amount) == ("acme", "birch", 167)  # 100, and two thirds of cedar's.
 
 

@@ -63,12 +63,21 @@ def test_what_was_said_is_not_said_again(parties):
     """Twice in other words would be an equivocation: it is refused before it is signed."""
     founded, ledger = parties
     home = founded.member("acme").path
-    seal(home, "price", PERIOD, "3")
-    assert refused(seal, home, "price", PERIOD, "4") is Refusal.CONFLICT
-    unseal(home, "price", PERIOD)
-    assert refused(unseal, home, "price", PERIOD) is Refusal.CONFLICT
+    seal(home, "alone", PERIOD, "3")
+    assert refused(seal, home, "alone", PERIOD, "4") is Refusal.CONFLICT
+    unseal(home, "alone", PERIOD)
+    assert refused(unseal, home, "alone", PERIOD) is Refusal.CONFLICT
     assert len(logged(ledger)) == 3
     assert len(list((home / "quotes").iterdir())) == 1
+
+
+def test_a_quote_that_was_opened_too_early_can_be_opened_later(parties):
+    founded, _ = parties
+    home = founded.member("acme").path
+    seal(home, "price", PERIOD, "3")
+    assert refused(unseal, home, "price", PERIOD) is Refusal.TOO_EARLY
+    seal(founded.member("birch").path, "price", PERIOD, "2")
+    assert unseal(home, "price", PERIOD) == 3
 
 
 def test_what_the_ledger_would_refuse_is_not_even_kept(parties):

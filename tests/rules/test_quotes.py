@@ -70,7 +70,7 @@ def refuses(refusal: Refusal, action, *arguments, **named) -> None:
 
 
 def alone(world: World, period: str = PERIOD) -> dict[str, Fraction]:
-    return {"+".join(sorted(each)): amount for each, amount in world.books.quotes.alone(period, 10**9).items()}
+    return {"+".join(sorted(each)): amount for each, amount in world.books.accounts.quotes.alone(period, 10**9).items()}
 
 
 def prices(world: World) -> list[QuoteOpen]:
@@ -164,8 +164,8 @@ def test_what_has_its_statement_is_neither_quoted_nor_opened_nor_priced():
 def test_a_statement_counts_what_was_opened_below_its_end():
     world = World()
     quote(world, opening("acme", "5"), opening("birch", "6"))
-    assert {len(each) for each in world.books.quotes.alone(PERIOD, world.books.tree.size)} == {1}
-    assert world.books.quotes.alone(PERIOD, world.books.tree.size - 1) == {frozenset({"acme"}): 500}
+    assert {len(each) for each in world.books.accounts.quotes.alone(PERIOD, world.books.tree.size)} == {1}
+    assert world.books.accounts.quotes.alone(PERIOD, world.books.tree.size - 1) == {frozenset({"acme"}): 500}
 
 
 # To the letter.
@@ -217,12 +217,12 @@ def test_of_two_quotes_for_one_coalition_the_least_counts():
 def test_the_price_is_the_median_of_what_was_opened():
     world = World()
     quote(world, *prices(world))
-    assert world.books.quotes.price(PERIOD, 10**9) is None
+    assert world.books.accounts.quotes.price(PERIOD, 10**9) is None
     refuses(Refusal.WRONG_PRICE, priced, world, 201, "acme", "birch", "cedar")
     refuses(Refusal.WRONG_PRICE, priced, world, 200, "acme", "birch")
     priced(world, 200, "acme", "birch", "cedar")
-    assert world.books.quotes.price(PERIOD, world.books.tree.size) == 200
-    assert world.books.quotes.price(PERIOD, world.books.tree.size - 1) is None
+    assert world.books.accounts.quotes.price(PERIOD, world.books.tree.size) == 200
+    assert world.books.accounts.quotes.price(PERIOD, world.books.tree.size - 1) is None
     refuses(Refusal.CONFLICT, priced, world, 200, "acme", "birch", "cedar")
 
 
@@ -231,16 +231,32 @@ def test_of_an_even_number_it_is_the_mean_of_the_two_in_the_middle_exactly():
     acme, birch, _ = prices(world)
     quote(world, replace(acme, amount="0.001"), birch)
     priced(world, Fraction(1251, 20), "acme", "birch")
-    assert world.books.quotes.price(PERIOD, 10**9) == Fraction(1251, 20)
+    assert world.books.accounts.quotes.price(PERIOD, 10**9) == Fraction(1251, 20)
 
 
 def test_it_takes_the_quotes_of_more_than_half_of_the_members():
     world = World()
-    quote(world, prices(world)[0])
+    acme, birch, _ = prices(world)
+    say(world, seal_of(acme))
+    say(world, seal_of(birch))
+    say(world, acme)
     refuses(Refusal.WRONG_PRICE, priced, world, 300, "acme")
     refuses(Refusal.WRONG_PRICE, priced, World(), 0)
     with pytest.raises(Refused):
-        World().books.quotes.median(PERIOD)
+        World().books.accounts.quotes.median(PERIOD)
+
+
+def test_nobody_opens_a_price_before_more_than_half_have_sealed_theirs():
+    """Who opens at once would keep all others from quoting."""
+    world = World()
+    acme, birch, cedar = prices(world)
+    say(world, seal_of(acme))
+    refuses(Refusal.TOO_EARLY, say, world, acme)
+    say(world, seal_of(opening("birch", "1")))  # Of another thing.
+    refuses(Refusal.TOO_EARLY, say, world, acme)
+    say(world, seal_of(birch))
+    say(world, acme)
+    refuses(Refusal.AFTER_THE_FACT, say, world, seal_of(cedar))
 
 
 def test_no_period_is_priced_after_its_work_has_begun():
@@ -256,9 +272,9 @@ def test_a_price_entered_while_its_own_period_ran_under_another_name_does_not_ho
     quote(world, *prices(world))
     world.say("birch/admin", world.item("birch", 100, period="2026-11"))
     priced(world, 200, "acme", "birch", "cedar")
-    assert world.books.quotes.price(PERIOD, 10**9) is None  # As long as this may be the period that runs;
+    assert world.books.accounts.quotes.price(PERIOD, 10**9) is None  # As long as this may be the period that runs;
     world.bill("2026-11")
-    assert world.books.quotes.price(PERIOD, 10**9) == 200  # it was not.
+    assert world.books.accounts.quotes.price(PERIOD, 10**9) == 200  # it was not.
 
 
 def test_nobody_but_the_administrator_enters_a_price():

@@ -330,7 +330,7 @@ def world_with_a_bill() -> World:
 
 
 def settlement(world: World, member: str, payer: str) -> Settlement:
-    (each,) = [each for each in world.books.settlements.open(PERIOD) if each.payer == payer]
+    (each,) = [each for each in world.books.accounts.settlements.open(PERIOD) if each.payer == payer]
     named = each._asdict()
     del named["said"]
     return Settlement(seq=0, prev=FIRST, member=member, period=PERIOD, **named)
@@ -352,7 +352,7 @@ def test_each_speaks_once_and_by_its_administrator():
         world.say("acme/admin", mine)
     assert caught.value.refusal is Refusal.CONFLICT
     world.say("birch/admin", replace(mine, member="birch"))
-    assert [each.payer for each in world.books.settlements.open(PERIOD)] == ["cedar"]
+    assert [each.payer for each in world.books.accounts.settlements.open(PERIOD)] == ["cedar"]
     with pytest.raises(Refused) as caught:
         world.say("acme/admin", default("birch", "cedar"))
     assert caught.value.refusal is Refusal.WRONG_MEMBER
@@ -362,7 +362,7 @@ def test_what_a_default_leaves_over_is_carried_into_the_next_statement():
     world = world_with_a_bill()
     for member in ("acme", "birch"):
         world.say(f"{member}/admin", default(member, "cedar"))
-    carries = world.books.settlements.carries
+    carries = world.books.accounts.settlements.carries
     assert any(carries.values())
     exact = {each.member: each.net + each.carry for each in world.statement("2026-12").balances}
     assert exact == carries
