@@ -61,6 +61,8 @@ class Refusal(StrEnum):
     TOO_EARLY = "too_early"
     WRONG_PRICE = "wrong_price"
     NOT_OWED = "not_owed"
+    WRONG_LINEAGE = "wrong_lineage"
+    NO_ACCESS = "no_access"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -81,6 +83,8 @@ class Refusal(StrEnum):
     STOPPED = "stopped"
     BUSY = "busy"
     NOT_FOUND = "not_found"
+    STALE = "stale"
+    BAD_RANGE = "bad_range"
     UNREACHABLE = "unreachable"
     NOT_SET_UP = "not_set_up"
 
@@ -132,6 +136,8 @@ REMEDY: dict[Refusal, str] = {
     Refusal.TOO_EARLY: "wait until more than half of the members have sealed theirs, then open yours",
     Refusal.WRONG_PRICE: "take the median of the opened quotes, once more than half of the members have opened theirs",
     Refusal.NOT_OWED: "name a payment that is open, as `consortium settle` shows them",
+    Refusal.WRONG_LINEAGE: "cite checkpoints of closed rounds, or artefacts that stand in the log",
+    Refusal.NO_ACCESS: "`consortium model list LOG --member NAME` says why, and what the next tier takes",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",
@@ -149,6 +155,8 @@ REMEDY: dict[Refusal, str] = {
     Refusal.STOPPED: "a write failed: free or mend the disk, then start it again; what was answered before is there",
     Refusal.BUSY: "send it again in a second: nothing of it was taken",
     Refusal.NOT_FOUND: "check the name or the hash: the log does not hold it",
+    Refusal.STALE: "sign the request anew, and set your clock: a signature is good for five minutes",
+    Refusal.BAD_RANGE: "ask for bytes that the file has: Content-Range says how many there are",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",
 }

@@ -16,7 +16,11 @@ from shared_models.records import note, tlog
 from shared_models.records.entry import Entry, digest_of
 from shared_models.records.kinds import (
     FIRST,
+    Access,
+    AccessRestore,
+    AccessRevoke,
     Amendment,
+    Artefact,
     Charter,
     Consent,
     CostItem,
@@ -45,6 +49,7 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.merkle import Tree
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.access import Grounds, Library, Verdict
 from shared_models.rules.accounts import Accounts, Work
 from shared_models.rules.agreement import Agreement, check_charter
 from shared_models.rules.keyring import Keyring
@@ -116,6 +121,7 @@ class Books:
         self.charter_hash = ""  # Leaf hash of the first charter, which members anchor on; empty before there is one.
         self._keyring: Keyring | None = None
         self._accounts: Accounts | None = None
+        self.library = Library()
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
@@ -228,6 +234,8 @@ class Books:
                 self._check_end(record)
             case Statement():
                 self._check_statement(record)
+            case Artefact() | Access() | AccessRevoke() | AccessRestore():
+                self.library.check(record, self.grounds())
             case _:
                 self.accounts.check(record)
 
@@ -236,22 +244,23 @@ class Books:
             case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
                 self.keyring.check_author(entry)
                 return
-            case Consent(member=holder) | Receipt(member=holder):
+            case Consent(member=holder) | Receipt(member=holder) | Access(member=holder):
                 role = "compute"
             case CostItem(payer=holder) | CreditNote(payer=holder):
                 role = "admin"
             case (
-                Amendment(member=holder)
-                | Vote(member=holder)
-                | Leave(member=holder)
-                | QuoteSeal(member=holder)
+                QuoteSeal(member=holder)
                 | QuoteOpen(member=holder)
                 | Dispute(member=holder)
                 | Resolution(member=holder)
                 | Settlement(member=holder)
                 | Default(member=holder)
+                | AccessRevoke(member=holder)
+                | AccessRestore(member=holder)
             ):
                 role = "admin"
+            case Artefact(publisher=holder):
+                role = "coordinator" if holder == self.charter.consortium else "admin"
             case Statement() | Rate() | Usage() | Price():
                 holder, role = self.charter.consortium, "admin"
             case Equivocation():
@@ -511,10 +520,15 @@ class Books:
                 self._add_receipt(Skimmed.of(entry), index, hashed)
             case RoundClose():
                 self._add_close(record, index)
+                self.library.add_close(record, index)
             case RunEnd():
                 self.runs[record.run].ended = record
+                self.library.add_end(record.run)
             case Statement():
                 self.accounts.add_statement(record)
+                self.library.add_statement({each.member for each in record.balances}, self.grounds())
+            case Artefact() | Access() | AccessRevoke() | AccessRestore():
+                self.library.add(record, index, self.agreement.present())
             case Equivocation():
                 pass
             case _:
@@ -560,6 +574,18 @@ class Books:
         )
         if works:
             self.accounts.add_close(index, close.run, close.round, works)
+
+    def access(self, member: str, artefact: str, *, anew: bool = True) -> Verdict:
+        """Whether a member may download an artefact, as the log stands. Raises `Refused(NOT_FOUND)`."""
+        return self.library.access(member, artefact, self.grounds(), anew=anew)
+
+    def grounds(self) -> Grounds:
+        """What access depends on beyond the library."""
+        accounts, agreement = self.accounts, self.agreement
+        owing = accounts.settlements.owing()
+        return Grounds(
+            self.charter, agreement.present(), agreement.left, owing, accounts.given, accounts.running()
+        )
 
     def statement(self, period: str, end: int, *, seq: int, prev: str, cosignatures: tuple[str, ...] = ()) -> Statement:
         """The statement of what is not yet billed before entry `end`. Raises `Refused`: WRONG_PERIOD, INFEASIBLE.
