@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from ledger.access import Shelf
 from ledger.hot import Hot, problem, read_body
 from ledger.log import open_log
 from ledger.projections import Projector
@@ -31,12 +33,13 @@ EX_IOERR = 74  # sysexits.h.
 GARBAGE = 50_000  # Objects made before the collector looks; most of ours are kept for ever, and in no cycle.
 
 Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
-def create_app(sequencer: Sequencer) -> Hot:
-    """The service for an open log and the queue in front of it."""
+def create_app(sequencer: Sequencer, artefacts: Path) -> Hot:
+    """The service for an open log, the queue in front of it, and the folder with the files of its artefacts."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
-    witnesses, projector = Witnesses(log), Projector(log)
+    witnesses, projector, shelf = Witnesses(log), Projector(log), Shelf(log, artefacts)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -105,6 +108,15 @@ def create_app(sequencer: Sequencer) -> Hot:
         page = projector.page(name, (index, part), limit)
         return {"size": page.size, "rows": page.rows, "next": page.last and "{}.{}".format(*page.last)}
 
+    @app.get("/v1/access/{member}/{artefact}")
+    def verdict(member: str, artefact: Sha256) -> dict[str, object]:
+        """Whether a member may have an artefact, for information: everybody can recompute it."""
+        return log.access(member, artefact)._asdict()
+
+    @app.api_route("/v1/artefacts/{artefact}", methods=["GET", "HEAD"], response_class=Response)
+    def artefact(request: Request, artefact: Sha256, access: Index) -> Response:
+        return shelf.answer(request, artefact, access)
+
     @app.get("/checkpoint")
     def head() -> Response:
         return Response(
@@ -169,15 +181,17 @@ def serve(settings: Settings) -> None:
     with opened(settings, stopped) as sequencer:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
-        app = create_app(sequencer)
+        app = create_app(sequencer, settings.artefacts)
         uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none")
 
 
 @contextmanager
 def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
-    with opened(Settings(dir=folder, port=port, **settings)) as sequencer:
-        config = uvicorn.Config(create_app(sequencer), port=port, log_level="error", access_log=False, ws="none")
+    found = Settings(dir=folder, port=port, **settings)
+    with opened(found) as sequencer:
+        app = create_app(sequencer, found.artefacts)
+        config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

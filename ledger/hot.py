@@ -27,12 +27,15 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STATUS = {
+    Refusal.NO_ACCESS: 403,
     Refusal.CONFLICT: 409,
     Refusal.FORK: 409,
     Refusal.NOT_FOUND: 404,
     Refusal.TOO_LARGE: 413,
+    Refusal.BAD_RANGE: 416,
     Refusal.BUSY: 429,
     Refusal.STOPPED: 503,
+    Refusal.NOT_SET_UP: 503,
     Refusal.CORRUPT: 500,
 }
 

@@ -30,9 +30,10 @@ from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.entry import Entry
 from shared_models.records.keys import MLDSA44, SigningKey
-from shared_models.records.kinds import Charter, Equivocation
+from shared_models.records.kinds import Artefact, Charter, Equivocation
 from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.access import Verdict
 from shared_models.rules.books import NOTHING, Books, Last
 from shared_models.rules.skim import Skimmed, skim
 
@@ -340,6 +341,29 @@ class Log:
         """The manifest of each run as it was signed, and who has consented."""
         with self._turn:
             return [(run.leaf, sorted(run.consents)) for run in self.books.runs.values()]
+
+    def access(self, member: str, artefact: str) -> Verdict:
+        """Whether a member may download an artefact now. Raises `Refused(NOT_FOUND)`."""
+        with self._turn:
+            return self.books.access(member, artefact)
+
+    def granted(self, member: str, artefact: str, at: int) -> Artefact:
+        """The artefact that this member may fetch now, by its access entry at this index.
+
+        Raises `Refused`: NOT_FOUND if that is no access entry, WRONG_MEMBER if it is another's or for another artefact,
+        NO_ACCESS if the member has no access any more.
+        """
+        with self._turn:  # Behind it, whatever is in the books is on the disk.
+            library = self.books.library
+            grant = library.grants.get(at)
+            if grant is None:
+                raise Refused(Refusal.NOT_FOUND, f"entry {at} grants access to nothing")
+            if grant != (member, artefact):
+                raise Refused(Refusal.WRONG_MEMBER, f"entry {at} lets {grant.member} have {grant.artefact[:12]}…")
+            verdict = self.books.access(member, artefact, anew=False)
+            if not verdict.granted:
+                raise Refused(Refusal.NO_ACCESS, "; ".join(verdict.reasons))
+            return library.held(artefact).record
 
     def published(self, path: str) -> bytes:
         """A published tile or head, compared with the tree before it is given out.

@@ -18,6 +18,9 @@ class Settings(BaseSettings):
     register_dir: Path | None = Field(
         None, description="where the head register is, register/ in the folder by default"
     )
+    artefacts_dir: Path | None = Field(
+        None, description="where the files of artefacts lie, by SHA-256; artefacts/ in the folder by default"
+    )
     waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
 
     @property
@@ -28,3 +31,7 @@ class Settings(BaseSettings):
     @property
     def register(self) -> Path:
         return self.register_dir or self.dir / "register"
+
+    @property
+    def artefacts(self) -> Path:
+        return self.artefacts_dir or self.dir / "artefacts"

@@ -14,6 +14,8 @@
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
     GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
     GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
+    GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing"}   its word on a member's access
+    GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
@@ -30,7 +32,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from shared_models import http_signatures
 from shared_models.records import merkle, note, tlog
+from shared_models.records.keys import SigningKey
 from shared_models.records.refusals import Refusal, Refused
 
 PROBLEM = "application/problem+json"
@@ -127,6 +131,31 @@ class LedgerHttp:
     def runs(self) -> list[tuple[bytes, list[str]]]:
         """The manifest of each run, as its leaf, and the members that have consented."""
         return [(run["manifest"].encode(), run["consents"]) for run in self._json("/v1/runs")["runs"]]
+
+    def access(self, member: str, artefact: str) -> dict[str, Any]:
+        """Whether a member may have an artefact, and why. Its word only: `rules.access` says it by the log."""
+        found: dict[str, Any] = self._json(f"/v1/access/{member}/{artefact}")
+        return found
+
+    def artefact(self, artefact: str, access: int, key: SigningKey, start: int = 0) -> http.client.HTTPResponse:
+        """An artefact from this byte on, to be read and closed: status 206, or 200 if it begins from the first.
+
+        `key` is the member's compute key, and `access` the index of its access entry. It is asked for once.
+        """
+        path, query = f"/v1/artefacts/{artefact}", f"?access={access}"
+        parts, more = {"@method": "GET", "@path": path, "@query": query}, dict[str, str]()
+        if start:
+            parts["range"] = more["Range"] = f"bytes={start}-"
+            more["If-Range"] = f'"{artefact}"'
+        headers = http_signatures.sign(parts, key, int(time.time())) | more
+        request = urllib.request.Request(self.url.rstrip("/") + path + query, headers=headers)  # noqa: S310
+        try:
+            reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=30)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            raise _refused(error) from None
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
+        return reply
 
     def size(self) -> int:
         return int(self._json("/healthz")["size"])

@@ -1,0 +1,317 @@
+"""Artefacts over HTTP: who gets which bytes, by a signed request that cites its entry in the log."""
+
+import base64
+import hashlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from ledger_service import serving, write_key
+from world import CONSORTIUM, World, added, digest, key, revoked
+
+from shared_models.http_signatures import sign
+from shared_models.ledger_http import LedgerHttp
+from shared_models.processes import free_port
+from shared_models.records.kinds import FIRST, Access, AccessRestore, AccessRevoke, Artefact, Checkpoint, Tier
+from shared_models.records.refusals import Refusal, Refused
+
+DATA = bytes(range(256)) * 12_000  # 3 MB: more than one piece.
+NAME = hashlib.sha256(DATA).hexdigest()
+OTHER = digest("never put on the shelf")
+FULL = Tier(name="full", share=Fraction(1), right="download", lag=0, quota=10**11)
+
+
+class Served:
+    """A world whose log is served, with an artefact on its shelf that everybody who worked may have."""
+
+    def __init__(self, ledger: LedgerHttp, folder: Path, name: str = NAME, size: int = len(DATA)) -> None:
+        self.ledger, self.folder, self.name = ledger, folder, name
+        self.world = World(tiers=(FULL,))
+        self.world.start()
+        self.world.round()
+        for artefact, much in ((name, size), (OTHER, 5)):
+            self.world.say(self.world.coordinator, registered(artefact, much))
+        for leaf in self.world.leaves:
+            ledger.append(leaf)
+
+    def say(self, author: str, record) -> int:
+        self.world.say(author, record)
+        return self.ledger.append(self.world.leaves[-1]).index
+
+    def grant(self, member: str = "acme", artefact: str = "") -> int:
+        """The index of a new access entry."""
+        number = self.world.books.library.next_fetch(member, artefact or self.name)
+        record = Access(seq=0, prev=FIRST, member=member, artefact=artefact or self.name, fetch=number)
+        return self.say(f"{member}/compute", record)
+
+    def ask(self, at: int, member: str = "acme", *, method: str = "GET", headers=(), signed=(), **changes):
+        """The answer to a request as `member` signs it: (status, headers, body). `signed` are parts that it signs
+        otherwise, `changes` what is sent instead."""
+        path = changes.get("path", f"/v1/artefacts/{self.name}")
+        query, sent = f"?access={at}", dict(headers)
+        parts = {"@method": method, "@path": path, "@query": query}
+        parts |= {"range": sent["Range"]} if "Range" in sent else {}
+        parts |= dict(signed)
+        parts = {name: value for name, value in parts.items() if value is not None}
+        by = changes.get("by") or key(f"{member}/compute")
+        fields = sign(parts, by, changes.get("created", int(time.time())))
+        return self.send(method, path + query, {**fields, **sent, **changes.get("fields", {})})
+
+    def send(self, method: str, target: str, headers) -> tuple[int, http.client.HTTPMessage, bytes]:
+        where = urlsplit(self.ledger.url)
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
+        try:
+            connection.request(method, target, headers=headers)
+            reply = connection.getresponse()
+            return reply.status, reply.headers, reply.read()
+        finally:
+            connection.close()
+
+    def refusal(self, *arguments, **more) -> tuple[int, str]:
+        status, headers, body = self.ask(*arguments, **more)
+        assert headers["Content-Type"] == "application/problem+json"
+        return status, json.loads(body)["code"]
+
+
+def registered(name: str, size: int) -> Artefact:
+    return Artefact(
+        seq=0,
+        prev=FIRST,
+        publisher=CONSORTIUM,
+        artefact=name,
+        size=size,
+        form="safetensors",
+        checkpoints=(Checkpoint(run="r1", round=1),),
+        parents=(),
+    )
+
+
+@contextmanager
+def served_in(folder: Path):
+    (folder / "artefacts").mkdir()
+    (folder / "artefacts" / NAME).write_bytes(DATA)
+    with serving(folder) as ledger:
+        yield Served(ledger, folder)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with served_in(tmp_path_factory.mktemp("ledger")) as served:
+        yield served
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    with served_in(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def at(shared):
+    return shared.grant()
+
+
+def test_the_whole_file_is_served_with_its_digest(shared, at):
+    status, headers, body = shared.ask(at)
+    assert (status, body) == (200, DATA)
+    assert headers["Content-Length"] == str(len(DATA))
+    assert headers["ETag"] == f'"{NAME}"'
+    assert headers["Accept-Ranges"] == "bytes"
+    assert headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(DATA).digest()).decode()}:"
+
+
+def test_head_says_how_much_there_is_and_sends_nothing(shared, at):
+    status, headers, body = shared.ask(at, method="HEAD")
+    assert (status, headers["Content-Length"], headers["ETag"], body) == (200, str(len(DATA)), f'"{NAME}"', b"")
+    status, headers, _ = shared.ask(at, method="HEAD", headers={"Range": "bytes=0-1"})
+    assert (status, headers["Content-Length"]) == (200, str(len(DATA)))
+
+
+SIZE = len(DATA)
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=5-9", 5, 10),
+        ("bytes=1048570-", 1_048_570, SIZE),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
+        ("bytes=-7", SIZE - 7, SIZE),
+        (f"bytes=-{SIZE + 9}", 0, SIZE),
+        (f"bytes=9-{SIZE + 9}", 9, SIZE),
+    ],
+)
+def test_a_range_is_a_part_of_the_file(shared, at, asked, start, end):
+    status, headers, body = shared.ask(at, headers={"Range": asked})
+    assert (status, body) == (206, DATA[start:end])
+    assert headers["Content-Range"] == f"bytes {start}-{end - 1}/{SIZE}"
+    assert headers["Content-Length"] == str(end - start)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-9", "bytes=9-5", "bytes=-", "bytes=x-y", "lines=0-1", "bytes=+1-2"])
+def test_what_is_no_single_range_is_answered_with_the_whole(shared, at, asked):
+    status, _, body = shared.ask(at, headers={"Range": asked})
+    assert (status, len(body)) == (200, SIZE)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
+def test_a_range_that_the_file_does_not_have_is_416(shared, at, asked):
+    status, headers, body = shared.ask(at, headers={"Range": asked})
+    assert (status, json.loads(body)["code"], headers["Content-Range"]) == (416, "bad_range", f"bytes */{SIZE}")
+
+
+def test_if_range_holds_for_this_file_only(shared, at):
+    for etag, status in ((f'"{NAME}"', 206), (f'"{OTHER}"', 200), (NAME, 200), (f'W/"{NAME}"', 200)):
+        got, _, body = shared.ask(at, headers={"Range": "bytes=1-", "If-Range": etag})
+        assert (got, len(body)) == (status, SIZE - (status == 206))
+
+
+# Who may not.
+
+
+def test_a_request_must_be_signed_as_it_is_sent(shared, at):
+    stolen = {"range": "bytes=5-9"}
+    for more in (
+        {"headers": {"Range": "bytes=0-1"}, "signed": stolen},  # Of another range,
+        {"headers": {"Range": "bytes=0-1"}, "signed": {"range": None}},  # of none,
+        {"signed": {"@method": "HEAD"}},
+        {"signed": {"@query": "?access=1"}},
+        {"signed": {"@query": None}},
+        {"signed": {"@path": f"/v1/artefacts/{OTHER}"}},
+        {"signed": {"@path": None}},
+        {"signed": {"date": "today"}},
+        {"by": key("acme/compute", 2)},
+        {"fields": {"Signature": "sig=:AAAA:"}},
+        {"fields": {"Signature-Input": "", "Signature": ""}},
+    ):
+        assert shared.refusal(at, **more)[1] in ("bad_signature", "unknown_key")
+    parts = {"@method": "GET", "@path": f"/v1/artefacts/{NAME}", "@query": f"?access={at}"}
+    as_acme = sign(parts, key("birch/compute"), int(time.time()))
+    known = f'"acme/compute+{key("acme/compute").verify_key.id.hex()}"'
+    forged = as_acme | {"Signature-Input": as_acme["Signature-Input"].rpartition("keyid=")[0] + f"keyid={known}"}
+    assert shared.refusal(at, fields=forged) == (422, "bad_signature")
+
+
+def test_only_a_compute_key_fetches(shared, at):
+    assert shared.refusal(at, by=key("acme/admin")) == (422, "unknown_key")
+
+
+@pytest.mark.parametrize("age", [301, 86_400, -301])
+def test_an_old_signature_is_stale_and_so_is_one_of_tomorrow(shared, at, age):
+    assert shared.refusal(at, created=int(time.time()) - age) == (422, "stale")
+
+
+def test_a_signature_without_a_date_is_refused(shared, at):
+    parts = {"@method": "GET", "@path": f"/v1/artefacts/{NAME}", "@query": f"?access={at}"}
+    by = key("acme/compute")
+    spelled = f'("@method" "@path" "@query");keyid="acme/compute+{by.verify_key.id.hex()}"'
+    base = "\n".join([*(f'"{name}": {value}' for name, value in parts.items()), f'"@signature-params": {spelled}'])
+    raw = base64.b64encode(by.sign(base.encode())).decode()
+    fields = {"Signature-Input": f"sig={spelled}", "Signature": f"sig=:{raw}:"}
+    assert shared.refusal(at, fields=fields) == (422, "stale")
+
+
+def test_the_entry_that_is_cited_is_one_s_own_and_for_this_artefact(shared, at):
+    assert shared.refusal(at, "birch") == (422, "wrong_member")
+    assert shared.refusal(shared.grant(artefact=OTHER)) == (422, "wrong_member")
+    for elsewhere in (0, 5, 10**6):
+        assert shared.refusal(elsewhere) == (404, "not_found")
+
+
+def test_what_is_no_name_of_an_artefact_is_not_looked_for(shared, at):
+    for path in ("/v1/artefacts/..%2flog.key", "/v1/artefacts/../../log.key", f"/v1/artefacts/{NAME.upper()}"):
+        status, _, body = shared.ask(at, path=path)
+        assert status in (404, 422)
+        assert b"PRIVATE" not in body
+
+
+def test_a_file_that_is_not_there_or_of_another_length_is_not_served(fresh):
+    assert fresh.refusal(fresh.grant(artefact=OTHER), path=f"/v1/artefacts/{OTHER}") == (503, "not_set_up")
+    (fresh.folder / "artefacts" / NAME).write_bytes(DATA[:-1])
+    assert fresh.refusal(fresh.grant()) == (500, "corrupt")
+
+
+def test_access_ends_between_two_ranges_and_comes_back(fresh):
+    at = fresh.grant("cedar")
+    assert fresh.ask(at, "cedar", headers={"Range": "bytes=0-99"})[0] == 206
+    for member in ("acme", "birch"):
+        fresh.say(f"{member}/admin", revoke(member))
+    assert fresh.refusal(at, "cedar", headers={"Range": "bytes=100-"}) == (403, "no_access")
+    assert fresh.ledger.access("cedar", NAME)["granted"] is False
+    for member in ("acme", "birch"):
+        fresh.say(f"{member}/admin", AccessRestore(seq=0, prev=FIRST, member=member, notice="n1"))
+    assert fresh.ask(at, "cedar", headers={"Range": "bytes=100-"})[2] == DATA[100:]
+
+
+def revoke(by: str) -> AccessRevoke:
+    return AccessRevoke(seq=0, prev=FIRST, member=by, notice="n1", revoked="cedar", reason="")
+
+
+def test_a_key_that_was_revoked_fetches_nothing_and_its_successor_goes_on(fresh):
+    at, new = fresh.grant(), key("acme/compute", 2)
+    fresh.say("acme/compute", added("acme", "compute", new))
+    fresh.say("acme/admin", revoked("acme", "compute", key("acme/compute"), at))
+    assert fresh.refusal(at) == (422, "revoked")
+    assert fresh.ask(at, by=new)[0] == 200
+
+
+def test_the_ledger_s_word_on_access_is_what_the_books_say(shared):
+    told = shared.ledger.access("acme", NAME)
+    verdict = shared.world.books.access("acme", NAME)
+    assert told == json.loads(json.dumps(verdict._asdict()))
+    with pytest.raises(Refused) as caught:
+        shared.ledger.access("acme", digest("nothing"))
+    assert caught.value.refusal is Refusal.NOT_FOUND
+
+
+def test_the_client_asks_for_the_rest_of_a_file(shared, at):
+    with shared.ledger.artefact(NAME, at, key("acme/compute"), 1_000) as reply:
+        assert (reply.status, reply.read()) == (206, DATA[1_000:])
+    with shared.ledger.artefact(NAME, at, key("acme/compute")) as reply:
+        assert (reply.status, reply.read()) == (200, DATA)
+    with pytest.raises(Refused) as caught:
+        shared.ledger.artefact(NAME, at, key("birch/compute"))
+    assert caught.value.refusal is Refusal.WRONG_MEMBER
+    with pytest.raises(Refused) as caught:
+        LedgerHttp("http://127.0.0.1:1").artefact(NAME, at, key("acme/compute"))
+    assert caught.value.refusal is Refusal.UNREACHABLE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
+    size, port = 4 << 30, free_port()
+    write_key(tmp_path)
+    (tmp_path / "artefacts").mkdir()
+    name = digest("four gigabytes of nothing")  # Who fetches it looks at the bytes; the ledger does not.
+    with (tmp_path / "artefacts" / name).open("wb") as file:
+        file.truncate(size)
+    command = [sys.executable, "-m", "consortium", "serve", "--dir", str(tmp_path), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        served = Served(LedgerHttp(f"http://127.0.0.1:{port}", patience_s=30), tmp_path, name, size)
+        at, got, began = served.grant(), 0, time.monotonic()
+        before = peak_mb(process.pid)
+        with served.ledger.artefact(name, at, key("acme/compute")) as reply:
+            while piece := reply.read(1 << 20):
+                got += len(piece)
+        grown, seconds = peak_mb(process.pid) - before, time.monotonic() - began
+        print(f"{got / seconds / 1e6:,.0f} MB/s, {before} MB before and {grown} MB more at the peak")
+        assert got == size
+        assert grown < 64
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def peak_mb(pid: int) -> int:
+    line = next(each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
