@@ -25,6 +25,10 @@ from ledger.tables import Projected
 from shared_models.records import entry as entries
 from shared_models.records.keys import VerifyKey
 from shared_models.records.kinds import (
+    Access,
+    AccessRestore,
+    AccessRevoke,
+    Artefact,
     Charter,
     Consent,
     CostItem,
@@ -112,6 +116,18 @@ def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
             )
         case CostItem():
             yield _row(tables.Item, record, index)
+        case Artefact(artefact=made):
+            yield _row(tables.Artefact, record, index)
+            sources = [{"run": each.run, "round": each.round, "parent": None} for each in record.checkpoints]
+            sources += [{"run": None, "round": None, "parent": each} for each in record.parents]
+            for part, source in enumerate(sources):
+                yield _row(tables.Lineage, None, index, part, artefact=made, **source)
+        case Access():
+            yield _row(tables.Grant, record, index)
+        case AccessRevoke():
+            yield _row(tables.Revocation, record, index)
+        case AccessRestore():
+            yield _row(tables.Restoration, record, index)
         case Statement():
             yield _row(tables.Statement, record, index)
             for table, many in (

@@ -212,3 +212,46 @@ class Equivocation(Projected, table=True):
     first: int = Field(sa_type=Whole)
     kind: str
     idem: str
+
+
+class Artefact(Projected, table=True):
+    """A file that members may have, if `rules.access` grants it; `artefact` is its SHA-256."""
+
+    publisher: str
+    artefact: str
+    size: str
+    form: str
+
+
+class Lineage(Projected, table=True):
+    """What an artefact was made from: the checkpoint of a round of a run, or another artefact, its parent."""
+
+    artefact: str
+    run: str | None = None
+    round: int | None = Field(default=None, sa_type=Whole)
+    parent: str | None = None
+
+
+class Grant(Projected, table=True):
+    """A member has taken an artefact, for the so-many-eth time."""
+
+    __tablename__ = "grants"  # GRANT is a word of SQL.
+    member: str
+    artefact: str
+    fetch: str
+
+
+class Revocation(Projected, table=True):
+    """A member has said that another shall get no more artefacts."""
+
+    member: str
+    notice: str
+    revoked: str
+    reason: str
+
+
+class Restoration(Projected, table=True):
+    """A member has said that a revocation shall end."""
+
+    member: str
+    notice: str

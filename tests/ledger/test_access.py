@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
 from ledger_service import serving, write_key
 from world import CONSORTIUM, World, added, digest, key, revoked
 
@@ -294,8 +298,8 @@ def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
     name = digest("four gigabytes of nothing")  # Who fetches it looks at the bytes; the ledger does not.
     with (tmp_path / "artefacts" / name).open("wb") as file:
         file.truncate(size)
-    command = [sys.executable, "-m", "consortium", "serve", "--dir", str(tmp_path), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    serve = [sys.executable, "-m", "consortium", "serve", "--dir", str(tmp_path), "--port", str(port)]
+    process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
     try:
         served = Served(LedgerHttp(f"http://127.0.0.1:{port}", patience_s=30), tmp_path, name, size)
         at, got, began = served.grant(), 0, time.monotonic()
@@ -315,3 +319,56 @@ def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
 def peak_mb(pid: int) -> int:
     line = next(each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmHWM"))
     return int(line.split()[1]) // 1024
+
+
+# The tables.
+
+
+def test_what_was_registered_taken_and_revoked_stands_in_the_tables(fresh):
+    at = fresh.grant()
+    tuned = registered(digest("tuned"), 7)
+    derived = fresh.say("acme/admin", replace(tuned, publisher="acme", checkpoints=(), parents=(NAME, OTHER)))
+    notice = fresh.say("acme/admin", revoke("acme"))
+    ended = [fresh.say("birch/admin", revoke("birch"))]
+    ended.append(fresh.say("birch/admin", AccessRestore(seq=0, prev=FIRST, member="birch", notice="n1")))
+    size = derived + 1 + 3
+    first = at - 2
+
+    def rows(name: str) -> list[tuple]:
+        told = json.loads(fresh.ledger.read(f"v1/tables/{name}"))
+        assert told["size"] == size
+        return [tuple(row.values()) for row in told["rows"]]
+
+    assert rows("artefact") == [
+        (first, 0, CONSORTIUM, NAME, str(SIZE), "safetensors"),
+        (first + 1, 0, CONSORTIUM, OTHER, "5", "safetensors"),
+        (derived, 0, "acme", digest("tuned"), "7", "safetensors"),
+    ]
+    assert rows("lineage") == [
+        (first, 0, NAME, "r1", 1, None),
+        (first + 1, 0, OTHER, "r1", 1, None),
+        (derived, 0, digest("tuned"), None, None, NAME),
+        (derived, 1, digest("tuned"), None, None, OTHER),
+    ]
+    assert rows("grants") == [(at, 0, "acme", NAME, "1")]
+    assert rows("revocation") == [(notice, 0, "acme", "n1", "cedar", ""), (ended[0], 0, "birch", "n1", "cedar", "")]
+    assert rows("restoration") == [(ended[1], 0, "birch", "n1")]
+
+
+def test_tables_of_an_older_ledger_are_built_anew(tmp_path):
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    config = Config()
+    config.set_main_option("script_location", "ledger:migrations")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(sqlalchemy.text("INSERT INTO consent VALUES (3, 0, 'r9', 'nobody', '')"))
+        connection.commit()
+    engine.dispose()
+    with served_in(tmp_path) as served:
+        told = json.loads(served.ledger.read("v1/tables/consent"))
+        assert [row["member"] for row in told["rows"]] == served.world.members
+        assert [row["artefact"] for row in json.loads(served.ledger.read("v1/tables/artefact"))["rows"]] == [
+            NAME,
+            OTHER,
+        ]

@@ -153,6 +153,18 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
             [index, 0, each.first, entries.peek(leaves[each.first]).kind, entries.peek(leaves[each.first]).idem]
             for index, each in of(Equivocation.kind)
         ],
+        "artefact": copied("artefact", "publisher artefact size form"),
+        "lineage": [
+            [index, part, made.artefact, *source]
+            for index, made in of("artefact")
+            for part, source in enumerate(
+                [(each.run, each.round, None) for each in made.checkpoints]
+                + [(None, None, parent) for parent in made.parents]
+            )
+        ],
+        "grants": copied("access", "member artefact fetch"),
+        "revocation": copied("access.revoke", "member notice revoked reason"),
+        "restoration": copied("access.restore", "member notice"),
     }
     return {name: hashed(name, rows[name]) for name in TABLES}
 
