@@ -4,9 +4,13 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client import allocate
 from shared_models.command import MONEY, NODE, RIGHT, UNKNOWN, WRONG, Command
+
+if TYPE_CHECKING:
+    from shared_models.rules.audit import Report
 
 
 def _home(parser: ArgumentParser) -> None:
@@ -514,6 +518,76 @@ def _key_list(args: Namespace) -> int:
     return RIGHT
 
 
+def _model_list_arguments(parser: ArgumentParser) -> None:
+    _source(parser)
+    parser.add_argument("--member", help="say whether this member may have each, and why")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _model_list(args: Namespace) -> int:
+    """Recompute the log, then say what models it has and who may have them. 1 if the log is not right."""
+    from client import models
+    from client.auditor import Auditor
+
+    report = Auditor().run(args.log)
+    found = list(models.listed(report.books, args.member))
+    if args.json:
+        print(json.dumps({"schema": "consortium.models/1", "size": report.books.tree.size, "models": found}))
+    else:
+        for each in found:
+            print(f"{each['artefact']}  {each['form']}, {each['size']:,} bytes, from {models.sources(each)}")
+            if args.member is not None:
+                print(models.verdict_text(args.member, each["access"]))
+        if not found:
+            print("the log has no models yet")
+    return _if_right(report, args.log)
+
+
+def _model_show_arguments(parser: ArgumentParser) -> None:
+    _source(parser)
+    parser.add_argument("sha256", help="of the artefact: see `consortium model list`")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _model_show(args: Namespace) -> int:
+    """Recompute the log, then show what a model was made from. 1 if the log is not right."""
+    from client import models
+    from client.auditor import Auditor
+    from shared_models.published import reader
+
+    report = Auditor().run(args.log)
+    found = models.lineage(report.books, reader(args.log), args.sha256)
+    if args.json:
+        print(json.dumps({"schema": "consortium.model/1", "size": report.books.tree.size, "lineage": found}))
+    else:
+        print(models.lineage_text(found))
+    return _if_right(report, args.log)
+
+
+def _if_right(report: "Report", log: str) -> int:
+    if report.findings:
+        print(f"this log is not right, nor may be what it says above: consortium audit {log}", file=sys.stderr)
+        return WRONG
+    return RIGHT
+
+
+def _model_get_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("sha256", help="of the artefact: see `consortium model list`")
+    parser.add_argument("--to", type=Path, required=True, help="the file to be written; FILE.part until it is whole")
+
+
+def _model_get(args: Namespace) -> int:
+    from client.home import Home
+    from client.models import get
+    from shared_models.ledger_http import LedgerHttp
+
+    home = Home(args.home)
+    fetched = get(home, LedgerHttp(home.settings.ledger), args.sha256, args.to)
+    print(f"{args.to} is {args.sha256}, {fetched:,} bytes of it fetched now")
+    return RIGHT
+
+
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
@@ -533,5 +607,8 @@ COMMANDS = (
     Command("settle", MONEY, "What is to be paid, and saying that it was.", _settle_arguments, _settle),
     Command("default", MONEY, "Say that a member does not pay.", _default_arguments, _default),
     Command("fetch", MONEY, "Copy a log, to audit it where there is no network.", _fetch_arguments, _fetch),
+    Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
+    Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),
+    Command("model get", MONEY, "Fetch a model that your member may have.", _model_get_arguments, _model_get),
     *allocate.COMMANDS,
 )

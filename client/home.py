@@ -5,7 +5,8 @@ keys/             0700: admin.key and compute.key (Ed25519, sign records), witne
                   tree heads), node.key (P-384, Flower's authentication), salt (for the commitments to data)
 charter.note      the charter as this member signed it: what it trusts, and all of it
 ca.crt            the authority behind the coordinator's TLS
-entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission
+entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission;
+                  who signs holds entries/lock meanwhile
 keyring/          keys that were added and revoked after the charter, as the log's entries say
 quotes/           0700: what was sealed, and will be opened: a quote is lost without it
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it

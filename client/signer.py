@@ -5,9 +5,12 @@ meter. What was signed is on the disk before it leaves, so the same question get
 different story under the same name is never signed.
 """
 
+import fcntl
 import hashlib
 import hmac
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,11 +24,14 @@ from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import FIRST, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.kinds import FIRST, Access, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import check_claim, flop_per_token
 
-K = TypeVar("K", Consent, Receipt)
+K = TypeVar("K", Access, Consent, Receipt)
+
+# After one of these an entry may stand in the log all the same.
+_UNTOLD = (Refusal.UNREACHABLE, Refusal.BUSY, Refusal.STOPPED, Refusal.BAD_PROOF)
 
 
 @dataclass(slots=True)
@@ -40,9 +46,10 @@ class _Task:
 
 
 class Signer:
-    """The one holder of a member's compute key.
+    """The holder of a member's compute key.
 
-    Its state is a folder of everything it ever signed (`entries/`), so that nothing can be signed and forgotten.
+    Its state is a folder of everything it ever signed (`entries/`), so that nothing can be signed and forgotten. There
+    is one for the daemon, and one for a command beside it: they take turns, and each reads what the other has signed.
     """
 
     def __init__(self, home: Home, witness: Witness) -> None:
@@ -61,7 +68,7 @@ class Signer:
 
         Raises `Refused`: NOT_APPROVED, or what is wrong with the manifest.
         """
-        with self._turn:
+        with self._alone():
             entry = self._open(leaf)
             manifest = entry.record
             if not isinstance(manifest, Manifest) or entry.author != f"{self.home.charter.consortium}/coordinator":
@@ -105,7 +112,7 @@ class Signer:
         5. What other members have cosigned is of the same history.
         6. What the coordinator says is logged of this member's entries is.
         """
-        with self._turn:
+        with self._alone():
             self._task = None
             charter = self.home.charter
             entry = self._open(begin.opened.encode())
@@ -131,7 +138,7 @@ class Signer:
         The same claim again gets the same receipt; another update for the same round is refused. Returns the member's
         entries that the log lacks, the receipt last. Raises `Refused`: NO_TASK, CONFLICT, or as `check_claim`.
         """
-        with self._turn:
+        with self._alone():
             if self._task is None:
                 raise Refused(Refusal.NO_TASK, "no task has begun")
             task, settings = self._task, self.home.settings
@@ -178,20 +185,77 @@ class Signer:
         """The head that came with the task, with this member's cosignature; nothing without a task."""
         return self._task.cosigned if self._task is not None else b""
 
+    # Access.
+
+    def taken(self, artefact: str) -> bytes | None:
+        """The newest access entry for this artefact that was signed here."""
+        with self._alone():
+            said = [each for each in self._said(Access) if each.artefact == artefact]
+            return self._signed[said[-1].seq] if said else None
+
+    def take(self, artefact: str, logged: int, append: Callable[[bytes], tlog.Proof]) -> int:
+        """Sign that this member takes an artefact, once more, and append it; its index.
+
+        `logged` is how many entries of this key the log has; the others are appended before. Nobody else signs
+        meanwhile: an entry that the log refuses would stand in the way of all behind it, so it is put aside. Raises
+        `Refused`.
+        """
+        with self._alone():
+            for leaf in self._signed[logged:]:
+                append(leaf)
+            leaf = self._sign(
+                Access(
+                    seq=len(self._signed),
+                    prev=self._prev(),
+                    member=self.home.settings.member,
+                    artefact=artefact,
+                    fetch=sum(each.artefact == artefact for each in self._said(Access)) + 1,
+                )
+            )
+            try:
+                proof = append(leaf)
+            except Refused as refused:
+                if refused.refusal not in _UNTOLD:
+                    self._put_aside()
+                raise
+            proof.verify(merkle.leaf_hash(leaf), self.home.keyring.keys)
+            return proof.index
+
     # The outbox.
 
     def unlogged(self) -> tuple[bytes, ...]:
         """The entries that were signed and are not known to be in the log, oldest first."""
-        with self._turn:
+        with self._alone():
             return tuple(self._signed[self._logged_seq + 1 :])
 
     def logged(self, leaf: bytes, proof: tlog.Proof) -> None:
         """Take note that this entry is in the log. Raises `Refused` if the proof does not prove it."""
-        with self._turn:
+        with self._alone():
             proof.verify(merkle.leaf_hash(leaf), self.home.keyring.keys)
             self._logged_seq = max(self._logged_seq, self._signed.index(leaf))
 
     # What lies behind.
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else signs with this key; what somebody has signed before is known."""
+        with self._turn, (self.home.path / "entries" / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            while (path := self._path(len(self._signed))).is_file():
+                leaf = path.read_bytes()
+                self._records.append(self._open(leaf).record)
+                self._signed.append(leaf)
+            yield
+
+    def _path(self, seq: int) -> Path:
+        return self.home.path / "entries" / f"{seq:08}.note"
+
+    def _put_aside(self) -> None:
+        path = self._path(len(self._signed) - 1)
+        path.replace(path.with_suffix(".refused"))
+        durable.sync_folder(path.parent)
+        self._signed.pop()
+        self._records.pop()
 
     def _open(self, leaf: bytes) -> Entry:
         return entries.open_leaf(leaf, self.home.charter.consortium, self.home.keyring.keys)
@@ -235,10 +299,10 @@ class Signer:
         salt = hmac.digest(secret, f"{task.opened.run}/{task.opened.round}".encode(), "sha256")
         return hashlib.sha256(salt + bytes.fromhex(data)).hexdigest()
 
-    def _sign(self, record: Consent | Receipt) -> bytes:
+    def _sign(self, record: Access | Consent | Receipt) -> bytes:
         assert record.seq == len(self._signed)
         leaf = entries.sign(record, self.home.charter.consortium, [self._key])
-        durable.write(self.home.path / "entries" / f"{record.seq:08}.note", leaf)
+        durable.write(self._path(record.seq), leaf)
         self._signed.append(leaf)
         self._records.append(record)
         return leaf

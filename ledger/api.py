@@ -111,7 +111,8 @@ def create_app(sequencer: Sequencer, artefacts: Path) -> Hot:
     @app.get("/v1/access/{member}/{artefact}")
     def verdict(member: str, artefact: Sha256) -> dict[str, object]:
         """Whether a member may have an artefact, for information: everybody can recompute it."""
-        return log.access(member, artefact)._asdict()
+        verdict, record = log.access(member, artefact)
+        return verdict._asdict() | {"size": record.size}
 
     @app.api_route("/v1/artefacts/{artefact}", methods=["GET", "HEAD"], response_class=Response)
     def artefact(request: Request, artefact: Sha256, access: Index) -> Response:

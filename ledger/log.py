@@ -342,10 +342,10 @@ class Log:
         with self._turn:
             return [(run.leaf, sorted(run.consents)) for run in self.books.runs.values()]
 
-    def access(self, member: str, artefact: str) -> Verdict:
-        """Whether a member may download an artefact now. Raises `Refused(NOT_FOUND)`."""
+    def access(self, member: str, artefact: str) -> tuple[Verdict, Artefact]:
+        """Whether a member may download an artefact now, and what the log says of it. Raises `Refused(NOT_FOUND)`."""
         with self._turn:
-            return self.books.access(member, artefact)
+            return self.books.access(member, artefact), self.books.library.held(artefact).record
 
     def granted(self, member: str, artefact: str, at: int) -> Artefact:
         """The artefact that this member may fetch now, by its access entry at this index.

@@ -83,10 +83,41 @@ def _run(args: Namespace) -> int:
     return RIGHT if status == "finished:completed" else WRONG
 
 
+def _publish_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("file", type=Path, help="the model, such as checkpoints/DIGEST.safetensors in your folder")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="RUN/ROUND", help="it is from; repeatable")
+    parser.add_argument(
+        "--parent", action="append", default=[], metavar="SHA256", help="it is derived from; repeatable"
+    )
+    parser.add_argument("--form", default="safetensors", help="of the file; default %(default)s")
+    parser.add_argument("--shelf", type=Path, help="put it there: artefacts/ in the ledger's folder")
+
+
+def _publish(args: Namespace) -> int:
+    from server.home import Home
+    from server.publish import publish
+    from shared_models.records.kinds import Checkpoint
+    from shared_models.records.refusals import Refusal, Refused
+
+    checkpoints = []
+    for each in args.checkpoint:
+        run, _, number = each.rpartition("/")
+        if not number.isdecimal():
+            raise Refused(Refusal.BAD_FIELD, f"--checkpoint {each} is not of the form RUN/ROUND")
+        checkpoints.append(Checkpoint(run=run, round=int(number)))
+    made = publish(Home(args.home), args.file, tuple(checkpoints), tuple(args.parent), args.form, args.shelf)
+    print(f"{made.sha256} is published: entry {made.at}")
+    if args.shelf is None:
+        print(f"put the file into artefacts/ in the ledger's folder, as {made.sha256}")
+    return RIGHT
+
+
 COMMANDS = (
     Command(
         "coordinate", ADMIN, "Run the coordinator: Flower's SuperLink and its executor.", _home, _coordinate, "train"
     ),
     Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train"),
+    Command("model publish", ADMIN, "Publish a model to the members.", _publish_arguments, _publish, "train"),
     Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),
 )

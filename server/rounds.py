@@ -199,7 +199,8 @@ class Coordinator:
         head = tlog.open_head(proof.head, asked.keys)
         since = self._witnessed.get(member, 0)
         last = self.ledger.last(f"{member}/compute")
-        seq, index = (last[0], last[2]) if last is not None else (-1, 0)
+        # What came behind this head, such as a member's access to a model, is not proven under it.
+        seq, index = (last[0], last[2]) if last is not None and last[2] < head.size else (-1, 0)
         begin = Begin(
             opened=asked.leaf.decode(),
             proof=proof.data().decode(),

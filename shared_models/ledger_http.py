@@ -14,7 +14,7 @@
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
     GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
     GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
-    GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing"}   its word on a member's access
+    GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing", "size"}   of a member's access
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
@@ -133,7 +133,7 @@ class LedgerHttp:
         return [(run["manifest"].encode(), run["consents"]) for run in self._json("/v1/runs")["runs"]]
 
     def access(self, member: str, artefact: str) -> dict[str, Any]:
-        """Whether a member may have an artefact, and why. Its word only: `rules.access` says it by the log."""
+        """Whether a member may have an artefact, why, and its size. Its word only: `rules.access` goes by the log."""
         found: dict[str, Any] = self._json(f"/v1/access/{member}/{artefact}")
         return found
 

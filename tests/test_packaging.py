@@ -31,6 +31,7 @@ BUNDLE = [
     "server/home.py",
     "server/launch.py",
     "server/outer.py",
+    "server/publish.py",
     "server/rounds.py",
     "server/superlink.py",
     "shared_models/__init__.py",

@@ -18,13 +18,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from typing import NamedTuple
 
 from shared_models.records.kinds import Access, AccessRestore, AccessRevoke, Artefact, Charter, RoundClose, Tier
 from shared_models.records.refusals import Refusal, Refused
-
-RIGHTS = ("use", "download")  # From the least to the most.
+from shared_models.rules.agreement import RIGHTS, carried
 
 Kind = Artefact | Access | AccessRevoke | AccessRestore
 
@@ -278,12 +276,12 @@ class Library:
             case AccessRevoke():
                 notice = self._notices.setdefault(record.notice, _Notice(record.revoked))
                 notice.said.add(record.member)
-                if notice.start is None and _most(notice.said, present):
+                if notice.start is None and carried(notice.said, present):
                     notice.start = index
             case AccessRestore():
                 notice = self._notices[record.notice]
                 notice.restored.add(record.member)
-                if _most(notice.restored, present):
+                if carried(notice.restored, present):
                     notice.end = index
 
     def add_close(self, close: RoundClose, index: int) -> None:
@@ -309,24 +307,9 @@ class Library:
         self._leavers[member] = self._tier(member, facts)
 
 
-def check_tiers(charter: Charter) -> None:
-    """Whether each tier asks for more than the one before, and gives no less. Raises `Refused(BAD_FIELD)`."""
-    tiers = charter.tiers
-    if len({tier.name for tier in tiers}) != len(tiers) or any(tier.share < 0 for tier in tiers):
-        raise Refused(Refusal.BAD_FIELD, "the charter names a tier twice, or one asks for less than nothing")
-    for low, high in pairwise(tiers):
-        gives_less = RIGHTS.index(high.right) < RIGHTS.index(low.right) or high.lag > low.lag or high.quota < low.quota
-        if high.share <= low.share or gives_less:
-            raise Refused(Refusal.BAD_FIELD, f"tier {high.name} asks for no more than {low.name}, or gives less")
-
-
 def _check_votes(member: str, facts: Grounds) -> None:
     if member not in facts.present:
         raise Refused(Refusal.WRONG_MEMBER, f"{member} has left: it does not vote")
-
-
-def _most(said: Collection[str], present: Collection[str]) -> bool:
-    return 2 * len(set(said) & set(present)) > len(present)
 
 
 def _gave(so_far: Delivered, charter: Charter) -> str:

@@ -24,6 +24,7 @@ from shared_models.rules.games import TABLE_RULES, by_table
 CAP, ACCESSION = NO_POT = ("cap", "accession")  # What lines of a statement are called that belong to no pot.
 FIXED = ("consortium", "currency", "minor_digits", "compute_pot", "admin", "coordinator", "log")
 LISTS = ("members", "pots", "devices", "tiers")  # What a charter has many of, each with a name.
+RIGHTS = ("use", "download")  # From the least to the most.
 KEPT = ("members", "pots", "devices")  # Of these, what is there stays there.
 
 
@@ -211,8 +212,18 @@ def check_charter(charter: Charter, left: Collection[str] = ()) -> None:
         raise Refused(Refusal.BAD_FIELD, "the price is below zero, or accession is no part of it")
     if sum(member.benefit for member in charter.members if member.name not in left) == 0:
         raise Refused(Refusal.BAD_FIELD, "no member has a benefit to be charged by")
-    if not all(lower.share < higher.share for lower, higher in pairwise(charter.tiers)):
-        raise Refused(Refusal.BAD_FIELD, "the tiers do not rise in share")
+    _check_tiers(charter)
+
+
+def _check_tiers(charter: Charter) -> None:
+    """Whether each tier asks for more than the one before, and gives no less. Raises `Refused(BAD_FIELD)`."""
+    tiers = charter.tiers
+    if len({tier.name for tier in tiers}) != len(tiers) or any(tier.share < 0 for tier in tiers):
+        raise Refused(Refusal.BAD_FIELD, "the charter names a tier twice, or one asks for less than nothing")
+    for low, high in pairwise(tiers):
+        gives_less = RIGHTS.index(high.right) < RIGHTS.index(low.right) or high.lag > low.lag or high.quota < low.quota
+        if high.share <= low.share or gives_less:
+            raise Refused(Refusal.BAD_FIELD, f"tier {high.name} asks for no more than {low.name}, or gives less")
 
 
 def _check_pot(pot: Pot, members: list[str]) -> None:

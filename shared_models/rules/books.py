@@ -504,6 +504,8 @@ class Books:
                 self._accounts = Accounts(self._keyring)
                 self._renew_context()
             case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
+                if isinstance(record, Leave):
+                    self.library.add_leave(record.member, self.grounds())
                 self.keyring.add(record, index, hashed)
                 self.about_keys.append((index, entry.leaf))
                 self._renew_context()
@@ -582,9 +584,13 @@ class Books:
     def grounds(self) -> Grounds:
         """What access depends on beyond the library."""
         accounts, agreement = self.accounts, self.agreement
-        owing = accounts.settlements.owing()
         return Grounds(
-            self.charter, agreement.present(), agreement.left, owing, accounts.given, accounts.running()
+            charter=self.charter,
+            present=agreement.present(),
+            left=agreement.left,
+            defaulters=accounts.settlements.in_default(),
+            given=accounts.given,
+            running=accounts.running(),
         )
 
     def statement(self, period: str, end: int, *, seq: int, prev: str, cosignatures: tuple[str, ...] = ()) -> Statement:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared_models.records.kinds import Price, Quoted, QuoteOpen, QuoteSeal, Statement
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.settlement import carried
+from shared_models.rules.agreement import carried
 
 EXACT = 12  # Up to so many coalitions that would be better off alone, every union of them is looked at: 2^12.
 

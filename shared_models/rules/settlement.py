@@ -95,6 +95,10 @@ class Settlements:
         """Who was declared in default, the first one first. Raises as `open`."""
         return tuple(self._period(period).defaulters)
 
+    def in_default(self) -> set[str]:
+        """Who was declared in default, for any period."""
+        return {member for period in self._periods.values() for member in period.defaulters}
+
     def voices(self, period: str) -> dict[str, tuple[str, ...]]:
         """For each member of which it is said that it does not pay, who says so, by name. Raises as `open`."""
         return {member: tuple(sorted(said)) for member, said in self._period(period).voices.items()}

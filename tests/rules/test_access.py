@@ -19,7 +19,8 @@ from shared_models.records.kinds import (
     Tier,
 )
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.access import Facts, Library, Verdict, check_tiers
+from shared_models.rules.access import Grounds, Library, Verdict
+from shared_models.rules.agreement import check_charter
 
 OBSERVER = Tier(name="observer", share=Fraction(0), right="use", lag=8, quota=0)
 USER = Tier(name="user", share=Fraction(1, 100), right="download", lag=4, quota=1_000)
@@ -40,7 +41,7 @@ class Shelf:
 
     def __init__(self, **changes) -> None:
         self.library = Library()
-        self.facts = Facts(agreed(**changes), MEMBERS, {}, (), [], {})
+        self.facts = Grounds(agreed(**changes), MEMBERS, {}, (), [], {})
         self.index = 0
 
     def __getattr__(self, name: str):
