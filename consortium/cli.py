@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import client.cli
 import ledger.cli
@@ -18,13 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, print. Exit code 0: right; 1: wrong; 2: it could not be told, or not be done."""
     everything = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
     parser, subparsers = _parser(everything)
-    for command in everything:
-        command.arguments(subparsers[command.name])
     words = list(sys.argv[1:] if argv is None else argv)
     if " ".join(words[:2]) in subparsers:  # A command of two words, such as `ledger rebuild`.
         words[:2] = [" ".join(words[:2])]
     args = parser.parse_args(words)
-    command = next(each for each in everything if each.name == args.command)
+    command = next((each for each in everything if each.name == args.command), None)
+    if command is None:  # A family without its verb.
+        subparsers[args.command].print_help(sys.stderr)
+        return UNKNOWN
     try:
         return command.run(args)
     except Refused as refused:
@@ -41,22 +42,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    listing = "\n\n".join(
-        f"{group}\n" + "\n".join(f"  {each.name:16}{each.summary}" for each in everything if each.group == group)
-        for group in GROUPS
-        if any(each.group == group for each in everything)
-    )
+    """The parser, and those under it by name: of each command, and of each family, which are the commands of two words
+    that share the first one."""
+    groups = {group: [each for each in everything if each.group == group] for group in GROUPS}
     parser = argparse.ArgumentParser(
         prog="consortium",
         usage="consortium COMMAND [--help] ...",
         description="Several organisations train one model; every member can verify the bill, trusting nobody.",
-        epilog=listing,
+        epilog="\n\n".join("\n".join([group, *_listing(commands)]) for group, commands in groups.items() if commands),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)  # The usage says it: a screen is short.
     under = parser.add_subparsers(dest="command", required=True, metavar="", help=argparse.SUPPRESS)
-    return parser, {
-        each.name: under.add_parser(each.name, description=each.summary, prog=f"consortium {each.name}")
-        for each in everything
-    }
+    found = dict[str, argparse.ArgumentParser]()
+    for each in everything:
+        found[each.name] = under.add_parser(each.name, description=each.summary, prog=f"consortium {each.name}")
+        each.arguments(found[each.name])
+    for word, verbs in _families(everything).items():
+        if word not in found:
+            found[word] = under.add_parser(
+                word,
+                prog=f"consortium {word}",
+                usage=f"consortium {word} VERB [--help] ...",
+                epilog="\n".join(_line(each.name, each.summary) for each in verbs.values()),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                add_help=False,
+            )
+            found[word].add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+            found[word].add_argument("verb", nargs="?", choices=verbs, metavar="VERB", help=argparse.SUPPRESS)
+    return parser, found
+
+
+def _families(commands: Iterable[Command]) -> dict[str, dict[str, Command]]:
+    """{first word: {second word: command}} of the commands of two words."""
+    found = dict[str, dict[str, Command]]()
+    for each in commands:
+        word, _, verb = each.name.partition(" ")
+        if verb:
+            found.setdefault(word, {})[verb] = each
+    return found
+
+
+def _listing(commands: Iterable[Command]) -> Iterator[str]:
+    """A line for each command; one for all of a family, where its first command stands."""
+    families = _families(commands := list(commands))
+    for each in commands:
+        word = each.name.partition(" ")[0]
+        if word == each.name:
+            yield _line(each.name, each.summary)
+        elif verbs := families.pop(word, None):
+            yield _line(f"{word} ...", ", ".join(verbs))
+
+
+def _line(name: str, what: str) -> str:
+    return f"  {name:16}{what}"

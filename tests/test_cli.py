@@ -62,6 +62,22 @@ def test_a_command_can_have_two_words(run):
     assert run("ledger")[0] == run("ledger", "frobnicate")[0] == run("rebuild")[0] == 2
 
 
+def test_a_family_of_commands_is_one_line_and_lists_itself(run):
+    lines = run("--help")[1].splitlines()
+    assert "  key ...         add, revoke, affirm, list" in lines
+    assert [line for line in lines if line.startswith("  key")] == ["  key ...         add, revoke, affirm, list"]
+    code, listed, _ = run("key", "--help")
+    assert (code, listed.splitlines()[0]) == (0, "usage: consortium key VERB [--help] ...")
+    assert [line.split()[:2] for line in listed.splitlines()[2:]] == [
+        ["key", verb] for verb in ("add", "revoke", "affirm", "list")
+    ]
+    assert run("key") == (2, "", listed)
+    code, out, err = run("key", "frobnicate")
+    assert (code, out) == (2, "")
+    assert "choose from" in err
+    assert "affirm" in err
+
+
 def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
     folder, url, charter = consortium
     (tmp_path / "invoice").write_text("30.01 EUR")
