@@ -135,7 +135,7 @@ def _bill_arguments(parser: ArgumentParser) -> None:
     ways.add_argument("--explain", metavar="LINE", help="where a number comes from: MEMBER, or MEMBER/POT")
     ways.add_argument("--diff", metavar="PERIOD", help="what has changed since that period, and why")
     ways.add_argument("--what-if", metavar="POT=RULE", action="append", help="the same work and costs by other rules")
-    ways.add_argument("--as", dest="form", choices=("csv", "hledger", "beancount"), help="of --period, or all of them")
+    ways.add_argument("--as", dest="form", choices=("csv", "hledger", "beancount", "focus"), help="of --period, or all")
     parser.add_argument("--date", help="of a journal's entries; by default the last day of the month or year")
     parser.add_argument("--json", action="store_true", help="the same for programs; with --explain, proofs too")
 
@@ -145,6 +145,7 @@ def _bill(args: Namespace) -> int:
     from client import bill, explain
     from client.auditor import Auditor
     from client.export import FORMS
+    from client.focus import as_focus
     from shared_models.published import reader
     from shared_models.records import tlog
     from shared_models.records.kinds import Statement
@@ -153,10 +154,11 @@ def _bill(args: Namespace) -> int:
 
     if args.json and args.form:
         raise Refused(Refusal.BAD_FIELD, "--as and --json are two forms: choose one")
-    newest, opened = "", dict[str, explain.Opened]()
+    newest, opened, at = "", dict[str, explain.Opened](), dict[str, int]()
 
     def keep(books: Books, stated: Statement) -> None:
         nonlocal newest
+        at[stated.period] = books.tree.size
         if newest not in (args.period, args.diff):
             opened.pop(newest, None)
         newest = stated.period
@@ -174,7 +176,13 @@ def _bill(args: Namespace) -> int:
         raise Refused(
             Refusal.WRONG_STATEMENT, f"{shown.period} is not what its entries say: consortium audit {args.log}"
         )
-    if args.form:
+    if args.form == "focus":
+        if wrong := [each.period for each in bills if each.period not in at]:
+            raise Refused(
+                Refusal.WRONG_STATEMENT, f"{wrong[0]} is not what its entries say: consortium audit {args.log}"
+            )
+        print(as_focus(((at[each.period], each, charter) for each in bills), args.date), end="")
+    elif args.form:
         print(FORMS[args.form](bills, charter, args.date), end="")
     elif args.explain is not None and this is not None:
         read = reader(args.log)
@@ -218,17 +226,56 @@ def _fetch(args: Namespace) -> int:
 
 def _cost_arguments(parser: ArgumentParser) -> None:
     _home(parser)
-    parser.add_argument("--item", required=True, help="a name for it, used once")
     parser.add_argument("--pot", required=True, help="one of the charter's shared pots")
-    parser.add_argument("--amount", required=True, help="in the charter's currency, such as 12.00")
-    parser.add_argument("--invoice", type=Path, required=True, help="the evidence; only a salted hash of it leaves")
+    parser.add_argument("--period", required=True, help="whose statement divides it, such as 2026-11")
+    parser.add_argument("--focus", type=Path, metavar="CSV", help="all of a cloud's bill, in FOCUS form; or one cost:")
+    parser.add_argument("--item", help="a name for it, used once")
+    parser.add_argument("--amount", help="as on the invoice, such as 12.00")
+    parser.add_argument("--currency", help="of the invoice; the charter's by default")
+    parser.add_argument("--date", help="of the invoice, YYYY-MM-DD: by this day's rate it is converted")
+    parser.add_argument("--category", help="what was bought: compute, storage, network, staff, tax ...; default other")
+    parser.add_argument("--invoice", type=Path, help="the evidence; only a salted hash of it leaves")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be entered, and enter nothing")
 
 
 def _cost(args: Namespace) -> int:
-    from client.cost import append
+    """Enter one cost, or each of a cloud's bill. What is entered already stays as it is."""
+    from client import cost, focus
+    from client.home import Home
+    from shared_models.records.refusals import Refusal, Refused
 
-    index = append(args.home, args.item, args.pot, args.amount, args.invoice)
-    print(f"cost item {args.item} is entry {index}")
+    one = {name: getattr(args, name) for name in ("item", "amount", "date", "invoice")}
+    if args.focus and any([*one.values(), args.currency, args.category]):
+        raise Refused(Refusal.BAD_FIELD, "with --focus, only --pot and --period are named: the file says the rest")
+    if not args.focus and not all(one.values()):
+        raise Refused(Refusal.BAD_FIELD, "name --item, --amount, --date and --invoice, or a bill by --focus")
+    evidence = _read(args.focus or args.invoice)
+    if args.focus:
+        entered = focus.costs(evidence, args.pot, args.period)
+    else:
+        entered = [
+            cost.Cost(
+                item=args.item,
+                pot=args.pot,
+                period=args.period,
+                category=args.category or "other",
+                amount=cost.amount(args.amount),
+                currency=args.currency or Home(args.home).charter.currency,
+                date=args.date,
+            )
+        ]
+    for done, each in enumerate(entered):
+        what = f"{each.item}, {each.amount} {each.currency} for {each.category}"
+        if args.dry_run:
+            print(f"cost item {what}")
+            continue
+        try:
+            print(f"cost item {what}, is entry {cost.append(args.home, each, evidence)}")
+        except Refused as refused:
+            said = (
+                f"{each.item}: {refused.detail}; {done} of {len(entered)} cost items are entered, and once more is safe"
+            )
+            raise Refused(refused.refusal, said) from None
     return RIGHT
 
 

@@ -3,11 +3,14 @@
 import hashlib
 import re
 import secrets
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from client.home import Home
 from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
+from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, CostItem
 from shared_models.records.refusals import Refusal, Refused
 
@@ -21,24 +24,51 @@ def minor_units(amount: str, digits: int) -> int:
     return int(match[1] + fraction.ljust(digits, "0"))
 
 
-def append(folder: Path, item: str, pot: str, amount: str, invoice: Path) -> int:
-    """Append a cost item of this member; its index in the log. Raises `Refused`.
+def amount(text: str) -> str:
+    """A decimal amount such as 12.00 as a record has it: 12. Raises `Refused(BAD_FIELD)`."""
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,30})?", text):
+        raise Refused(Refusal.BAD_FIELD, f"{text[:60]!r} is not an amount such as 12.50")
+    return spelled(Fraction(text), text)
 
-    The salt of the commitment stays in the member's folder, to be shown to an auditor with the invoice.
+
+def spelled(amount: Fraction, what: str) -> str:
+    """An amount as a record has it, exactly. Raises `Refused(BAD_FIELD)` where it has more digits than a record's."""
+    scaled = amount * 10**12
+    if scaled.denominator != 1 or scaled >= 10**30:
+        raise Refused(Refusal.BAD_FIELD, f"{what} is of more digits than 18 before the point and 12 behind it")
+    whole, rest = divmod(scaled.numerator, 10**12)
+    return f"{whole}.{rest:012}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a cost item says of a cost. The rest of it, who pays and the commitment to the invoice, is made here."""
+
+    item: str
+    pot: str
+    period: str
+    category: str
+    amount: str  # One that `Amount` allows, in units of the currency.
+    currency: str
+    date: str
+
+
+def append(folder: Path, cost: Cost, invoice: bytes) -> int:
+    """Append a cost item of this member; its index in the log. The same again is the same entry.
+
+    The salt of the commitment stays in the member's folder, to be shown to an auditor with the invoice; and so does
+    what was signed: were it signed anew, it would be another text under one name, which proves that its author
+    said two things. Raises `Refused`: CONFLICT if another cost was entered under this name, or as the ledger's own.
     """
     home = Home(folder)
-    charter, salt = home.charter, secrets.token_bytes(32)
-    record = CostItem(
-        seq=0,
-        prev=FIRST,
-        item=item,
-        payer=home.settings.member,
-        pot=pot,
-        amount=minor_units(amount, charter.minor_digits),
-        currency=charter.currency,
-        evidence=hashlib.sha256(salt + invoice.read_bytes()).hexdigest(),
-    )
     kept = folder / "evidence"
     kept.mkdir(mode=0o700, exist_ok=True)
-    durable.write(kept / f"{record.evidence}.salt", salt, mode=0o600)
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    note = kept / f"{cost.item}.note"
+    said = entries.peek(note.read_bytes()) if note.is_file() else None
+    salt = (kept / f"{said.evidence}.salt").read_bytes() if isinstance(said, CostItem) else secrets.token_bytes(32)
+    evidence = hashlib.sha256(salt + invoice).hexdigest()
+    record = CostItem(seq=0, prev=FIRST, payer=home.settings.member, evidence=evidence, **asdict(cost))
+    if isinstance(said, CostItem) and replace(said, seq=0, prev=FIRST) != record:
+        raise Refused(Refusal.CONFLICT, f"{cost.item} was signed for another cost: {note} has it")
+    durable.write(kept / f"{evidence}.salt", salt, mode=0o600)
+    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record, note)[1].index

@@ -4,7 +4,6 @@ Lines are exact rationals, and journals know decimals. They are written to 12 di
 rounded together so that they still sum to zero: by `settle`, as the statement itself is.
 """
 
-import calendar
 import csv
 import datetime
 import io
@@ -27,9 +26,9 @@ def as_csv(bills: Iterable[Statement], charter: Charter) -> str:
     rows.writerow(["period", "pot", "member", "currency", "credit", "charge", "credit_exact", "charge_exact"])
     unit = 10**charter.minor_digits
     for bill in bills:
-        fine = _fine(bill)
+        fine = fine_amounts(bill)
         for each in bill.lines:
-            shown = [_decimal(fine[each.pot, each.member, what], charter) for what in ("credit", "charge")]
+            shown = [as_decimal(fine[each.pot, each.member, what], charter) for what in ("credit", "charge")]
             exact = [str(each.credit / unit), str(each.charge / unit)]
             rows.writerow([bill.period, each.pot, each.member, charter.currency, *shown, *exact])
     return out.getvalue()
@@ -86,7 +85,7 @@ def _transactions(bill: Statement, charter: Charter) -> Iterable[tuple[str, list
     2. What a member owes is rounded to whole minor units; what that leaves is kept under `rounding`.
     3. Members pay each other, and nobody owes anything.
     """
-    fine, owed = _fine(bill), dict[str, int]()
+    fine, owed = fine_amounts(bill), dict[str, int]()
     for pot in dict.fromkeys(each.pot for each in bill.lines):
         postings = []
         for member in (each.member for each in bill.lines if each.pot == pot):
@@ -109,7 +108,7 @@ def _transactions(bill: Statement, charter: Charter) -> Iterable[tuple[str, list
         yield f"{bill.period}: {each.payer} pays {each.payee}", _shown(postings, charter)
 
 
-def _fine(bill: Statement) -> Mapping[Key, int]:
+def fine_amounts(bill: Statement) -> Mapping[Key, int]:
     """Each credit and charge in 10^-12 minor units: rounded, but so that all of a pot still sum to zero."""
     fine = dict[Key, int]()
     for pot in dict.fromkeys(each.pot for each in bill.lines):
@@ -127,10 +126,10 @@ def _fine(bill: Statement) -> Mapping[Key, int]:
 
 
 def _shown(postings: list[tuple[tuple[str, str], int]], charter: Charter) -> list[tuple[tuple[str, str], str]]:
-    return [(account, _decimal(amount, charter)) for account, amount in postings]
+    return [(account, as_decimal(amount, charter)) for account, amount in postings]
 
 
-def _decimal(fine: int, charter: Charter) -> str:
+def as_decimal(fine: int, charter: Charter) -> str:
     digits = charter.minor_digits + FINER
     whole, rest = divmod(abs(fine), 10**digits)
     tail = f"{rest:0{digits}}".rstrip("0").ljust(charter.minor_digits, "0")
@@ -145,13 +144,23 @@ def beancount_account(parts: tuple[str, str]) -> str:
 
 
 def last_day(period: str, date: str | None) -> datetime.date:
-    """The last day of a period that is named as a month or a year, or the date that is given."""
+    """The last day of a period. Raises `Refused` as `bounds`."""
+    return bounds(period, date)[1] - datetime.timedelta(days=1)
+
+
+def bounds(period: str, date: str | None) -> tuple[datetime.date, datetime.date]:
+    """The first day of a period, and the first one behind it: of one named as a month or a year, or of the given day.
+
+    Raises `Refused(BAD_FIELD)` where a name is neither and no day is given.
+    """
     try:
         if date is not None:
-            return datetime.date.fromisoformat(date)
-        if found := re.fullmatch(r"(\d{4})(?:-(\d{2}))?", period):
-            year, month = int(found[1]), int(found[2] or 12)
-            return datetime.date(year, month, calendar.monthrange(year, month)[1])
-    except (ValueError, calendar.IllegalMonthError):
+            day = datetime.date.fromisoformat(date)
+            return day, day + datetime.timedelta(days=1)
+        if found := re.fullmatch(r"([0-9]{4})(?:-([0-9]{2}))?", period):
+            first = datetime.date(int(found[1]), int(found[2] or 1), 1)
+            last = datetime.date(first.year, int(found[2] or 12), 28) + datetime.timedelta(days=4)
+            return first, last.replace(day=1)
+    except (ValueError, OverflowError):
         pass
-    raise Refused(Refusal.BAD_FIELD, f"a journal needs a date, and {date or period} is none: --date YYYY-MM-DD")
+    raise Refused(Refusal.BAD_FIELD, f"this form needs a date, and {date or period} is none: --date YYYY-MM-DD")

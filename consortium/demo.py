@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from client.bill import money, text
+from client.cost import Cost
 from client.cost import append as append_cost
 from consortium.found import PRICE, Founded, found
 from consortium.running import Running, running
@@ -68,7 +69,16 @@ def demo(folder: Path, *, rounds: int) -> int:
             raise Refused(Refusal.FAILED, f"run {RUN} ended as {status[0]} {status[1]}; see {founded.coordinator.path}")
         invoice = founded.member("birch").path / "invoice.txt"
         invoice.write_text("Hosting of the ledger, November 2026: 12.00 EUR, paid by birch for all.\n")
-        append_cost(founded.member("birch").path, "hosting-2026-11", "services", "12.00", invoice)
+        hosting = Cost(
+            item="hosting-2026-11",
+            pot="services",
+            period=PERIOD,
+            category="network",
+            amount="12",
+            currency="EUR",
+            date="2026-11-30",
+        )
+        append_cost(founded.member("birch").path, hosting, invoice.read_bytes())
         close(ledger, PERIOD, SigningKey.load(founded.admin_key), _charter_hash(founded), wait_s=30)
         bundle = folder / "bundle"
         save(reader(url), bundle)

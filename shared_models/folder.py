@@ -21,6 +21,7 @@ from shared_models.rules.keyring import Keyring
 
 S = TypeVar("S")
 KEYRING = "keyring"
+_UNTOLD = (Refusal.UNREACHABLE, Refusal.STOPPED, Refusal.BAD_PROOF)  # After these, an entry may be in the log or not.
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,43 @@ class Folder:
             durable.write(folder / f"{index:012}.note", leaf)
         return len(new)
 
-    def say(self, ledger: LedgerHttp, key: SigningKey, record: Chained) -> tuple[bytes, tlog.Proof]:
+    def say(
+        self, ledger: LedgerHttp, key: SigningKey, record: Chained, kept: Path | None = None
+    ) -> tuple[bytes, tlog.Proof]:
         """Sign this record at the end of its author's chain, and append it: (its leaf, the proof of its place).
 
         Who cites an entry stands by it, and by all that it cites in turn: so what the ledger calls this author's last
-        entry must be one. Raises `Refused`: BAD_PROOF if it is not, or as the ledger's own.
+        entry must be one. What is `kept` in that file was signed before, and is sent as it is: it may be in the log
+        without an answer having come. What the ledger has refused is not kept.
+        Raises `Refused`: BAD_PROOF if it is not, or as the ledger's own.
         """
+        if kept is not None and kept.is_file():
+            leaf = kept.read_bytes()
+            try:
+                return leaf, self._append(ledger, leaf, kept)
+            except Refused as refused:
+                if refused.refusal not in (Refusal.SEQUENCE_GAP, Refusal.WRONG_PREV):  # It never came, and others did.
+                    raise
         last = ledger.last(key.name)
         if last is not None and self._said.get(key.name) != last[1]:
             self._check_own(ledger, key.name, *last[1:])
         record = replace(record, seq=last[0] + 1 if last else 0, prev=last[1] if last else FIRST)
         leaf = entries.sign(record, self.charter.consortium, [key])
-        proof = ledger.append(leaf)
-        proof.verify(leaf_hash(leaf), self.keyring.keys)
+        if kept is not None:
+            durable.write(kept, leaf, mode=0o600)
+        proof = self._append(ledger, leaf, kept)
         self._said[key.name] = leaf_hash(leaf).hex()
         return leaf, proof
+
+    def _append(self, ledger: LedgerHttp, leaf: bytes, kept: Path | None) -> tlog.Proof:
+        try:
+            proof = ledger.append(leaf)
+        except Refused as refused:
+            if kept is not None and refused.refusal not in _UNTOLD:
+                kept.unlink()
+            raise
+        proof.verify(leaf_hash(leaf), self.keyring.keys)
+        return proof
 
     @cached_property
     def _said(self) -> dict[str, str]:

@@ -89,10 +89,15 @@ def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
         "hosting",
         "--pot",
         "services",
+        "--period",
+        "2026-11",
+        "--date",
+        "2026-11-05",
         "--invoice",
         tmp_path / "invoice",
     )
-    assert run(*cost, "--amount", "30.01") == (0, "cost item hosting is entry 1\n", "")
+    said = (0, "cost item hosting, 30.01 EUR for other, is entry 1\n", "")
+    assert run(*cost, "--amount", "30.01") == said
     close = ("close", "2026-11", "--ledger", url, "--charter", charter)
     code, _, err = run(*close, "--key", folder / "admin" / "admin.key", "--wait", "0")
     assert (code, "no_quorum" in err, "missing after 0 s: acme, birch" in err) == (2, True, True)
@@ -113,7 +118,7 @@ def test_a_period_from_its_costs_to_its_bill(consortium, run, tmp_path):
     assert (code, "whose log it is" in out) == (0, True)
 
     entries = tmp_path / "bundle" / tlog.tile_path("entries", 0, 3)
-    entries.write_bytes(entries.read_bytes().replace(b'"amount":3001', b'"amount":4001'))
+    entries.write_bytes(entries.read_bytes().replace(b'"amount":"30.01"', b'"amount":"40.01"'))
     code, out, _ = run("audit", tmp_path / "bundle", "--home", folder / "acme")
     assert (code, out.splitlines()[-1].endswith("findings")) == (1, True)
     assert "entry 1: bad_signature" in out

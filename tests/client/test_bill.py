@@ -286,6 +286,16 @@ def test_nothing_is_compared_with_a_statement_that_is_not_there(bill):
     assert (code, out, err.startswith("error not_found: ")) == (2, "", True)
 
 
+def test_rows_in_focus_form_name_their_entries_and_sum_to_what_each_pays(bill):
+    rows = list(csv.DictReader(io.StringIO(bill("--as", "focus")[1])))
+    for period, opened in OPENED.items():
+        mine = [row for row in rows if row["x_Period"] == period]
+        assert {int(row["x_LedgerLeafIndex"]) for row in mine} <= {opened.bill.end}
+        for balance in opened.bill.balances:
+            paid = [row for row in mine if balance.member in (row["AllocatedResourceId"], row["SubAccountId"])]
+            assert sum(Fraction(row["BilledCost"]) for row in paid) * 100 == -balance.net
+
+
 def test_one_form_at_a_time(bill):
     assert bill("--as", "csv", "--json")[0] == 2
 
@@ -303,6 +313,8 @@ def test_of_a_statement_that_is_not_what_its_entries_say_no_number_is_opened(tmp
     leaf = world.sign(f"{CONSORTIUM}/admin", replace(lied, start=world.books.statements[-1].end))
     publish(tmp_path, [*world.leaves, leaf], LOG)
     assert main(["bill", str(tmp_path), "--explain", "acme", "--period", "2027-02"]) == 2
+    assert "error wrong_statement" in capsys.readouterr().err
+    assert main(["bill", str(tmp_path), "--as", "focus"]) == 2
     assert "error wrong_statement" in capsys.readouterr().err
     assert main(["bill", str(tmp_path), "--explain", "acme", "--period", DECEMBER]) == 1
     assert "this log is not right" in capsys.readouterr().err

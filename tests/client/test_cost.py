@@ -3,13 +3,18 @@
 import hashlib
 import json
 import threading
+from dataclasses import replace
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from client.cost import append
+from client.cost import Cost, amount, append, spelled
+from client.home import Home
+from consortium.cli import main
 from consortium.found import PRICE, found
 from ledger.api import serving
+from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
 from shared_models.records import entry as entries
 from shared_models.records import tlog
@@ -34,6 +39,11 @@ def invoice(tmp_path):
     return path
 
 
+def cost(item: str = "hosting", **changes: str) -> Cost:
+    said = {"pot": "services", "period": "2026-11", "category": "network", "amount": "12"}
+    return Cost(item=item, **{**said, "currency": "EUR", "date": "2026-11-05", **changes})
+
+
 def port(founded) -> int:
     return int(founded.member("acme").settings.ledger.rpartition(":")[2])
 
@@ -42,22 +52,108 @@ def test_a_cost_item_is_logged_with_a_commitment_that_its_payer_can_open(founded
     home = founded.member("birch").path
     with serving(founded.ledger, port(founded)) as ledger:
         ledger.append(founded.charter)
-        assert append(home, "hosting", "services", "12.00", invoice) == 1
-        assert append(home, "mail", "services", "0.50", invoice) == 2
+        assert append(home, cost(), invoice.read_bytes()) == 1
+        assert append(home, cost("mail", amount="0.5"), invoice.read_bytes()) == 2
         bundle = ledger.read("tile/entries/000.p/3")
     first, second = (entries.peek(leaf) for leaf in tlog.unpack(bundle)[1:])
-    assert (first.payer, first.amount, first.seq, second.amount, second.seq) == ("birch", 1200, 0, 50, 1)
+    assert (first.payer, first.amount, first.seq, second.amount, second.seq) == ("birch", "12", 0, "0.5", 1)
+    assert (second.currency, second.period, second.category, second.date) == ("EUR", "2026-11", "network", "2026-11-05")
     salt = (home / "evidence" / f"{first.evidence}.salt").read_bytes()
     assert hashlib.sha256(salt + invoice.read_bytes()).hexdigest() == first.evidence != second.evidence
     assert b"12.00 EUR" not in bundle
 
 
-def test_an_item_the_charter_does_not_know_is_refused_by_the_ledger(founded, invoice):
+def test_an_item_the_charter_does_not_know_is_refused_by_the_ledger_and_may_be_put_right(founded, invoice):
+    home = founded.member("birch").path
     with serving(founded.ledger, port(founded)) as ledger:
         ledger.append(founded.charter)
         with pytest.raises(Refused) as caught:
-            append(founded.member("birch").path, "hosting", "compute", "12.00", invoice)
-    assert caught.value.refusal is Refusal.WRONG_ITEM
+            append(home, cost(pot="compute"), invoice.read_bytes())
+        assert caught.value.refusal is Refusal.WRONG_ITEM
+        assert append(home, cost(), invoice.read_bytes()) == 1
+
+
+def test_the_same_cost_again_is_the_same_entry_and_another_under_its_name_is_refused(founded, invoice):
+    home, evidence = founded.member("birch").path, invoice.read_bytes()
+    with serving(founded.ledger, port(founded)) as ledger:
+        ledger.append(founded.charter)
+        assert append(home, cost(), evidence) == 1
+        assert append(home, cost("mail"), evidence) == 2
+        assert append(home, cost(), evidence) == 1
+        for other, its_invoice in ((cost(amount="13"), evidence), (cost(), b"another")):
+            with pytest.raises(Refused) as caught:
+                append(home, other, its_invoice)
+            assert caught.value.refusal is Refusal.CONFLICT
+        assert ledger.last("birch/admin")[2] == 2
+        assert ledger.last(f"{founded_origin(founded)}/log") is None  # There is no evidence of two texts.
+
+
+class Deaf(LedgerHttp):
+    """A connection that breaks before the answer comes."""
+
+    def append(self, leaf: bytes) -> tlog.Proof:
+        super().append(leaf)
+        raise Refused(Refusal.UNREACHABLE, "the connection broke")
+
+
+def test_what_arrived_without_an_answer_is_sent_again_as_it_was(founded, invoice, monkeypatch):
+    home, evidence = founded.member("birch").path, invoice.read_bytes()
+    with serving(founded.ledger, port(founded)) as ledger:
+        ledger.append(founded.charter)
+        monkeypatch.setattr("client.cost.LedgerHttp", Deaf)
+        with pytest.raises(Refused, match="unreachable"):
+            append(home, cost(), evidence)
+        monkeypatch.undo()
+        assert append(home, cost("mail"), evidence) == 2
+        assert append(home, cost(), evidence) == 1
+
+
+def test_what_was_signed_and_never_sent_is_signed_anew_behind_what_came_since(founded, invoice):
+    home, evidence = founded.member("birch").path, invoice.read_bytes()
+    with serving(founded.ledger, port(founded)) as ledger:
+        ledger.append(founded.charter)
+        assert append(home, cost("mail"), evidence) == 1
+        note = home / "evidence" / "hosting.note"  # As a crash would leave it: for the place that `mail` has taken.
+        said = entries.peek((home / "evidence" / "mail.note").read_bytes())
+        note.write_bytes(entries.sign(replace(said, item="hosting"), founded_origin(founded), [admin(home)]))
+        assert append(home, cost(), evidence) == 2
+        assert entries.peek(note.read_bytes()).seq == 1
+
+
+def founded_origin(founded) -> str:
+    return founded.member("birch").charter.consortium
+
+
+def admin(home):
+    return Home(home).key("admin")
+
+
+def test_an_amount_has_one_spelling_and_loses_no_digit():
+    for text, said in (("12.00", "12"), ("0.10", "0.1"), ("007.5", "7.5"), ("0.000000000001", "0.000000000001")):
+        assert amount(text) == said
+    for text in ("", "1e5", "1,000", "+1", "-1", "1.", ".5", "١٢", "nan", "1" * 19, "0.0000000000001"):
+        with pytest.raises(Refused) as caught:
+            amount(text)
+        assert caught.value.refusal is Refusal.BAD_FIELD
+    with pytest.raises(Refused, match="a third is of more digits"):
+        spelled(Fraction(1, 3), "a third")
+
+
+def test_one_cost_is_named_in_full_or_a_bill_by_its_file(founded, invoice, capsys):
+    home = founded.member("birch").path
+    common = ["cost", "--home", str(home), "--pot", "services", "--period", "2026-11"]
+    whole = ["--item", "hosting", "--amount", "12.00", "--date", "2026-11-05", "--invoice", str(invoice)]
+    for words in (
+        whole[2:],
+        whole[:-2],
+        [*whole, "--focus", str(invoice)],
+        ["--focus", str(invoice), "--currency", "X"],
+    ):
+        assert main([*common, *words]) == 2
+        assert "bad_field" in capsys.readouterr().err
+    assert main([*common, *whole, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "cost item hosting, 12 EUR for other\n"
+    assert not (home / "evidence").exists()
 
 
 def test_a_ledger_that_only_says_it_has_logged_it_is_not_believed(founded, invoice):
@@ -86,7 +182,7 @@ def test_a_ledger_that_only_says_it_has_logged_it_is_not_believed(founded, invoi
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with pytest.raises(Refused) as caught:
-            append(founded.member("birch").path, "hosting", "services", "12.00", invoice)
+            append(founded.member("birch").path, cost(), invoice.read_bytes())
     finally:
         server.shutdown()
         server.server_close()

@@ -274,9 +274,9 @@ def test_nothing_but_a_statement_takes_a_tier_away(periods, pledge):
     ],
 )
 def test_a_charter_s_tiers_ask_for_more_and_give_no_less(tiers):
-    assert refuses(check_tiers, agreed() and replace(agreed(), tiers=tiers)).refusal is Refusal.BAD_FIELD
+    assert refuses(check_charter, replace(agreed(), tiers=tiers)).refusal is Refusal.BAD_FIELD
     assert refuses(World, tiers=tiers).refusal is Refusal.BAD_FIELD
-    check_tiers(agreed())
+    check_charter(agreed())
 
 
 # Embargo and rights.
