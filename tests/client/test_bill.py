@@ -44,7 +44,7 @@ def months() -> tuple[World, dict[str, explain.Opened]]:
     bill(NOVEMBER)
     for members in (["acme"], ["acme", "birch"], ["birch", "cedar"]):
         world.round(members=members)
-    world.say("birch/admin", world.item("birch", 3_333, "disk"))
+    world.say("birch/admin", world.item("birch", 3_333, "disk", period=DECEMBER))
     bill(DECEMBER)
     bill(JANUARY)
     return world, opened
