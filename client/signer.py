@@ -24,7 +24,7 @@ from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import FIRST, Access, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.kinds import CODECS, FIRST, Access, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import check_claim, flop_per_token
 
@@ -79,6 +79,8 @@ class Signer:
                 raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
+            if unknown := {manifest.recipe.up, manifest.recipe.down} - set(CODECS):
+                raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
             if manifest.bundle != bundle:
                 raise Refused(
                     Refusal.NOT_APPROVED,

@@ -29,6 +29,8 @@ SMALL = Recipe(
     outer_momentum="0",
     corpus="python-stdlib",
     seed=1,
+    up="fp32",
+    down="fp32",
 )
 POLL_S = 0.5
 

@@ -99,6 +99,8 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/claims.py": ["tests/client"],
     "shared_models/ledger_http.py": ["tests/ledger/test_api.py", "tests/ledger/test_kill.py"],
     "shared_models/lm/weights.py": ["tests/training"],
+    "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
+    "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
     "client/data.py": ["tests/training"],
     "client/cli.py": ["tests/test_cli.py", "tests/client/test_bill.py"],

@@ -56,6 +56,8 @@ TOY = Recipe(
     outer_momentum="0",
     corpus="python-stdlib",
     seed=7,
+    up="fp32",
+    down="fp32",
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
@@ -57,3 +58,20 @@ def load(folder: Path, name: str) -> Weights:
     if digest(weights) != name:
         raise ValueError(f"{folder / name}.safetensors does not hold the weights it is named for")
     return weights
+
+
+def held(folder: Path, name: str) -> Weights | None:
+    """The weights of this digest, if this folder holds them whole."""
+    try:
+        return load(folder, name)
+    except (FileNotFoundError, ValueError, SafetensorError):
+        return None
+
+
+def minus(one: Weights, other: Weights) -> Weights:
+    return {name: tensor - other[name] for name, tensor in one.items()}
+
+
+def plus(one: Weights, other: Weights) -> Weights:
+    """Each value the one float32 nearest to the sum: the same bits on every machine."""
+    return {name: tensor + other[name] for name, tensor in one.items()}

@@ -31,6 +31,8 @@ Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  
 Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
+CODECS = ("fp32", "bf16", "int8", "int4", "top64")  # How updates may travel; docs/protocol.md says what each writes.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -200,6 +202,8 @@ class Recipe:
     outer_momentum: Decimal  # Nesterov; 0 with rate 1 is plain averaging.
     corpus: Name
     seed: Count
+    up: Name  # The codec, one of CODECS, of what members send,
+    down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +283,7 @@ class Receipt:
     round: Positive
     opened: Hash  # Leaf hash of the round.open it answers.
     base: Hash
-    update: Hash  # Digest of the weight change this receipt pays for.
+    update: Hash  # Digest of the weight change this receipt pays for, as what was sent decodes to.
     data: Hash  # H(salt, digest of every token trained on): opened to an auditor on demand.
     tokens: Count
     steps: Count
@@ -291,8 +295,8 @@ class Receipt:
     devices: Positive
     energy_mj: Count
     energy_method: Word  # How energy was measured; `none` means it was not.
-    bytes_down: Count  # Payload of the task and of the answer.
-    bytes_up: Count
+    bytes_down: Count  # The tensors that came with the task,
+    bytes_up: Count  # and those of the answer; the coordinator counted these too.
     started_ms: Count
     ended_ms: Count
     witnessed_size: Count  # The newest tree head that the signer had verified.

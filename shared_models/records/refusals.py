@@ -39,6 +39,7 @@ class Refusal(StrEnum):
     UNKNOWN_RUN = "unknown_run"
     WRONG_MANIFEST = "wrong_manifest"
     WRONG_FLOP = "wrong_flop"
+    UNKNOWN_CODEC = "unknown_codec"
     NO_CONSENT = "no_consent"
     WRONG_ROUND = "wrong_round"
     WRONG_BASE = "wrong_base"
@@ -75,6 +76,7 @@ class Refusal(StrEnum):
     # A member's daemon.
     NOT_APPROVED = "not_approved"
     NO_TASK = "no_task"
+    NO_CHECKPOINT = "no_checkpoint"
     FORK = "fork"
     # The stores.
     CORRUPT = "corrupt"
@@ -90,7 +92,7 @@ class Refusal(StrEnum):
 
 
 REMEDY: dict[Refusal, str] = {
-    Refusal.TOO_LARGE: "send less: an entry is at most 65,535 bytes, an update exactly the size of the model",
+    Refusal.TOO_LARGE: "send less: an entry is at most 65,535 bytes, an update what its codec makes of the model",
     Refusal.NOT_TEXT: "send UTF-8 without control characters other than newline",
     Refusal.NOT_A_NOTE: "send a C2SP signed note: text, a blank line, signature lines",
     Refusal.UNKNOWN_KEY: "sign with a key that the charter names",
@@ -114,6 +116,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.UNKNOWN_RUN: "append the run's manifest first, or check the run's name",
     Refusal.WRONG_MANIFEST: "cite the manifest that stands in the log",
     Refusal.WRONG_FLOP: "compute FLOP per token by the closed formula of docs/protocol.md",
+    Refusal.UNKNOWN_CODEC: "name one of the codecs of docs/protocol.md, or update this software",
     Refusal.NO_CONSENT: "the member's operator must countersign the run's manifest first",
     Refusal.WRONG_ROUND: "rounds open in order, one at a time; answer the round that was opened",
     Refusal.WRONG_BASE: "train from the checkpoint that the round names",
@@ -141,13 +144,14 @@ REMEDY: dict[Refusal, str] = {
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",
-    Refusal.WRONG_SHAPE: "send one float32 array for each parameter, in its shape",
+    Refusal.WRONG_SHAPE: "send one array for each parameter, in its shape, of exactly the bytes that its codec takes",
     Refusal.NOT_FINITE: "the update holds NaN or infinity: lower the learning rate or check the data",
     Refusal.LATE: "answer before the round's deadline; the receipt is kept and goes into the log next round",
     Refusal.DEAD: "restart the member's daemon: it rejoins at the next round",
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
+    Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
     Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
     Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",

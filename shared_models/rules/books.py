@@ -15,6 +15,7 @@ from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.entry import Entry, digest_of
 from shared_models.records.kinds import (
+    CODECS,
     FIRST,
     Access,
     AccessRestore,
@@ -308,6 +309,9 @@ class Books:
         right = flop_per_token(manifest.recipe)
         if manifest.flop_per_token != right:
             raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token; the formula gives {right}")
+
+        if unknown := {manifest.recipe.up, manifest.recipe.down} - set(CODECS):
+            raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
 
     def _check_consent(self, consent: Consent) -> None:
         run = self.run(consent.run)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from parties import BUNDLE, FakeTime, Parties
-from world import digest, key
+from world import TOY, digest, key
 
 from client.signer import Signer
 from shared_models.claims import Begin
@@ -58,6 +58,8 @@ def test_consent_is_refused_to_other_code_than_the_member_s_own(parties):
         ({"charter": digest("another")}, Refusal.NO_CHARTER),
         ({"members": ("birch", "cedar")}, Refusal.NOT_INVITED),
         ({"flop_per_token": 1}, Refusal.WRONG_FLOP),
+        ({"recipe": replace(TOY, up="int2")}, Refusal.UNKNOWN_CODEC),
+        ({"recipe": replace(TOY, down="int2")}, Refusal.UNKNOWN_CODEC),
         ({"bundle": digest("another")}, Refusal.NOT_APPROVED),
     ],
 )

@@ -170,6 +170,8 @@ def test_evidence_must_prove_something():
         ({"quorum": 4}, Refusal.BAD_FIELD),
         ({"flop_per_token": 1}, Refusal.WRONG_FLOP),
         ({"recipe": replace(TOY, layers=2), "flop_per_token": 44_544}, Refusal.WRONG_FLOP),
+        ({"recipe": replace(TOY, up="int2")}, Refusal.UNKNOWN_CODEC),
+        ({"recipe": replace(TOY, down="int2")}, Refusal.UNKNOWN_CODEC),
     ],
 )
 def test_a_manifest_that_does_not_hold_is_refused(changes, refusal):

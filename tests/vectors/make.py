@@ -20,8 +20,9 @@ import numpy as np  # noqa: E402
 from world import CONSORTIUM, TOY, World, key, whole  # noqa: E402
 
 from shared_models import claims  # noqa: E402
-from shared_models.lm import weights  # noqa: E402
+from shared_models.lm import codecs, weights  # noqa: E402
 from shared_models.records import canonical, entry, merkle, note, policy, tlog  # noqa: E402
+from shared_models.records.kinds import CODECS  # noqa: E402
 from shared_models.records.refusals import Refused  # noqa: E402
 from shared_models.rules.audit import audit  # noqa: E402
 from shared_models.rules.books import Books  # noqa: E402
@@ -44,6 +45,7 @@ def vectors() -> dict[str, Any]:
         "flop": list(flop()),
         "claims": said(),
         "weights": digests(),
+        "codecs": payloads(),
     }
 
 
@@ -289,6 +291,37 @@ def digests() -> list[dict[str, Any]]:
         }
         for case in cases
     ]
+
+
+def payloads() -> dict[str, Any]:
+    """What each codec makes of a tensor, the digest of what that decodes to, as a tensor `w`; and what is refused."""
+
+    def tensor(count: int) -> codecs.Tensor:
+        return np.array([(7919 * n % 2001 - 1000) / 1024 for n in range(count)], np.float32)
+
+    def encoded(codec: str, count: int) -> dict[str, Any]:
+        data = codecs.encode(codec, tensor(count))
+        came = codecs.decode(codec, data, (count,))
+        return {"codec": codec, "count": count, "data": data.hex(), "decoded": weights.digest({"w": came})}
+
+    def refused(codec: str, count: int, data: bytes) -> dict[str, Any]:
+        try:
+            codecs.decode(codec, data, (count,))
+        except Refused as caught:
+            return {"codec": codec, "count": count, "data": data.hex(), "refusal": caught.refusal.value}
+        raise AssertionError(codec)
+
+    small = {codec: codecs.encode(codec, tensor(5)) for codec in CODECS}
+    return {
+        "tensor": "value n is (7919 n mod 2001 - 1000) / 1024",
+        "encoded": [encoded(codec, count) for codec in CODECS for count in (0, 1, 5, 300)] + [encoded("top64", 8401)],
+        "refused": [
+            *(refused(codec, 5, data[:-1]) for codec, data in small.items()),
+            *(refused(codec, 5, b"\xff" * 4 + data[4:]) for codec, data in small.items()),
+            refused("top64", 5, small["top64"][:4] + b"\5\0" + small["top64"][6:]),
+            refused("int2", 5, b"\0\0"),
+        ],
+    }
 
 
 if __name__ == "__main__":
