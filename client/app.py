@@ -1,12 +1,15 @@
 """The ClientApp: what the bundle runs at a member. It trains and claims; it holds no key and signs nothing."""
 
+from pathlib import Path
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import data
 from client.train import train
 from shared_models.claims import Claim, Daemon
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
+from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
 from shared_models.records.kinds import Manifest, RoundOpen
@@ -25,11 +28,11 @@ def answer(message: Message, context: Context) -> Message:
 
 
 def _answer(task: Task, context: Context) -> Answer:
-    base = dict(task.weights)
     opened, manifest = _said(task)
-    if weights.digest(base) != opened.base:
-        raise Refused(Refusal.WRONG_BASE, f"the weights that came are not {opened.base[:12]}…")
     recipe = manifest.recipe
+    kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
+    base = _base(task, opened.base, recipe.down, kept)
+    kept.keep_checkpoint(base)
     with Daemon(str(context.node_config["door"])) as daemon:
         daemon.ask(task.begin)
         trained = train(
@@ -41,19 +44,39 @@ def _answer(task: Task, context: Context) -> Answer:
             rounds=manifest.rounds,
             report=daemon.ask,
         )
+        sent = codecs.send(recipe.up, trained.update, kept.unsent(opened.round))
         reply = daemon.ask(
             Claim(
-                update=weights.digest(trained.update),
+                update=weights.digest(sent.values),
                 data=trained.data,
                 tokens=trained.tokens,
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,
                 loss_unats=round(1e6 * trained.loss),
-                bytes_down=weights.size(base),
-                bytes_up=weights.size(trained.update),
+                bytes_down=codecs.nbytes(task.weights),
+                bytes_up=codecs.nbytes(sent.packed),
             )
         )
-    return Answer(tuple(each.encode() for each in reply.entries), trained.update, reply.cosigned.encode())
+    kept.keep_unsent(opened.round, sent.unsent)
+    return Answer(tuple(each.encode() for each in reply.entries), sent.packed, reply.cosigned.encode())
+
+
+def _base(task: Task, digest: str, down: str, kept: Kept) -> weights.Weights:
+    """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
+
+    Raises `Refused`: NO_CHECKPOINT if neither was kept, WRONG_BASE if it comes to another one, or as `codecs.unpack`.
+    """
+    if not task.since:
+        base = codecs.unpack(task.weights, "fp32", codecs.shapes(task.weights))
+    elif (found := kept.checkpoint(digest)) is not None:
+        return found
+    elif (before := kept.checkpoint(task.since)) is not None:
+        base = weights.plus(before, codecs.unpack(task.weights, down, codecs.shapes(before)))
+    else:
+        raise Refused(Refusal.NO_CHECKPOINT, f"{task.since[:12]}… is not here, and a step from it came")
+    if weights.digest(base) != digest:
+        raise Refused(Refusal.WRONG_BASE, f"the weights that came are not {digest[:12]}…")
+    return base
 
 
 def _said(task: Task) -> tuple[RoundOpen, Manifest]:

@@ -60,7 +60,12 @@ class Daemon:
             home,
             processes.free_port(),
             self._bundle,
-            {"member": home.settings.member, "data": home.settings.data, "door": str(self._door.path)},
+            {
+                "member": home.settings.member,
+                "data": home.settings.data,
+                "door": str(self._door.path),
+                "kept": str(home.path / "work" / "kept"),
+            },
         )
         self._consented: set[bytes] = set()
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())

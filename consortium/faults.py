@@ -12,11 +12,13 @@ from flwr.app import Message
 
 from consortium.grid import Answer as Honest
 from consortium.grid import Behaviour
-from shared_models.lm import weights
-from shared_models.messages import Answer
+from shared_models.lm import codecs, weights
+from shared_models.lm.codecs import Packed
+from shared_models.messages import Answer, to_error
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Receipt
+from shared_models.records.refusals import Refusal, Refused
 
 Lie = Callable[[Answer, SigningKey], Answer]
 
@@ -33,6 +35,19 @@ def late(seconds: float) -> Behaviour:
         reply = answer(message)
         time.sleep(seconds)
         return reply
+
+    return behave
+
+
+def forgetful() -> Behaviour:
+    """Answers once, and then says to everything that it has lost its checkpoint."""
+    asked: list[Message] = []
+
+    def behave(message: Message, answer: Honest) -> Message | None:
+        asked.append(message)
+        if len(asked) == 1:
+            return answer(message)
+        return Message(to_error(Refused(Refusal.NO_CHECKPOINT, "lost")), reply_to=message)
 
     return behave
 
@@ -60,28 +75,50 @@ def resigned(answer: Answer, key: SigningKey, **changes: object) -> Answer:
 
 
 def _with(answer: Answer, key: SigningKey, change: Callable[[weights.Weights], None], sign: bool = True) -> Answer:
-    update = {name: tensor.copy() for name, tensor in answer.update.items()}
+    """The answer with its update changed, in the same codec; honestly signed for, or not."""
+    (codec,) = {each.codec for each in answer.update.values()}
+    update = codecs.unpack(answer.update, codec, codecs.shapes(answer.update))
     change(update)
-    changed = replace(answer, update=update)
-    return resigned(changed, key, update=weights.digest(update)) if sign else changed
+    sent = codecs.send(codec, update, {})
+    changed = replace(answer, update=sent.packed)
+    if not sign:
+        return changed
+    return resigned(changed, key, update=weights.digest(sent.values), bytes_up=codecs.nbytes(sent.packed))
+
+
+def _bent(answer: Answer, key: SigningKey, bend: Callable[[Packed], Packed]) -> Answer:
+    """The answer with one array of its update bent, so that it may decode to nothing; its size is the receipt's."""
+    update = {**answer.update, "head.weight": bend(answer.update["head.weight"])}
+    return resigned(replace(answer, update=update), key, bytes_up=codecs.nbytes(update))
 
 
 def tampered(answer: Answer, key: SigningKey) -> Answer:
-    """One weight changed on the way."""
+    """One matrix turned around on the way."""
 
     def change(update: weights.Weights) -> None:
-        update["head.weight"].flat[0] += 1
+        update["head.weight"] *= -1
 
     return _with(answer, key, change, sign=False)
 
 
 def not_finite(answer: Answer, key: SigningKey) -> Answer:
-    """One NaN, honestly signed for."""
+    """A NaN: as the first value, or the first scale; of whatever codec, these four bytes are one."""
+    return _bent(answer, key, lambda each: replace(each, data=b"\xff" * 4 + each.data[4:]))
 
-    def change(update: weights.Weights) -> None:
-        update["head.weight"].flat[0] = np.nan
 
-    return _with(answer, key, change)
+def truncated(answer: Answer, key: SigningKey) -> Answer:
+    """The last byte is missing."""
+    return _bent(answer, key, lambda each: replace(each, data=each.data[:-1]))
+
+
+def mislabelled(answer: Answer, key: SigningKey) -> Answer:
+    """An array of the right bytes that says it is in another codec."""
+    return _bent(answer, key, lambda each: replace(each, codec="bf16" if each.codec == "int8" else "int8"))
+
+
+def miscounted(answer: Answer, key: SigningKey) -> Answer:
+    """A receipt for more bytes than were sent."""
+    return resigned(answer, key, bytes_up=codecs.nbytes(answer.update) + 1)
 
 
 def wrong_shape(answer: Answer, key: SigningKey) -> Answer:
@@ -140,10 +177,13 @@ class Replayed:
 LIES: Mapping[str, Callable[[], Lie]] = {
     "foreign": lambda: foreign,
     "inflated": lambda: inflated,
+    "miscounted": lambda: miscounted,
+    "mislabelled": lambda: mislabelled,
     "not_finite": lambda: not_finite,
     "oversized": lambda: oversized,
     "replayed": Replayed,
     "tampered": lambda: tampered,
+    "truncated": lambda: truncated,
     "wrong_base": lambda: wrong_base,
     "wrong_round": lambda: wrong_round,
     "wrong_shape": lambda: wrong_shape,

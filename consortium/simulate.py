@@ -68,8 +68,8 @@ def simulate(
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
-    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, a name of `faults.LIES`, or a lie.
-    Raises `Refused` for what a real run would refuse as a whole.
+    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`,
+    or a lie. Raises `Refused` for what a real run would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -107,6 +107,7 @@ def simulate(
             door = Door(sockets / name, signer, seen=lambda _: None)
             stack.callback(door.close)
             config = {"member": name, "data": home.settings.data, "door": str(door.path)}
+            config |= {"kept": str(home.path / "work" / "kept")}
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
             nodes.append(Node(name, config, _hosting(door), how))
 
@@ -141,6 +142,8 @@ def _behaviour(how: str | faults.Lie | None, key: SigningKey, deadline_s: float)
         return honest
     if how == "dead":
         return faults.dead
+    if how == "forgetful":
+        return faults.forgetful()
     if how == "late":
         return faults.late(1.5 * deadline_s)
     return faults.lying(faults.LIES[how]() if isinstance(how, str) else how, key)

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
 from shared_models.messages import Answer
 from shared_models.records import entry as entries
 from shared_models.records import merkle, note
@@ -44,7 +42,8 @@ def admit(answer: Answer, member: str, asked: Asked, seen: set[str]) -> Admitted
        another, so authorship comes from here and nowhere else.
     2. The last one is a receipt that was not used before, for this round of this run, from its base.
     3. It claims what can be true.
-    4. The update has the model's shapes, is the one the receipt was signed for, and is finite.
+    4. The update has the model's shapes in the recipe's codec and as many bytes as the receipt says, before any of it
+       is decoded; it decodes to finite values, and to those that the receipt was signed for.
 
     Raises `Refused` with the first that does not.
     """
@@ -64,13 +63,13 @@ def admit(answer: Answer, member: str, asked: Asked, seen: set[str]) -> Admitted
     if receipt.base != asked.opened.base:
         raise Refused(Refusal.WRONG_BASE, f"trained from {receipt.base[:12]}…, asked from {asked.opened.base[:12]}…")
     check_claim(receipt, asked.manifest, asked.charter)
-    update = dict(answer.update)
-    _check_shapes(update, asked.base)
+    if codecs.nbytes(answer.update) != receipt.bytes_up:
+        raise Refused(
+            Refusal.IMPLAUSIBLE, f"{codecs.nbytes(answer.update)} bytes came, the receipt says {receipt.bytes_up}"
+        )
+    update = codecs.unpack(answer.update, asked.manifest.recipe.up, codecs.shapes(asked.base))
     if weights.digest(update) != receipt.update:
         raise Refused(Refusal.WRONG_DIGEST, f"the update is not {receipt.update[:12]}…, which {member} signed for")
-    for name, tensor in update.items():
-        if not np.isfinite(tensor).all():
-            raise Refused(Refusal.NOT_FINITE, f"{name} holds NaN or infinity")
     return Admitted(member, answer.entries, hashed, receipt.witnessed_size, update)
 
 
@@ -79,12 +78,3 @@ def _by(member: str, leaf: bytes, asked: Asked) -> Entry:
     if entry.author != f"{member}/compute":
         raise Refused(Refusal.WRONG_MEMBER, f"{entry.author} signed what came as the answer of {member}")
     return entry
-
-
-def _check_shapes(update: weights.Weights, base: weights.Weights) -> None:
-    if update.keys() != base.keys():
-        odd = sorted(update.keys() ^ base.keys())
-        raise Refused(Refusal.WRONG_SHAPE, f"{len(odd)} arrays too many or missing, such as {odd[0][:80]}")
-    for name, tensor in base.items():
-        if update[name].shape != tensor.shape:
-            raise Refused(Refusal.WRONG_SHAPE, f"{name} is {update[name].shape}, the model's is {tensor.shape}")

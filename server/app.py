@@ -4,7 +4,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -42,27 +42,40 @@ class FlowerExchange:
     def online(self) -> set[str]:
         return {node.name for node in self._grid.get_nodes() if node.status == "online"}
 
-    def ask(self, tasks: Mapping[str, Task], until: float, max_bytes: int) -> Iterator[tuple[str, Answer | Refused]]:
+    def ask(
+        self,
+        tasks: Mapping[str, Task],
+        until: float,
+        max_bytes: int,
+        instead: Callable[[str, Refused], Task | None],
+    ) -> Iterator[tuple[str, Answer | Refused]]:
         """See `Exchange`. A thread for each member, for a reply can be seen before all of it has arrived."""
         nodes = {node.name: node.node_id for node in self._grid.get_nodes() if node.status == "online"}
         came: queue.Queue[tuple[str, Answer | Refused]] = queue.Queue()
         waiting = set(tasks)
         over = threading.Event()
-        for member, task in tasks.items():
+
+        def push(member: str, task: Task) -> None:
             if member not in nodes:
                 came.put((member, Refused(Refusal.DEAD, f"{member} was not online when the round opened")))
-                continue
+                return
             message = Message(task.to_record(), nodes[member], "train", ttl=max(1.0, until - time.monotonic()))
             (message_id,) = self._grid.push_messages([message])
             if not message_id:  # So says Flower, if it would not take a message.
                 came.put((member, Refused(Refusal.FAILED, f"Flower did not take the task for {member}")))
-                continue
+                return
             threading.Thread(target=self._await, args=(member, message_id, max_bytes, came, over), daemon=True).start()
+
+        for member, task in tasks.items():
+            push(member, task)
         while waiting and (left := until - time.monotonic()) > 0:
             try:
                 member, answer = came.get(timeout=left)
             except queue.Empty:
                 break
+            if isinstance(answer, Refused) and (other := instead(member, answer)) is not None:
+                push(member, other)
+                continue
             waiting.discard(member)
             yield member, answer
         over.set()

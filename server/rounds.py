@@ -6,7 +6,8 @@ them with the reason for each that does not; and the outer step adds up in membe
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from server import outer
@@ -15,7 +16,8 @@ from server.home import Home
 from shared_models import durable
 from shared_models.claims import Begin
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
+from shared_models.lm.codecs import Packed
 from shared_models.messages import Answer, Task
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
@@ -36,10 +38,17 @@ class Exchange(Protocol):
         """The members that can be asked now."""
         ...
 
-    def ask(self, tasks: Mapping[str, Task], until: float, max_bytes: int) -> Iterator[tuple[str, Answer | Refused]]:
+    def ask(
+        self,
+        tasks: Mapping[str, Task],
+        until: float,
+        max_bytes: int,
+        instead: Callable[[str, Refused], Task | None],
+    ) -> Iterator[tuple[str, Answer | Refused]]:
         """Ask each member its task; each answer as it comes, or why there is none.
 
-        Ends when all have answered, at `until` (monotonic clock) at the latest. An update may hold `max_bytes`.
+        Ends when all have answered, at `until` (monotonic clock) at the latest. An update may hold `max_bytes`. To whom
+        a refusal is no answer yet, `instead` gives another task, and it is asked that.
         """
         ...
 
@@ -54,6 +63,9 @@ class Coordinator:
         self._checkpoint = self.manifest.base  # Digest of where the run is.
         self._witnessed: dict[str, int] = {}  # The size of the tree head that each member last cited.
         self._seen: set[str] = set()  # Receipts answered with so far.
+        self._holding: set[str] = set()  # Members that answered in the last round: they hold its base,
+        self._since = ""  # which is this,
+        self._step: Mapping[str, Packed] = {}  # and from which this leads to where the run is.
 
     def train(self) -> None:
         """Train the run to its end; how it ended is in the log, whatever happens. Raises what made it fail."""
@@ -74,7 +86,7 @@ class Coordinator:
             raise Refused(
                 Refusal.WRONG_BASE, f"seed {recipe.seed} gives other first weights than {manifest.base[:12]}…"
             )
-        model, momentum = outer.model(recipe), outer.still(base)
+        model, momentum, unsent = outer.model(recipe), outer.still(base), weights.Weights()
         weights.keep(base, self.home.path / "checkpoints")
         self._show(phase="gathering", rounds=manifest.rounds, loss=manifest.loss_unats / 1e6)
         self._gather()
@@ -82,9 +94,13 @@ class Coordinator:
         for number in range(1, manifest.rounds + 1):
             asked, proof = self._open(number, base)
             admitted, excluded = self._ask(asked, proof)
+            self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
             if len(admitted) >= manifest.quorum:
                 updates = (admitted[member].update for member in sorted(admitted))
-                base, momentum = outer.step(base, updates, momentum, recipe)
+                meant, momentum = outer.step(base, updates, momentum, recipe)
+                # All hold the same bits: where the step goes is where what was sent of it leads.
+                sent = codecs.send(recipe.down, weights.minus(meant, base), unsent)
+                base, self._step, unsent = weights.plus(base, sent.values), sent.packed, sent.unsent
                 self._checkpoint = weights.keep(base, self.home.path / "checkpoints")
             loss = outer.held_out_loss(model, base, recipe)
             self._say(
@@ -150,7 +166,24 @@ class Coordinator:
         opened = asked.opened
         until = time.monotonic() + self.manifest.deadline_ms / 1000
         cosigned = self._cosigned()
-        tasks = {member: self._task(member, asked, proof, cosigned) for member in opened.invited}
+        whole = codecs.pack("fp32", asked.base)
+        tasks = {
+            member: Task(
+                self._begin(member, asked, proof, cosigned),
+                self._manifest_leaf,
+                *((self._since, self._step) if member in self._holding else ("", whole)),
+            )
+            for member in opened.invited
+        }
+
+        def instead(member: str, refused: Refused) -> Task | None:
+            """The whole checkpoint for a member that lost what it held."""
+            if refused.refusal is not Refusal.NO_CHECKPOINT or not tasks[member].since:
+                return None
+            log.info("round %d: %s is sent the whole checkpoint", opened.round, member)
+            tasks[member] = replace(tasks[member], since="", weights=whole)
+            return tasks[member]
+
         admitted: dict[str, Admitted] = {}
         excluded: dict[str, Refused] = {}
         answered: dict[str, dict[str, Any]] = {}
@@ -158,7 +191,8 @@ class Coordinator:
         answers = dict([*self._status.get("answers", {}).items()][-1:]) | {str(opened.round): answered}
         self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
         self._show(waiting=list(opened.invited), answers=answers)
-        for member, answer in self.exchange.ask(tasks, until, max_bytes=weights.size(asked.base)):
+        most = sum(codecs.size(self.manifest.recipe.up, tensor.shape) for tensor in asked.base.values())
+        for member, answer in self.exchange.ask(tasks, until, most, instead):
             try:
                 if isinstance(answer, Refused):
                     raise answer
@@ -170,7 +204,7 @@ class Coordinator:
                 self._seen.add(work.receipt)
                 self._witnessed[member] = work.witnessed_size
                 admitted[member] = work
-                answered[member] = {"bytes_up": weights.size(work.update) + sum(map(len, work.entries))}
+                answered[member] = {"bytes_up": codecs.nbytes(answer.update) + sum(map(len, work.entries))}
             except Refused as refused:
                 excluded[member] = refused
                 log.warning("round %d: %s does not count: %s", opened.round, member, refused)
@@ -194,14 +228,14 @@ class Coordinator:
                 return ()
             raise
 
-    def _task(self, member: str, asked: Asked, proof: tlog.Proof, cosigned: tuple[str, ...]) -> Task:
-        """What one member is asked, with all it needs to know that the log is the one it knew before."""
+    def _begin(self, member: str, asked: Asked, proof: tlog.Proof, cosigned: tuple[str, ...]) -> Begin:
+        """What one member is told, with all it needs to know that the log is the one it knew before."""
         head = tlog.open_head(proof.head, asked.keys)
         since = self._witnessed.get(member, 0)
         last = self.ledger.last(f"{member}/compute")
         # What came behind this head, such as a member's access to a model, is not proven under it.
         seq, index = (last[0], last[2]) if last is not None and last[2] < head.size else (-1, 0)
-        begin = Begin(
+        return Begin(
             opened=asked.leaf.decode(),
             proof=proof.data().decode(),
             since=since,
@@ -211,7 +245,6 @@ class Coordinator:
             logged_path=tuple(each.hex() for each in self.ledger.inclusion(index, head.size)) if seq >= 0 else (),
             cosigned=cosigned,
         )
-        return Task(begin, self._manifest_leaf, asked.base)
 
     # The log.
 

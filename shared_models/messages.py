@@ -1,22 +1,20 @@
 """How tasks and answers sit in Flower's records. The only file that knows Flower's keys."""
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
 
 from shared_models.claims import Begin
+from shared_models.lm import codecs
+from shared_models.lm.codecs import Packed
 from shared_models.records import canonical
 from shared_models.records.entry import MAX_BYTES
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.records.tlog import HEAD_BYTES
 
-Arrays = Mapping[str, npt.NDArray[np.float32]]
-
-FLOAT32 = "consortium.float32"  # Little-endian values and nothing else: no header that could say something different.
+OURS = "consortium."  # A codec's name behind it is an array's stype: its bytes alone, no header that could lie.
 UNAVAILABLE = 5  # Flower's error code for a node that does not answer any more.
 REFUSED = 1000  # Ours: a member that refuses, and says why.
 REFUSALS = {refusal.value for refusal in Refusal}
@@ -29,10 +27,15 @@ class Task:
 
     begin: Begin
     manifest: bytes  # A leaf.
-    weights: Arrays
+    since: str  # Digest of the checkpoint that `weights` are the step from, in the recipe's `down`; empty if they are
+    weights: Mapping[
+        str, Packed
+    ]  # the whole checkpoint of the round, in fp32. The checkpoint itself: no step, no weights.
 
     def to_record(self) -> RecordDict:
-        config = ConfigRecord({"begin": canonical.encode(self.begin), "manifest": self.manifest})
+        config = ConfigRecord(
+            {"begin": canonical.encode(self.begin), "manifest": self.manifest, "since": self.since.encode()}
+        )
         return RecordDict({"task": config, "weights": _arrays(self.weights)})
 
     @classmethod
@@ -40,7 +43,10 @@ class Task:
         """Raises `Refused(MALFORMED)`."""
         config, arrays = _parts(record, "task", "weights")
         begin = canonical.decode(Begin, _bytes(config, "begin", 100 * MAX_BYTES))
-        return cls(begin, _bytes(config, "manifest", MAX_BYTES), _floats(arrays))
+        since = _bytes(config, "since", 64)
+        if not re.fullmatch(rb"([0-9a-f]{64})?", since):
+            raise Refused(Refusal.MALFORMED, f"{since[:80]!r} is not a digest")
+        return cls(begin, _bytes(config, "manifest", MAX_BYTES), since.decode(), _packed(arrays))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Answer:
     """What a member sends back: its update, and its entries that the log lacks, this round's receipt last."""
 
     entries: tuple[bytes, ...]
-    update: Arrays
+    update: Mapping[str, Packed]  # In the recipe's `up`.
     cosigned: bytes  # The tree head that came with the task, cosigned by the member.
 
     def to_record(self) -> RecordDict:
@@ -67,11 +73,11 @@ class Answer:
             raise Refused(Refusal.MALFORMED, "the answer's entries are not a list of bytes")
         if not 1 <= len(entries) <= MAX_ENTRIES:
             raise Refused(Refusal.MALFORMED, f"the answer carries {len(entries)} entries, not 1 to {MAX_ENTRIES}")
-        whole = sum(len(array.data) for array in arrays.values())
-        if whole > max_bytes:
-            raise Refused(Refusal.TOO_LARGE, f"the update holds {whole} bytes; at most {max_bytes}")
+        update = _packed(arrays)
+        if codecs.nbytes(update) > max_bytes:
+            raise Refused(Refusal.TOO_LARGE, f"the update holds {codecs.nbytes(update)} bytes; at most {max_bytes}")
         cosigned = _bytes(config, "cosigned", HEAD_BYTES)
-        return cls(tuple(entries), _floats(arrays), cosigned)  # type: ignore[arg-type]
+        return cls(tuple(entries), update, cosigned)  # type: ignore[arg-type]
 
 
 def to_error(refused: Refused) -> Error:
@@ -88,12 +94,9 @@ def from_error(error: Error) -> Refused:
     return Refused(Refusal.DEAD if error.code == UNAVAILABLE else Refusal.FAILED, reason)
 
 
-def _arrays(tensors: Arrays) -> ArrayRecord:
+def _arrays(packed: Mapping[str, Packed]) -> ArrayRecord:
     return ArrayRecord(
-        {
-            name: Array("float32", tensor.shape, FLOAT32, np.ascontiguousarray(tensor, "<f4").tobytes())
-            for name, tensor in tensors.items()
-        }
+        {name: Array("float32", each.shape, OURS + each.codec, each.data) for name, each in packed.items()}
     )
 
 
@@ -112,13 +115,11 @@ def _bytes(config: ConfigRecord, name: str, most: int) -> bytes:
     return found
 
 
-def _floats(arrays: ArrayRecord) -> Arrays:
-    """The arrays as sent. Raises `Refused`: MALFORMED if one is not in our encoding, WRONG_SHAPE if it is not whole."""
-    floats = {}
+def _packed(arrays: ArrayRecord) -> Mapping[str, Packed]:
+    """The arrays as sent, none of them decoded. Raises `Refused(MALFORMED)` if one is not in an encoding of ours."""
+    packed = {}
     for name, array in arrays.items():
-        if (array.dtype, array.stype) != ("float32", FLOAT32):
-            raise Refused(Refusal.MALFORMED, f"{name[:80]} is {array.dtype[:20]} as {array.stype[:20]}, not {FLOAT32}")
-        if len(array.data) != 4 * math.prod(array.shape) or min(array.shape, default=0) < 0:
-            raise Refused(Refusal.WRONG_SHAPE, f"{name[:80]} says {array.shape} and holds {len(array.data)} bytes")
-        floats[name] = np.frombuffer(array.data, "<f4").reshape(array.shape)
-    return floats
+        if array.dtype != "float32" or not array.stype.startswith(OURS):
+            raise Refused(Refusal.MALFORMED, f"{name[:80]} is {array.dtype[:20]} as {array.stype[:20]}, not {OURS}…")
+        packed[name] = Packed(array.stype.removeprefix(OURS), tuple(array.shape), array.data)
+    return packed

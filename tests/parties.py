@@ -102,22 +102,21 @@ class Parties:
         )
         return replace(whole, **changes)
 
-    def close(self) -> None:
-        """End the open round without anybody."""
+    def close(self, **changes: object) -> None:
+        """End the open round; without anybody, if nothing else is said."""
         turn = self.log.books.runs["r1"].rounds[-1]
-        self.say(
-            RoundClose(
-                seq=0,
-                prev=FIRST,
-                run="r1",
-                round=turn.number,
-                base=turn.base,
-                checkpoint=turn.base,
-                included=(),
-                excluded=tuple(Excluded(member=each, reason="late") for each in sorted(turn.invited)),
-                loss_unats=1,
-            )
+        whole = RoundClose(
+            seq=0,
+            prev=FIRST,
+            run="r1",
+            round=turn.number,
+            base=turn.base,
+            checkpoint=turn.base,
+            included=(),
+            excluded=tuple(Excluded(member=each, reason="late") for each in sorted(turn.invited)),
+            loss_unats=1,
         )
+        self.say(replace(whole, **changes))
 
     def begin(
         self, member: str, leaf: bytes, proof: tlog.Proof, since: int = 0, cosigned: tuple[str, ...] = ()

@@ -1,46 +1,84 @@
 """The ClientApp on its own: it trains only what the round names, and says why not."""
 
 import os
+import shutil
 import socket
 import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from parties import FakeTime, Parties
+from world import TOY
 
 from client.app import app
 from client.door import Door
+from client.signer import Signer
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
+from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, from_error
+from shared_models.records import entry as entries
+from shared_models.records import merkle
+from shared_models.records.kinds import CODECS, Included, Receipt
 from shared_models.records.refusals import Refusal, Refused
 
 
+class Asked:
+    """A run, and acme's ClientApp beside its daemon. Every task meets a new one: all that it knows is on its disk."""
+
+    def __init__(self, parties: Parties, door: Door, signers: list[Signer], kept: Path) -> None:
+        self.parties, self.kept = parties, kept
+        self._signers, self._opening = signers, None
+        self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme", "kept": str(kept)}
+
+    def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
+        """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""
+        parties = self.parties
+        base = parties.base if base is None else base
+        self._opening = parties.say(parties.opened())
+        return replace(
+            Task(parties.begin("acme", *self._opening), parties.manifest_leaf, "", codecs.pack("fp32", base)), **changes
+        )
+
+    def next(self, base: weights.Weights) -> None:
+        """The open round ends: acme has answered, birch answers too, and what it came to is this checkpoint."""
+        parties, (_, birch) = self.parties, self._signers
+        birch.begin(parties.begin("birch", *self._opening))
+        birch.claim(parties.claim(), FakeTime())
+        leaves = [signer.unlogged()[-1] for signer in self._signers]
+        for leaf in leaves:
+            parties.log.append(leaf)
+        hashes = [merkle.leaf_hash(leaf).hex() for leaf in leaves]
+        parties.close(
+            checkpoint=weights.digest(base),
+            included=tuple(map(Included, ("acme", "birch"), hashes)),
+            excluded=(),
+        )
+
+    def ask(self, task: Task) -> Answer:
+        context = Context(run_id=1, node_id=2, node_config=self._config, state=RecordDict(), run_config={})
+        reply = app(message=Message(task.to_record(), dst_node_id=2, message_type="train"), context=context)
+        if reply.has_error():
+            raise from_error(reply.error)
+        return Answer.from_record(reply.content, 10**7)
+
+
 @pytest.fixture
-def asked(tmp_path):
-    """(ask, an honest task): `ask(task)` runs the ClientApp on it beside acme's daemon."""
-    parties = Parties(tmp_path)
-    signer = parties.consenting("acme")
-    task = Task(parties.begin("acme", *parties.say(parties.opened())), parties.manifest_leaf, parties.base)
+def asked(tmp_path, request):
+    """acme, asked in a run with these codecs (up, down)."""
+    up, down = getattr(request, "param", ("fp32", "fp32"))
+    parties = Parties(tmp_path, replace(TOY, up=up, down=down))
+    signers = [parties.consenting(name) for name in ("acme", "birch")]
     InProcessGrid(app, [], {}).close()  # It gives this process the identity that Flower's messages ask for.
     with tempfile.TemporaryDirectory() as folder:
-        door = Door(Path(folder) / "door", signer, seen=lambda _: None)
+        door = Door(Path(folder) / "door", signers[0], seen=lambda _: None)
         door.expect(FakeTime(wall_ms=10**6), lambda pid: pid == os.getpid())
-        config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
-
-        def ask(what: Task) -> Answer:
-            context = Context(run_id=1, node_id=2, node_config=config, state=RecordDict(), run_config={})
-            message = Message(what.to_record(), dst_node_id=2, message_type="train")
-            reply = app(message=message, context=context)
-            if reply.has_error():
-                raise from_error(reply.error)
-            return Answer.from_record(reply.content, 10**7)
-
-        yield ask, task
+        yield Asked(parties, door, signers, tmp_path / "kept")
         door.close()
     parties.log.close()
 
@@ -51,34 +89,125 @@ def refused(act, *arguments) -> Refusal:
     return caught.value.refusal
 
 
-def test_it_trains_and_its_answer_carries_the_daemon_s_receipt(asked):
-    ask, task = asked
-    answer = ask(task)
-    assert b"/receipt@v1" in answer.entries[-1]
-    assert weights.digest(answer.update).encode() in answer.entries[-1]
+def receipt(answer: Answer) -> Receipt:
+    record = entries.peek(answer.entries[-1])
+    assert isinstance(record, Receipt)
+    return record
+
+
+@pytest.mark.parametrize("asked", [(up, "fp32") for up in CODECS], indirect=True)
+def test_it_trains_and_its_answer_carries_the_daemon_s_receipt_for_what_was_sent(asked):
+    task = asked.task()
+    answer = asked.ask(task)
+    said, up = receipt(answer), asked.parties.manifest.recipe.up
+    came = codecs.unpack(answer.update, up, codecs.shapes(asked.parties.base))
+    assert said.update == weights.digest(came)
+    assert said.bytes_down == codecs.nbytes(task.weights) == weights.size(asked.parties.base)
+    assert said.bytes_up == codecs.nbytes(answer.update) == sum(codecs.size(up, t.shape) for t in came.values())
 
 
 def test_other_weights_than_the_round_names_are_not_trained(asked):
-    ask, task = asked
-    changed = {name: tensor + 1 for name, tensor in task.weights.items()}
-    assert refused(ask, replace(task, weights=changed)) is Refusal.WRONG_BASE
+    changed = {name: tensor + 1 for name, tensor in asked.parties.base.items()}
+    assert refused(asked.ask, asked.task(weights=codecs.pack("fp32", changed))) is Refusal.WRONG_BASE
 
 
 def test_another_manifest_than_the_round_cites_is_not_followed(asked):
-    ask, task = asked
+    task = asked.task()
     other = task.manifest.replace(b'"inner_steps":3', b'"inner_steps":9')
-    assert refused(ask, replace(task, manifest=other)) is Refusal.WRONG_MANIFEST
+    assert refused(asked.ask, replace(task, manifest=other)) is Refusal.WRONG_MANIFEST
 
 
 def test_a_task_that_opens_nothing_is_malformed(asked):
-    ask, task = asked
-    assert refused(ask, replace(task, begin=replace(task.begin, opened="x"))) is Refusal.MALFORMED
-    assert refused(ask, replace(task, manifest=task.begin.opened.encode())) is Refusal.MALFORMED
+    task = asked.task()
+    assert refused(asked.ask, replace(task, begin=replace(task.begin, opened="x"))) is Refusal.MALFORMED
+    assert refused(asked.ask, replace(task, manifest=task.begin.opened.encode())) is Refusal.MALFORMED
 
 
 def test_what_the_daemon_refuses_is_not_trained(asked):
-    ask, task = asked
-    assert refused(ask, replace(task, begin=replace(task.begin, proof="x"))) is Refusal.BAD_PROOF
+    task = asked.task()
+    assert refused(asked.ask, replace(task, begin=replace(task.begin, proof="x"))) is Refusal.BAD_PROOF
+
+
+# What it finds again.
+
+
+def second(asked, step: weights.Weights) -> tuple[weights.Weights, dict[str, codecs.Packed], str]:
+    """The second round, after this step was sent: its checkpoint, the step as it travels, and where it begins."""
+    sent = codecs.send(asked.parties.manifest.recipe.down, step, {})
+    return weights.plus(asked.parties.base, sent.values), sent.packed, weights.digest(asked.parties.base)
+
+
+@pytest.mark.parametrize("asked", [("fp32", down) for down in CODECS], indirect=True)
+def test_who_holds_the_checkpoint_before_is_sent_the_step_and_nothing_more(asked):
+    first = asked.ask(asked.task())
+    step = codecs.unpack(first.update, "fp32", codecs.shapes(asked.parties.base))
+    base, packed, since = second(asked, step)
+    asked.next(base)
+    task = asked.task(base, since=since, weights=packed)
+    said = receipt(asked.ask(task))
+    assert (said.round, said.base, said.bytes_down) == (2, weights.digest(base), codecs.nbytes(packed))
+    again = receipt(asked.ask(task))  # Its checkpoint is another one now; the step is not taken twice.
+    assert again == said
+
+
+def test_where_nothing_moved_nothing_is_sent(asked):
+    asked.ask(asked.task())
+    asked.next(asked.parties.base)
+    said = receipt(asked.ask(asked.task(since=weights.digest(asked.parties.base), weights={})))
+    assert (said.round, said.bytes_down) == (2, 0)
+
+
+def test_who_lost_its_checkpoint_says_so_before_it_trains_and_is_sent_it_whole(asked):
+    asked.ask(asked.task())
+    base, packed, since = second(asked, {name: tensor + 1 for name, tensor in asked.parties.base.items()})
+    asked.next(base)
+    task = asked.task(base, since=since, weights=packed)
+    (path,) = (asked.kept / task_run(task) / "checkpoint").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    assert refused(asked.ask, task) is Refusal.NO_CHECKPOINT
+    shutil.rmtree(asked.kept)
+    assert refused(asked.ask, task) is Refusal.NO_CHECKPOINT
+    said = receipt(asked.ask(replace(task, since="", weights=codecs.pack("fp32", base))))
+    assert (said.round, said.bytes_down) == (2, weights.size(base))
+
+
+def test_a_step_that_leads_elsewhere_or_is_none_is_refused(asked):
+    asked.ask(asked.task())
+    step = {name: tensor + 1 for name, tensor in asked.parties.base.items()}
+    base, packed, since = second(asked, step)
+    asked.next(base)
+    task = asked.task(base, since=since, weights=packed)
+    for told, refusal in (
+        (codecs.pack("fp32", {name: -tensor for name, tensor in step.items()}), Refusal.WRONG_BASE),
+        (codecs.pack("bf16", step), Refusal.MALFORMED),
+        ({}, Refusal.WRONG_SHAPE),
+    ):
+        assert refused(asked.ask, replace(task, weights=told)) is refusal
+    assert receipt(asked.ask(task)).round == 2  # What was refused has replaced nothing.
+
+
+@pytest.mark.parametrize("asked", [("top64", "fp32")], indirect=True)
+def test_what_was_left_unsent_is_sent_in_the_next_round_and_the_same_if_it_is_asked_for_again(asked):
+    task = asked.task()
+    first = asked.ask(task)
+    run = Kept(asked.kept, task_run(task))
+    left = run.unsent(2)
+    assert np.abs(left["head.weight"]).max() > 0
+    assert asked.ask(task).update == first.update
+    assert weights.digest(run.unsent(2)) == weights.digest(left)
+    asked.next(asked.parties.base)
+    task = asked.task()
+    with_it = asked.ask(task)
+    assert weights.digest(run.unsent(2)) == weights.digest(left)
+    # The same round without it: another update, for which the daemon does not sign, and nothing is kept of it.
+    shutil.rmtree(asked.kept / task_run(task) / "unsent")
+    assert refused(asked.ask, task) is Refusal.CONFLICT
+    assert run.unsent(3) == {}
+    assert with_it.update != first.update
+
+
+def task_run(task: Task) -> str:
+    return merkle.leaf_hash(task.manifest).hex()
 
 
 def test_a_daemon_that_goes_away_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Whole runs in one process: the real ServerApp and ClientApp, Flower's own bytes, the real ledger, an audited bill."""
 
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -9,11 +10,12 @@ from world import TOY
 
 from consortium.faults import LIES, resigned
 from consortium.simulate import Result, simulate
+from server import outer
 from server.launch import propose
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
-from shared_models.records.kinds import Receipt
+from shared_models.records.kinds import CODECS, Receipt
 from shared_models.records.refusals import Refusal, Refused
 
 THREE = {"acme": 2, "birch": 1, "cedar": 1}
@@ -21,9 +23,12 @@ THREE = {"acme": 2, "birch": 1, "cedar": 1}
 NAMED = {
     "foreign": "unknown_key",
     "inflated": "implausible",
+    "miscounted": "implausible",
+    "mislabelled": "malformed",
     "not_finite": "not_finite",
     "oversized": "too_large",
     "tampered": "wrong_digest",
+    "truncated": "wrong_shape",
     "wrong_base": "wrong_base",
     "wrong_round": "wrong_round",
     "wrong_shape": "wrong_shape",
@@ -170,6 +175,95 @@ def test_each_receipt_cites_a_head_that_its_signer_had_verified(tmp_path):
     assert len({size for round_, size in cited if round_ == 1}) == 1  # The head behind which the round was opened.
     assert min(size for round_, size in cited if round_ == 2) > max(size for round_, size in cited if round_ == 1) > 0
     assert result.founded.member("acme").witnessed().size > max(size for _, size in cited)
+
+
+# What travels. Nothing is late here, and nothing is lost that is not said.
+
+
+def payload(codec: str) -> int:
+    return sum(codecs.size(codec, tensor.shape) for tensor in outer.first(TOY).values())
+
+
+def came(result: Result, member: str) -> list[int]:
+    """The bytes that came with each task of this member, by its receipts."""
+    return [receipt.bytes_down for receipt in receipts(result) if receipt.member == member]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_codec_trains_both_ways_and_is_metered_to_the_byte(tmp_path, codec):
+    recipe = replace(TOY, up=codec, down=codec, inner_steps=10, batch=4)
+    result = toy(tmp_path, recipe=recipe, rounds=4)
+    assert (result.report.findings, result.report.accepted, result.excluded) == ([], 12, ())
+    assert result.losses[-1] < result.losses[0] - (0.005 if codec == "top64" else 0.1)
+    for member in THREE:
+        assert came(result, member) == [payload("fp32"), *[payload(codec)] * 3]
+    assert {receipt.bytes_up for receipt in receipts(result)} == {payload(codec)}
+
+
+def test_small_codecs_repeat_to_the_bit_too(tmp_path):
+    recipe = replace(TOY, up="top64", down="int4")
+    one, other = (toy(tmp_path / name, recipe=recipe, rounds=3, workers=number) for number, name in enumerate("ab", 1))
+    assert one.losses == other.losses
+
+
+def test_who_has_the_answers_of_a_run_repeats_every_checkpoint_to_the_bit(tmp_path):
+    """The coordinator too sends later what it left unsent."""
+    recipe = replace(TOY, up="int4", down="top64", outer_momentum="0.5")
+    answers = []
+    result = toy(tmp_path, recipe=recipe, rounds=3, misbehave={m: lambda a, _: answers.append(a) or a for m in THREE})
+    sent = {entries.peek(answer.entries[-1]): answer.update for answer in answers}
+    base, unsent = outer.first(recipe), {}
+    momentum = outer.still(base)
+    for turn in result.report.books.runs["r1"].rounds:
+        found = sorted((said.member, said, update) for said, update in sent.items() if said.round == turn.number)
+        updates = [codecs.unpack(update, "int4", codecs.shapes(base)) for _, _, update in found]
+        assert [weights.digest(update) for update in updates] == [said.update for _, said, _ in found]
+        meant, momentum = outer.step(base, updates, momentum, recipe)
+        step = codecs.send("top64", weights.minus(meant, base), unsent)
+        base, unsent = weights.plus(base, step.values), step.unsent
+        assert weights.digest(base) == turn.closed.checkpoint
+    assert any(tensor.any() for tensor in unsent.values())
+
+
+def test_who_did_not_count_in_the_last_round_is_sent_the_whole_checkpoint(tmp_path):
+    lies = iter([LIES["not_finite"]()])
+
+    def once(answer, key):
+        lie = next(lies, None)
+        return lie(answer, key) if lie else answer
+
+    result = toy(tmp_path, misbehave={"birch": once}, recipe=replace(TOY, down="int8"), rounds=3)
+    assert result.excluded == ((1, "birch", "not_finite"),)
+    assert came(result, "acme") == [payload("fp32"), payload("int8"), payload("int8")]
+    assert came(result, "birch") == [payload("fp32"), payload("fp32"), payload("int8")]
+
+
+def test_who_lost_its_checkpoint_is_sent_it_whole_in_the_same_round(tmp_path):
+    rounds = iter(range(1, 4))
+
+    def lose(answer, key):
+        if next(rounds) == 1:
+            (kept,) = tmp_path.rglob("birch/work/kept")
+            shutil.rmtree(kept)
+        return answer
+
+    result = toy(tmp_path, misbehave={"birch": lose}, recipe=replace(TOY, down="int8"), rounds=3)
+    assert (result.excluded, result.report.findings) == ((), [])
+    assert came(result, "birch") == [payload("fp32"), payload("fp32"), payload("int8")]
+    untouched = toy(tmp_path / "b", recipe=replace(TOY, down="int8"), rounds=3)
+    assert result.losses == untouched.losses
+
+
+def test_who_says_it_has_no_checkpoint_whatever_it_is_sent_is_asked_once_more_and_left_out(tmp_path):
+    result = toy(tmp_path, misbehave={"birch": "forgetful"}, rounds=3, deadline_s=20.0)
+    assert result.excluded == ((2, "birch", "no_checkpoint"), (3, "birch", "no_checkpoint"))
+    assert result.seconds < 10
+
+
+def test_after_a_round_that_changed_nothing_nothing_is_sent(tmp_path):
+    result = toy(tmp_path, misbehave={"birch": "tampered", "cedar": "not_finite"}, rounds=3)
+    assert came(result, "acme") == [payload("fp32"), 0, 0]
+    assert result.report.findings == []
 
 
 def test_eight_members(tmp_path):
