@@ -14,7 +14,7 @@ head.note         the newest tree head that was verified, cosigned by this membe
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
-flwr/, work/      Flower's home and the training process's folder
+flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent
 """
 
 import secrets

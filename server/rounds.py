@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Protocol
 
 from server import outer
@@ -166,12 +167,16 @@ class Coordinator:
         opened = asked.opened
         until = time.monotonic() + self.manifest.deadline_ms / 1000
         cosigned = self._cosigned()
-        whole = codecs.pack("fp32", asked.base)
+
+        @cache  # Made once, and only if somebody needs it.
+        def whole() -> Mapping[str, Packed]:
+            return codecs.pack("fp32", asked.base)
+
         tasks = {
             member: Task(
                 self._begin(member, asked, proof, cosigned),
                 self._manifest_leaf,
-                *((self._since, self._step) if member in self._holding else ("", whole)),
+                *((self._since, self._step) if member in self._holding else ("", whole())),
             )
             for member in opened.invited
         }
@@ -181,7 +186,7 @@ class Coordinator:
             if refused.refusal is not Refusal.NO_CHECKPOINT or not tasks[member].since:
                 return None
             log.info("round %d: %s is sent the whole checkpoint", opened.round, member)
-            tasks[member] = replace(tasks[member], since="", weights=whole)
+            tasks[member] = replace(tasks[member], since="", weights=whole())
             return tasks[member]
 
         admitted: dict[str, Admitted] = {}
