@@ -17,32 +17,53 @@ from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import ED25519, SigningKey
 from shared_models.records.kinds import (
     FIRST,
+    Access,
+    AccessRestore,
+    AccessRevoke,
+    Amendment,
+    Artefact,
     Chained,
     Charter,
+    Checkpoint,
     Coalition,
     Consent,
     CostItem,
+    CreditNote,
+    Default,
     Device,
+    Dispute,
     Equivocation,
     Excluded,
     Included,
     KeyAdd,
     KeyAffirm,
     KeyRevoke,
+    Leave,
     Manifest,
     Member,
     Pot,
+    Price,
+    QuoteOpen,
+    QuoteSeal,
+    Rate,
     Receipt,
     Recipe,
+    Resolution,
     RoundClose,
     RoundOpen,
     RunEnd,
+    Settlement,
     Statement,
+    Tier,
+    Usage,
+    Vote,
 )
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.pricing import flop_per_token, tokens_asked
+from shared_models.rules.quotes import sealed
 
 CONSORTIUM = "commons.example"
+OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
 TOY = Recipe(
     vocabulary=256,
     layers=1,
@@ -324,8 +345,8 @@ def affirmed(holder: str, role: str, old: SigningKey, start: int, end: int) -> K
 
 
 def whole() -> World:
-    """A run of three rounds, two shared costs, every other kind of entry, and the bill that two members witnessed."""
-    world = World(quorum=2)
+    """A run of three rounds, two shared costs, the bill that two members witnessed, and every other kind of entry."""
+    world = World(quorum=2, tiers=(OPEN,))
     world.start()
     world.round()
     world.say("birch/admin", world.item("birch", 1_200))
@@ -340,4 +361,115 @@ def whole() -> World:
     world.say("cedar/admin", revoked("cedar", "compute", old, suspect_from=5))
     world.say("cedar/admin", affirmed("cedar", "compute", old, 5, size))
     world.bill()
+    _settle(world)
+    _december(world)
+    _amend(world)
     return world
+
+
+def _settle(world: World) -> None:
+    """One transfer of the bill is paid, and who owes the other is in default."""
+    period = world.books.statements[-1].period
+    paid, *rest = world.books.accounts.settlements.open(period)
+    for by in (paid.payer, paid.payee):
+        said = Settlement(
+            seq=0,
+            prev=FIRST,
+            member=by,
+            period=period,
+            netting=paid.netting,
+            payer=paid.payer,
+            payee=paid.payee,
+            amount=paid.amount,
+        )
+        world.say(f"{by}/admin", said)
+    for by in world.members:
+        if rest and by != rest[0].payer:
+            said = dict(
+                seq=0, prev=FIRST, member=by, period=period, netting=0, reason="not paid by the end of November"
+            )
+            world.say(f"{by}/admin", Default(**said, defaulter=rest[0].payer))
+
+
+def _december(world: World) -> None:
+    """A period that was quoted and priced before it began, in which costs are disputed and models are fetched."""
+    admin, period = f"{CONSORTIUM}/admin", "2026-12"
+    quotes = []
+    for by, about, amount in (
+        ("acme", "price", "1000000000000"),
+        ("birch", "price", "1000000000001"),
+        ("acme", "alone", "50"),
+    ):
+        said = QuoteOpen(
+            seq=0,
+            prev=FIRST,
+            member=by,
+            about=about,
+            period=period,
+            members=(by,),
+            amount=amount,
+            salt=digest(f"{by} {about}"),
+        )
+        seal = sealed(about, period, (by,), amount, said.salt)
+        sealing = QuoteSeal(seq=0, prev=FIRST, member=by, about=about, period=period, members=(by,), seal=seal)
+        world.say(f"{by}/admin", sealing)
+        quotes.append(said)
+    for said in quotes:
+        world.say(f"{said.member}/admin", said)
+    median, names = world.books.accounts.quotes.median(period)
+    world.say(admin, Price(seq=0, prev=FIRST, period=period, price=median, quotes=names))
+    rate = Rate(
+        seq=0, prev=FIRST, currency="USD", date="2026-12-01", rate=Fraction(9, 10), source="European Central Bank"
+    )
+    world.say(admin, rate)
+    item = replace(world.item("acme", 0, "storage", period=period), amount="20.5", currency="USD", date="2026-12-01")
+    hashed = world.say("acme/admin", item)
+    back = CreditNote(
+        seq=0, prev=FIRST, note="n1", payer="acme", item=hashed, period=period, amount="0.5", reason="billed twice"
+    )
+    world.say("acme/admin", back)
+    used = Usage(
+        seq=0,
+        prev=FIRST,
+        member="birch",
+        pot="services",
+        period=period,
+        quantity="12.5",
+        source="GB-days, metered",
+    )
+    world.say(admin, used)
+    about = "item/acme/storage"
+    dispute = world.say("birch/admin", Dispute(seq=0, prev=FIRST, member="birch", about=about, reason="never ordered"))
+    for by in ("birch", "cedar"):
+        said = Resolution(seq=0, prev=FIRST, member=by, about=about, dispute=dispute, outcome="stands", reason="")
+        world.say(f"{by}/admin", said)
+    model = Artefact(
+        seq=0,
+        prev=FIRST,
+        publisher=CONSORTIUM,
+        artefact=digest("model"),
+        size=1_000,
+        form="safetensors",
+        checkpoints=(Checkpoint(run="r1", round=3),),
+        parents=(),
+    )
+    world.say(world.coordinator, model)
+    world.say("birch/compute", Access(seq=0, prev=FIRST, member="birch", artefact=model.artefact, fetch=1))
+    for by in ("acme", "cedar"):
+        told = AccessRevoke(seq=0, prev=FIRST, member=by, notice="2026-1", revoked="birch", reason="shared the weights")
+        world.say(f"{by}/admin", told)
+    for by in ("acme", "cedar"):
+        world.say(f"{by}/admin", AccessRestore(seq=0, prev=FIRST, member=by, notice="2026-1"))
+    world.bill(period)
+
+
+def _amend(world: World) -> None:
+    """The members agree on another quorum, and one of them leaves."""
+    small = replace(world.charter, quorum=1)
+    proposal = Amendment(
+        seq=0, prev=FIRST, member="birch", amendment="quorum", replaces=world.books.agreement.hash, charter=small
+    )
+    hashed = world.say("birch/admin", proposal)
+    for by in ("acme", "cedar"):
+        world.say(f"{by}/admin", Vote(seq=0, prev=FIRST, member=by, amendment=hashed, choice="yes"))
+    world.say("acme/admin", Leave(seq=0, prev=FIRST, member="acme", reason="merged with birch"))
