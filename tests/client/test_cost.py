@@ -143,14 +143,14 @@ def test_one_cost_is_named_in_full_or_a_bill_by_its_file(founded, invoice, capsy
     home = founded.member("birch").path
     common = ["cost", "--home", str(home), "--pot", "services", "--period", "2026-11"]
     whole = ["--item", "hosting", "--amount", "12.00", "--date", "2026-11-05", "--invoice", str(invoice)]
-    for words in (
-        whole[2:],
-        whole[:-2],
-        [*whole, "--focus", str(invoice)],
-        ["--focus", str(invoice), "--currency", "X"],
+    for words, said in (
+        (whole[2:], "name --item"),
+        (whole[:-2], "name --item"),
+        ([*whole, "--focus", str(invoice)], "with --focus"),
+        (["--focus", str(invoice), "--currency", "EUR"], "with --focus"),
     ):
         assert main([*common, *words]) == 2
-        assert "bad_field" in capsys.readouterr().err
+        assert f"error bad_field: {said}" in capsys.readouterr().err
     assert main([*common, *whole, "--dry-run"]) == 0
     assert capsys.readouterr().out == "cost item hosting, 12 EUR for other\n"
     assert not (home / "evidence").exists()
