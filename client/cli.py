@@ -565,6 +565,25 @@ def _key_list(args: Namespace) -> int:
     return RIGHT
 
 
+def _charter_show_arguments(parser: ArgumentParser) -> None:
+    _source(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _charter_show(args: Namespace) -> int:
+    """Recompute the log, then show what its members have agreed. 1 if the log is not right."""
+    from client import charter
+    from client.auditor import Auditor
+
+    report = Auditor().run(args.log)
+    agreement = report.books.agreement
+    if args.json:
+        print(json.dumps({"schema": "consortium.charter/1", **charter.as_json(agreement)}))
+    else:
+        print(charter.text(agreement))
+    return _if_right(report, args.log)
+
+
 def _model_list_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("--member", help="say whether this member may have each, and why")
@@ -635,6 +654,50 @@ def _model_get(args: Namespace) -> int:
     return RIGHT
 
 
+def _charter_propose_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("file", type=Path, help="TOML or JSON: the fields that change; members, pots, tiers by name")
+    parser.add_argument("--name", help="of the amendment, used once; that of the file by default")
+
+
+def _charter_propose(args: Namespace) -> int:
+    from client import charter
+
+    proposed = charter.propose(args.home, args.file, args.name or args.file.stem)
+    print("\n".join(charter.lines(proposed.changes)))
+    print(f"amendment {proposed.hash} is entry {proposed.at}; it takes {proposed.needed} votes, yours too:")
+    print(f"  consortium charter vote --home {args.home} {proposed.hash} yes")
+    return RIGHT
+
+
+def _charter_vote_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("hash", help="of the amendment: see `consortium charter show`")
+    parser.add_argument("choice", choices=("yes", "no"))
+
+
+def _charter_vote(args: Namespace) -> int:
+    from client import charter
+
+    voted = charter.vote(args.home, args.hash, args.choice)
+    print("\n".join(charter.lines(voted.changes)))
+    print(f"your vote, {args.choice}, is entry {voted.at}; {voted.missing}")
+    return RIGHT
+
+
+def _leave_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--reason", required=True, help="a line that stands in the log")
+
+
+def _leave(args: Namespace) -> int:
+    from client.charter import leave
+
+    index = leave(args.home, args.reason)
+    print(f"you have left: entry {index}; you are billed for the period that runs, and can still settle and dispute")
+    return RIGHT
+
+
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
@@ -657,5 +720,9 @@ COMMANDS = (
     Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
     Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),
     Command("model get", MONEY, "Fetch a model that your member may have.", _model_get_arguments, _model_get),
+    Command("charter show", MONEY, "What is agreed, and what is proposed.", _charter_show_arguments, _charter_show),
+    Command("charter propose", MONEY, "Propose another charter.", _charter_propose_arguments, _charter_propose),
+    Command("charter vote", MONEY, "Vote on what is proposed.", _charter_vote_arguments, _charter_vote),
+    Command("leave", MONEY, "Leave the consortium.", _leave_arguments, _leave),
     *allocate.COMMANDS,
 )

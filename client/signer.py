@@ -73,8 +73,8 @@ class Signer:
             manifest = entry.record
             if not isinstance(manifest, Manifest) or entry.author != f"{self.home.charter.consortium}/coordinator":
                 raise Refused(Refusal.WRONG_ROLE, f"{entry.author} wrote a {entry.record.kind}, not its manifest")
-            if manifest.charter != self.home.charter_entry.hash.hex():
-                raise Refused(Refusal.NO_CHARTER, "the manifest cites another charter than the one signed here")
+            if manifest.charter != self.home.keyring.agreement.hash:
+                raise Refused(Refusal.NO_CHARTER, "the manifest cites another charter than the one in force")
             if self.home.settings.member not in manifest.members:
                 raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
@@ -178,7 +178,7 @@ class Signer:
                 witnessed_size=task.head.size,
                 witnessed_root=task.head.root.hex(),
             )
-            check_claim(receipt, task.manifest, self.home.charter)
+            check_claim(receipt, task.manifest, self.home.keyring.charter)
             self._sign(receipt)
             return self._outbox(up_to=receipt.seq)
 

@@ -86,8 +86,7 @@ def simulate(
         coordinator = founded.coordinator
         bundle = build()
         manifest = propose(
-            coordinator.charter,
-            coordinator.charter_entry.hash.hex(),
+            coordinator.keyring.agreement,
             RUN,
             recipe,
             bundle,

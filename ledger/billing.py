@@ -15,6 +15,7 @@ from shared_models.records.kinds import Charter, Price
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 from shared_models.rules.books import NOTHING, Books
+from shared_models.rules.keyring import Keyring
 
 LOOK_S = 0.2
 
@@ -73,9 +74,13 @@ def witnessed(ledger: LedgerHttp, size: int, wait_s: float) -> bytes | None:
     Raises `Refused(NO_QUORUM)`, naming who is missing.
     """
     first = next(bundles(ledger.read, tlog.unsigned(ledger.read(tlog.HEAD)).size), None)
-    charter = entries.open_charter(first.leaves[0]).record if first is not None else None
-    if not isinstance(charter, Charter):
+    founded = entries.open_charter(first.leaves[0]) if first is not None else None
+    if founded is None or not isinstance(founded.record, Charter):
         raise Refused(Refusal.NO_CHARTER, "the log is empty")
+    ring = Keyring(founded.record, founded.hash.hex())
+    for index, leaf in ledger.keys(since=0):
+        ring.learn(index, leaf)
+    charter = ring.charter
     if charter.quorum == 0:
         return None
     until = time.monotonic() + wait_s

@@ -12,8 +12,9 @@ from server.home import Home
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
-from shared_models.records.kinds import FIRST, Charter, Manifest, Recipe
+from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.agreement import Agreement
 from shared_models.rules.pricing import flop_per_token
 
 SMALL = Recipe(
@@ -47,8 +48,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def propose(
-    charter: Charter,
-    charter_hash: str,
+    agreement: Agreement,
     run: str,
     recipe: Recipe,
     bundle: Bundle,
@@ -57,19 +57,19 @@ def propose(
     quorum: int | None,
     deadline_ms: int,
 ) -> Manifest:
-    """The manifest of a run for all members; its first checkpoint is made here once, to be named and scored."""
-    first = outer.first(recipe)
+    """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored."""
+    first, members = outer.first(recipe), agreement.present()
     return Manifest(
         seq=0,
         prev=FIRST,
         run=run,
-        charter=charter_hash,
+        charter=agreement.hash,
         bundle=bundle.sha256,
         recipe=recipe,
-        members=tuple(member.name for member in charter.members),
+        members=members,
         rounds=rounds,
         deadline_ms=deadline_ms,
-        quorum=len(charter.members) // 2 + 1 if quorum is None else quorum,
+        quorum=len(members) // 2 + 1 if quorum is None else quorum,
         flop_per_token=flop_per_token(recipe),
         base=weights.digest(first),
         loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe)),
@@ -91,9 +91,9 @@ def launch(
 
     home = Home(folder)
     ledger, bundle = LedgerHttp(home.settings.ledger), build()
+    home.learn_keys(ledger)
     manifest = propose(
-        home.charter,
-        home.charter_entry.hash.hex(),
+        home.keyring.agreement,
         run,
         read_recipe(recipe) if recipe else SMALL,
         bundle,

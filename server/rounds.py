@@ -146,6 +146,7 @@ class Coordinator:
 
     def _open(self, number: int, base: weights.Weights) -> tuple[Asked, tlog.Proof]:
         """Open a round in the log, for everybody to see before anybody is asked."""
+        self.home.learn_keys(self.ledger)  # Who signs with which key, and who has left.
         opened_ms = time.time_ns() // 1_000_000
         opened = RoundOpen(
             seq=0,
@@ -154,13 +155,12 @@ class Coordinator:
             round=number,
             manifest=merkle.leaf_hash(self._manifest_leaf).hex(),
             base=self._checkpoint,
-            invited=tuple(sorted(self._consents)),
+            invited=tuple(sorted(self._consents - self.home.keyring.agreement.left.keys())),
             opened_ms=opened_ms,
             deadline_ms=opened_ms + self.manifest.deadline_ms,
         )
         leaf, proof = self._say(opened)
-        self.home.learn_keys(self.ledger)
-        return Asked(self.home.charter, self.home.keyring.keys, self.manifest, opened, leaf, base), proof
+        return Asked(self.home.keyring.charter, self.home.keyring.keys, self.manifest, opened, leaf, base), proof
 
     def _ask(self, asked: Asked, proof: tlog.Proof) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not)."""

@@ -63,6 +63,7 @@ BUNDLE = [
     "shared_models/records/tlog.py",
     "shared_models/rules/__init__.py",
     "shared_models/rules/access.py",
+    "shared_models/rules/agreement.py",
     "shared_models/rules/allocation.py",
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",

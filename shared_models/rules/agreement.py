@@ -237,9 +237,10 @@ def _check_pot(pot: Pot, members: list[str]) -> None:
     if not pot.table:
         return
     table = {frozenset(each.members): Fraction(each.cost) for each in pot.table}
+    strangers = frozenset[str]().union(*table).difference(members)
     if pot.driver != "benefit":
         raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: the table divides it, so its driver is benefit")
     spelled = all(list(each.members) == sorted(set(each.members)) for each in pot.table)
-    if not spelled or len(table) != len(pot.table) or not frozenset(members).issuperset(*table):
+    if not spelled or len(table) != len(pot.table) or strangers:
         raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: a coalition stands twice, or is not of members in order")
     by_table(pot.rule, table)

@@ -25,6 +25,7 @@ from shared_models.records.kinds import (
     Charter,
     Equivocation,
     KeyRevoke,
+    Leave,
     Manifest,
     Receipt,
     RoundClose,
@@ -242,7 +243,10 @@ class Audit:
             report.numbers += 2 * len(record.lines) + 3 * len(record.balances) + len(record.transfers)
             if self._billed is not None:
                 self._billed(books, record)
+        before = books.agreement.hash if books.keys else ""
         index = books.add(replace(entry, hash=hashed))
+        if before not in ("", books.agreement.hash):
+            report.notices.append(f"entry {index}: from here on another charter is in force, {books.agreement.hash}")
         if (notice := _notice(entry)) is not None:
             report.notices.append(f"entry {index}: {notice}")
 
@@ -346,6 +350,8 @@ def _notice(entry: Entry) -> str | None:
             return f"{author} said two things about {what}: here, and at entry {first}"
         case KeyRevoke(holder=holder, role=role, id=key, suspect_from=start):
             return f"{holder} revoked its {role} key {key}; what it signed from entry {start} on was disputed"
+        case Leave(member=member, reason=reason):
+            return f"{member} left: {reason}"
     return None
 
 

@@ -12,6 +12,7 @@ from server.launch import launch
 from server.rounds import Coordinator
 from shared_models.processes import free_port
 from shared_models.records import tlog
+from shared_models.records.kinds import FIRST, Leave
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -67,6 +68,15 @@ def test_a_run_whose_members_never_come_ends_as_failed_and_says_who(parties, mon
     caught = refused(Coordinator(parties.home, Near(parties), nobody, "r1").train)
     assert (caught.refusal, "acme, birch, cedar" in caught.detail) == (Refusal.DEAD, True)
     assert parties.log.books.runs["r1"].ended.status == "failed"
+
+
+def test_who_has_left_is_not_invited(parties):
+    for member in parties.founded.members:
+        parties.consenting(member)
+    key = parties.founded.member("cedar").key("admin")
+    parties.home.say(Near(parties), key, Leave(seq=0, prev=FIRST, member="cedar", reason="no budget"))
+    asked, _ = Coordinator(parties.home, Near(parties), None, "r1")._open(1, parties.base)
+    assert asked.opened.invited == ("acme", "birch")
 
 
 def test_a_ledger_that_only_says_it_has_logged_it_is_not_believed(parties):
