@@ -138,7 +138,8 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
     for put in opened.facts.put:
         if (put.member, put.pot) == (member, pot):
-            lines.append(f"  {money(put.amount, charter)} for {put.what}{_paper(put, charter, read, size)}")
+            amount = int(put.amount) if put.amount.denominator == 1 else put.amount
+            lines.append(f"  {money(amount, charter)} for {put.what}{_paper(put, charter, read, size)}")
             stands_on.append((put.index, f"{put.what}, paid by {member}"))
     lines += _charge(opened, member, pot)
     stands_on.append((0, "the charter: price, rules, benefits"))
@@ -223,8 +224,9 @@ def change(before: Opened, after: Opened, member: str) -> dict[str, Fraction]:
     parts = dict.fromkeys((*FACTORS, "rounding"), Fraction(0))
     for pot, paper in sorted(_currencies(before) | _currencies(after)):
         old, new = _factors(before, member, pot, paper), _factors(after, member, pot, paper)
-        if old["volume"] == 0 or new["volume"] == 0:  # There is no share of nothing: it is the volume that changes.
-            old["share"] = new["share"] = old["share"] if new["volume"] == 0 else new["share"]
+        for empty, other in ((old, new), (new, old)):
+            if empty["volume"] == 0:  # There is no share and no rate of nothing: it is the volume that changes.
+                empty |= {**other, "volume": Fraction(0)}
         costs = dict[frozenset[str], Fraction]()
         base = _product(old)
         for changed in chain.from_iterable(combinations(FACTORS, count) for count in range(1, len(FACTORS) + 1)):
@@ -259,7 +261,7 @@ def _factors(opened: Opened, member: str, pot: str, paper: str) -> dict[str, Fra
     charge = mine[1] * total / whole if whole else mine[1] * ours
     price = opened.facts.price / FLOP_PER_NCU if pot == opened.charter.compute_pot and ours else Fraction(1)
     units = total if ours else sum((each.original for each in foreign), Fraction(0))
-    if not total or not price or not units:  # What comes and goes sums to nothing: it is itself the volume.
+    if not total or not price or not units:  # What comes and goes sums to nothing: what is left is the volume.
         return {"price": Fraction(1), "volume": credit - charge, "share": Fraction(1), "fx": Fraction(1)}
     return {"price": price, "volume": units / price, "share": (credit - charge) / total, "fx": total / units}
 

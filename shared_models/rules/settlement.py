@@ -4,6 +4,7 @@ A transfer is paid when payer and payee have both said so. When more than half o
 not pay what it owes, the rest of the statement bear its debt and settle anew among themselves, to the unit.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -159,23 +160,27 @@ class Settlements:
     def _default(self, name: str, period: _Period, defaulter: str) -> None:
         """Net a period anew, without this member.
 
-        1. What a payee has confirmed is paid; what a payer says is on its way stays open as it is; the rest ends.
+        1. What a payee has confirmed is paid, and so is what a payer says is on its way to the defaulter, which has no
+           say any more. What another says is on its way stays open as it is. The rest ends.
         2. The debt is what the defaulter owes by that rest, less what it was carrying.
-        3. The others of the statement bear it in proportion to their benefit; equally, if none of them has any.
+        3. The others of the statement bear it in proportion to their benefit; equally, if none of them has any; and if
+           there are no others, those to whom it is owed.
         4. What that leaves each of them with is rounded as a statement is, with what it was carrying, and netted. So
-           every carry stays below one unit, and the defaulter's is zero: it was a part of the debt.
+           every carry stays below one unit, and the defaulter's is zero: it was a part of the debt. Who joined later,
+           and carries something, may come to pay or to get one unit of that.
         """
         ends, owed = period.unconfirmed(defaulter), period.debt(defaulter)
-        for each in [each for each in period.open if each.payee in each.said]:
-            period.confirm(each)
         period.open = [each for each in period.open if each not in ends]
-        exact = dict.fromkeys([*period.benefits, *self.carries], Fraction(0))
+        for each in [each for each in period.open if each.payee in each.said or each.payee == defaulter]:
+            period.confirm(each)
+        exact = defaultdict[str, Fraction](Fraction, dict.fromkeys([*period.benefits, *self.carries], Fraction(0)))
         for each in ends:
             exact[each.payer] -= each.amount
             exact[each.payee] += each.amount
         carry = self.carries.get(defaulter, Fraction(0))
-        del period.benefits[defaulter]
-        for member, share in _shares(owed - carry, period.benefits).items():
+        period.benefits.pop(defaulter, None)
+        bearers = period.benefits or {each.payee: 1 for each in ends if each.payer == defaulter}
+        for member, share in _shares(owed - carry, bearers).items():
             exact[member] -= share
         exact[defaulter] = -carry
         nets, self.carries = settle(exact, self.carries, name)

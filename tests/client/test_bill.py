@@ -146,7 +146,7 @@ def test_where_there_was_nothing_it_is_the_volume_that_changed():
 
 def test_a_price_that_doubles_is_the_whole_reason():
     before = OPENED[NOVEMBER]
-    after = replace(before, charter=replace(before.charter, price=2 * before.charter.price))
+    after = replace(before, facts=replace(before.facts, price=2 * before.facts.price))
     after = replace(after, bill=after.under({}))
     for member in WORLD.members:
         parts = explain.change(before, after, member)

@@ -235,6 +235,19 @@ def test_what_another_says_is_on_its_way_stays_open_as_it_is():
     assert party.settlements.paid(PERIOD) == {"ada": 0, "bob": 110, "eve": -110}
 
 
+def test_what_is_on_its_way_to_the_defaulter_is_paid():
+    """cedar defaults; then dan, to whom ada says it has paid something, does not pay what that made it owe."""
+    party = Party({"ada": -50, "bob": 90, "cedar": -90, "dan": 50}, {"ada": 0, "bob": 0, "cedar": 1, "dan": 1})
+    party.says("ada", *next(each for each in party.open if each[0] == "ada"))
+    (way,) = [each for each in party.settlements.open(PERIOD) if each.said]
+    assert way[1:4] == ("ada", "dan", 50)
+    party.fail("cedar")
+    assert party.open == [("ada", "dan", 50), ("dan", "bob", 90)]
+    party.fail("dan", netting=1)
+    assert party.settlements.paid(PERIOD) == {"ada": 50, "bob": 0, "cedar": 0, "dan": -50}
+    assert party.open == [("ada", "bob", 45)]
+
+
 def test_what_was_on_its_way_for_ever_is_a_debt_too():
     party = Party({"ada": -100, "bob": -60, "eve": 160}, {"ada": 0, "bob": 1, "eve": 1})
     party.says("bob", "bob", "eve", 60)
@@ -286,23 +299,19 @@ def test_the_rest_settle_to_the_unit_whatever_was_paid_and_whoever_is_in_default
         if not owing:
             break
         defaulter = random.choice(owing)
-        coming = [each for each in settlements.open(PERIOD) if each.payee == defaulter and each.payer in each.said]
-        coming_amount = sum(each.amount for each in coming)
         party.fail(defaulter, netting)
         gone.append(defaulter)
         paid, carries = settlements.paid(PERIOD), settlements.carries
-        debt = coming_amount - due[defaulter] - paid[defaulter]
+        debt = -due[defaulter] - paid[defaulter]
         for name, share in shares(debt, benefits, set(party.members) - set(gone)).items():
             due[name] -= share
         due[defaulter] += debt
         for name in party.members:
             assert party.nets[name] + carries[name] == due[name] + paid[name]
             assert abs(carries[name]) < 1
-        assert (carries[defaulter], party.nets[defaulter]) == (0, coming_amount)
+        assert all(carries[name] == party.nets[name] == 0 for name in gone)
         assert sum(carries.values()) == sum(party.nets.values()) == 0
-        new = [each for each in settlements.open(PERIOD) if each.netting == netting + 1]
-        assert {each.payer for each in new}.isdisjoint(gone)
-        assert len(new) < len(party.members)
+        assert sum(1 for each in settlements.open(PERIOD) if each.netting == netting + 1) < len(party.members)
 
 
 @given(parties(), parties())
@@ -317,6 +326,31 @@ def test_a_late_default_is_rounded_with_what_is_carried_now(party, other):
         party.fail(owing[0])
         assert all(abs(carry) < 1 for carry in party.settlements.carries.values())
         assert party.settlements.carries[owing[0]] == sum(party.settlements.carries.values()) == 0
+
+
+def carrying(**carries: Fraction) -> Party:
+    """ada owes bob 10, and this is what everybody carries since; zed joined later."""
+    party = Party({"ada": -10, "bob": 10})
+    party.settlements.add_statement(stated(dict.fromkeys(carries, Fraction(0)), carries, "2026-12"), {})
+    assert party.settlements.carries == carries
+    party.members = ["ada", "bob", "zed"]
+    party.fail("ada")
+    return party
+
+
+def test_who_joined_later_and_gets_a_unit_of_what_it_carries_bears_it_if_nobody_else_is_left():
+    party = carrying(ada=Fraction(-1, 2), bob=Fraction(0), zed=Fraction(1, 2))
+    assert party.open == [("bob", "zed", 1)]
+    party.fail("bob", netting=1)
+    assert (party.open, set(party.settlements.carries.values())) == ([], {0})
+
+
+def test_who_joined_later_and_owes_a_unit_of_what_it_carries_can_be_in_default():
+    party = carrying(ada=Fraction(3, 10), bob=Fraction(3, 10), zed=Fraction(-3, 5))
+    assert party.open == [("zed", "bob", 1)]
+    party.settlements.add_statement(stated({"ada": Fraction(0), "bob": Fraction(0)}, {}, "2027-01"), {})
+    party.fail("zed", netting=1)
+    assert (party.open, set(party.settlements.carries.values())) == ([], {0})
 
 
 # In the books.
