@@ -616,23 +616,25 @@ def _model_show_arguments(parser: ArgumentParser) -> None:
 
 
 def _model_show(args: Namespace) -> int:
-    """Recompute the log, then show what a model was made from. 1 if the log is not right."""
+    """Recompute the log, then show what a model was made from. 1, and nothing is shown, if the log is not right."""
     from client import models
     from client.auditor import Auditor
     from shared_models.published import reader
 
     report = Auditor().run(args.log)
+    if report.findings:
+        return _if_right(report, args.log)
     found = models.lineage(report.books, reader(args.log), args.sha256)
     if args.json:
         print(json.dumps({"schema": "consortium.model/1", "size": report.books.tree.size, "lineage": found}))
     else:
         print(models.lineage_text(found))
-    return _if_right(report, args.log)
+    return RIGHT
 
 
 def _if_right(report: "Report", log: str) -> int:
     if report.findings:
-        print(f"this log is not right, nor may be what it says above: consortium audit {log}", file=sys.stderr)
+        print(f"this log is not right, nor may be what it says of models: consortium audit {log}", file=sys.stderr)
         return WRONG
     return RIGHT
 

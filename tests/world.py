@@ -385,10 +385,9 @@ def _settle(world: World) -> None:
         world.say(f"{by}/admin", said)
     for by in world.members:
         if rest and by != rest[0].payer:
-            said = dict(
-                seq=0, prev=FIRST, member=by, period=period, netting=0, reason="not paid by the end of November"
-            )
-            world.say(f"{by}/admin", Default(**said, defaulter=rest[0].payer))
+            owes = rest[0].payer
+            said = Default(seq=0, prev=FIRST, member=by, period=period, netting=0, defaulter=owes, reason="no answer")
+            world.say(f"{by}/admin", said)
 
 
 def _december(world: World) -> None:

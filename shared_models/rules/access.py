@@ -171,9 +171,16 @@ class Library:
             return self._leavers.get(member)
         if member not in facts.present:
             return None
-        so_far = self._settled.get(member), self._running(member, facts)
-        reached = [tier for tier in facts.charter.tiers if any(each.reaches(tier) for each in so_far if each)]
+        best = self._best(member, facts)
+        reached = [tier for tier in facts.charter.tiers if best.reaches(tier)]
         return reached[-1] if reached else None
+
+    def _best(self, member: str, facts: Grounds) -> Delivered:
+        """What its tier rests on: what the last statement left it, or what is running where that reaches higher."""
+        both = [self._running(member, facts)]
+        if member in self._settled:
+            both.insert(0, self._settled[member])
+        return max(both, key=lambda each: sum(map(each.reaches, facts.charter.tiers)))
 
     def _running(self, member: str, facts: Grounds) -> Delivered:
         """Over the window that ends now: the charter's, with the running period in it."""
@@ -187,15 +194,6 @@ class Library:
         pledges = [each[member] for each in self._pledges[start:] if member in each]
         given = sum((each.get(member, Fraction(0)) for each in facts.given[start:]), Fraction(0))
         return Delivered(given, sum(pledges), len(pledges))
-
-    def _best(self, member: str, facts: Grounds) -> Delivered:
-        """What its tier rests on: what the last statement left it, or what is running if that is for a higher one."""
-        settled, running = self._settled.get(member), self._running(member, facts)
-        if settled is None or sum(map(running.reaches, facts.charter.tiers)) > sum(
-            map(settled.reaches, facts.charter.tiers)
-        ):
-            return running
-        return settled
 
     def _missing(self, member: str, tier: Tier | None, facts: Grounds) -> str:
         tiers = facts.charter.tiers

@@ -23,6 +23,7 @@ from consortium.cli import main
 from ledger.api import serving
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
+from shared_models.published import reader, save
 from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.kinds import FIRST, Access, AccessRevoke, Consent, Excluded, Included, Receipt, RoundClose
@@ -166,6 +167,17 @@ def test_a_log_without_models_says_so(tmp_path, run):
         assert run("model", "list", made.url) == (0, "the log has no models yet\n", "")
 
 
+def test_what_a_log_says_that_is_not_right_is_marked_and_its_lineages_are_not_told(consortium, run, tmp_path):
+    save(reader(consortium.url), tmp_path / "log")
+    (bundle,) = (tmp_path / "log" / "tile" / "entries").iterdir()
+    (path,) = bundle.iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"wall_ms":1000', b'"wall_ms":1001'))
+    code, out, err = run("model", "list", tmp_path / "log")
+    assert (code, NAME in out, "this log is not right" in err) == (1, True, True)
+    code, out, err = run("model", "show", tmp_path / "log", NAME)
+    assert (code, out, "this log is not right" in err) == (1, "", True)
+
+
 # Publishing.
 
 
@@ -205,6 +217,7 @@ def test_who_may_not_have_it_signs_nothing(consortium, tmp_path):
     assert answer.refusal is Refusal.NO_ACCESS
     assert "more for tier user" in answer.detail
     assert accesses(consortium, "cedar") == []
+    assert list((consortium.home("cedar").path / "entries").glob("*.refused")) == []
     assert not (tmp_path / "got.part").exists()
     assert refused(get, consortium.home("acme"), LedgerHttp(consortium.url), digest("x"), tmp_path / "got").refusal is (
         Refusal.NOT_FOUND
@@ -342,6 +355,25 @@ def test_a_daemon_goes_on_behind_what_a_command_has_signed(consortium, tmp_path)
     assert daemon.take(NAME, before + 1, LedgerHttp(consortium.url).append) > 0
     assert [entries.peek(leaf).seq for leaf in consortium.home("acme").signed()] == list(range(before + 2))
     assert daemon.taken(digest("x")) is None
+
+
+def test_two_that_sign_at_once_make_one_chain(consortium):
+    ledger, came = LedgerHttp(consortium.url), []
+
+    def take() -> None:
+        for _ in range(4):
+            one = signer(consortium, "acme")
+            came.append(one.take(NAME, len(one.unlogged()), ledger.append))
+
+    both = [threading.Thread(target=take) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert len(set(came)) == 8
+    records = [entries.peek(leaf) for leaf in consortium.home("acme").signed()]
+    assert [each.seq for each in records] == list(range(len(records)))
+    assert [each.fetch for each in accesses(consortium, "acme")] == list(range(1, 9))
 
 
 def test_what_the_log_has_not_got_yet_goes_first(consortium, tmp_path):

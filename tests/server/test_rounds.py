@@ -77,6 +77,8 @@ def test_who_has_left_is_not_invited(parties):
     parties.home.say(Near(parties), key, Leave(seq=0, prev=FIRST, member="cedar", reason="no budget"))
     asked, _ = Coordinator(parties.home, Near(parties), None, "r1")._open(1, parties.base)
     assert asked.opened.invited == ("acme", "birch")
+
+
 def test_what_a_member_says_while_a_round_opens_does_not_stop_it(parties):
     """Such as that it takes a model: its newest entry then stands behind the head that everybody is shown."""
     for member in ("birch", "cedar"):
