@@ -353,9 +353,9 @@ class Log:
         Raises `Refused`: NOT_FOUND if that is no access entry, WRONG_MEMBER if it is another's or for another artefact,
         NO_ACCESS if the member has no access any more.
         """
-        with self._turn:  # Behind it, whatever is in the books is on the disk.
+        with self._turn:
             library = self.books.library
-            grant = library.grants.get(at)
+            grant = library.grants.get(at) if at < self._head.size else None  # Below the head it is on the disk.
             if grant is None:
                 raise Refused(Refusal.NOT_FOUND, f"entry {at} grants access to nothing")
             if grant != (member, artefact):

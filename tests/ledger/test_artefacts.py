@@ -20,6 +20,7 @@ from alembic.config import Config
 from ledger_service import serving, write_key
 from world import CONSORTIUM, World, added, digest, key, revoked
 
+from ledger.log import open_log
 from shared_models.http_signatures import sign
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
@@ -287,6 +288,31 @@ def test_the_client_asks_for_the_rest_of_a_file(shared, at):
     with pytest.raises(Refused) as caught:
         LedgerHttp("http://127.0.0.1:1").artefact(NAME, at, key("acme/compute"))
     assert caught.value.refusal is Refusal.UNREACHABLE
+
+
+def test_an_entry_that_is_not_on_the_disk_opens_nothing(tmp_path, monkeypatch):
+    write_key(tmp_path)
+    log = open_log(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    class Near:
+        """The ledger without HTTP."""
+
+        def append(self, leaf: bytes):
+            return log.append(leaf)[1]
+
+    served = Served(Near(), tmp_path)
+    monkeypatch.setattr(log.store, "append", fail)
+    size = log.head.size
+    with pytest.raises(Refused) as caught:
+        served.grant()
+    assert (caught.value.refusal, log.books.library.grants[size]) == (Refusal.STOPPED, ("acme", NAME))
+    with pytest.raises(Refused) as caught:
+        log.granted("acme", NAME, size)
+    assert caught.value.refusal is Refusal.NOT_FOUND
+    log.close()
 
 
 @pytest.mark.slow
