@@ -110,7 +110,7 @@ class Signer:
         1. The coordinator signed the opening of this round, and it invites this member.
         2. This member consented to the run's manifest.
         3. The log's newest head is signed by its key, and the opening of the round stands in it.
-        4. The head continues the history that this member witnessed before. It is on the disk before it is cosigned.
+        4. The head is of the history that this member witnessed before. It is on the disk before it is cosigned.
         5. What other members have cosigned is of the same history.
         6. What the coordinator says is logged of this member's entries is.
         """
@@ -131,7 +131,7 @@ class Signer:
             for other in begin.cosigned:
                 self.witness.compare(other.encode())
             self._note_logged(head, begin)
-            self._task = _Task(opened, entry.hash.hex(), manifest, head, cosigned)
+            self._task = _Task(opened, entry.hash.hex(), manifest, self.witness.head, cosigned)
             return self._outbox()
 
     def claim(self, claim: Claim, meter: Meter) -> tuple[bytes, ...]:

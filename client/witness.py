@@ -58,15 +58,18 @@ class Witness:
     def follow(self, shown: bytes, old: int, path: tuple[bytes, ...]) -> bytes:
         """Verify a newer head and cosign it: the head's note with our signatures added.
 
-        `path` is said to prove that it continues the log of size `old`. Raises `Refused`: LATE if it is older than what
-        was verified, FORK if it continues another history or one was seen before, or as `tlog.open_head`.
+        `path` is said to prove that it continues the log of size `old`. If it is older than what was verified, for the
+        log has moved on while it was on its way, that stays, and its note comes back. Raises `Refused`: FORK if it is
+        of another history or one was seen before, or as `tlog.open_head`.
         """
         with self._turn:
             self._check_frozen()
             head = tlog.open_head(shown, self.home.keyring.keys)
             self._check_origin(head)
             if head.size < self._head.size:
-                raise Refused(Refusal.LATE, f"a head of size {head.size} of the log; {self._head.size} was witnessed")
+                if (fork := self._compare(shown, head)) is not None:
+                    raise fork
+                return self._own()
             try:
                 if old != self._head.size:
                     raise Refused(Refusal.BAD_PROOF, f"a proof from size {old}; {self._head.size} was witnessed")

@@ -233,11 +233,15 @@ def test_a_proof_from_another_size_is_fetched_from_the_ledger_instead(parties):
     signer.begin(parties.begin("acme", *parties.say(parties.opened()), since=0))
 
 
-def test_an_older_head_than_the_one_witnessed_is_refused(parties):
+def test_a_task_whose_head_was_overtaken_is_taken_and_its_receipt_cites_the_newest_that_was_witnessed(parties):
+    """The others were quicker: their receipts are in the log, and the daemon has witnessed that meanwhile."""
     signer, begin = asked(parties)
-    parties.close()
-    signer.begin(parties.begin("acme", *parties.say(parties.opened())))
-    assert refused(signer.begin, begin) is Refusal.LATE
+    parties.say(replace(parties.manifest, run="another"))
+    newest = parties.log.head
+    signer.witness.follow(newest.note, 0, ())
+    signer.begin(begin)
+    receipt = entries.peek(signer.claim(parties.claim(), FakeTime())[-1])
+    assert (receipt.round, receipt.witnessed_size, receipt.witnessed_root) == (1, newest.size, newest.root.hex())
 
 
 def test_a_manifest_that_was_swapped_in_the_member_s_folder_is_not_trained_by(parties):

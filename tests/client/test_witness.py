@@ -107,12 +107,12 @@ def test_what_it_answers_to_what_it_does_not_cosign(parties):
     assert add(witness, later)[0] == 200
 
 
-def test_an_older_head_is_refused_as_late_and_what_was_witnessed_stays(parties):
+def test_an_older_head_of_the_same_history_changes_nothing_and_what_was_witnessed_stays(parties):
     witness, older = parties.witness("acme"), asked(parties, 0)
     grow(parties)
     add(witness, asked(parties, 0))
     newest = witness.head
-    assert refused(witness.follow, older.head, newest.size, ()).refusal is Refusal.LATE
+    assert tlog.unsigned(witness.follow(older.head, newest.size, ())) == newest
     assert (witness.head, parties.witness("acme").head) == (newest, newest)
 
 
@@ -271,11 +271,14 @@ def test_two_sizes_that_do_not_fit_are_proof_too_if_the_log_says_how_it_came_the
     assert f"for size {old}, and size {forked.log.head.size} of a history" in said
 
 
-def test_an_older_head_of_another_history_is_found_too(parties, forked):
+@pytest.mark.parametrize("how", ["follow", "compare"])
+def test_an_older_head_of_another_history_is_found_too(parties, forked, how):
     witness = parties.witness("acme")
     grow(parties)
     add(witness, asked(parties, 0))
-    assert refused(witness.compare, forked.log.head.note).refusal is Refusal.FORK
+    shown = forked.log.head.note
+    act = {"follow": lambda: witness.follow(shown, 0, ()), "compare": lambda: witness.compare(shown)}[how]
+    assert refused(act).refusal is Refusal.FORK
     kept(witness).check(parties.home.keyring.keys)
 
 
