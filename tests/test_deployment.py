@@ -21,10 +21,14 @@ from flwr.cli.build import build_fab_from_files
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
+from server import outer
 from server.launch import SMALL, launch
 from server.superlink import Control
 from shared_models import bundle, processes
+from shared_models.lm import codecs
 from shared_models.published import fetch, reader
+from shared_models.records import entry as entries
+from shared_models.records.kinds import Receipt
 from shared_models.rules.audit import audit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -120,6 +124,34 @@ def test_a_member_killed_in_a_round_is_left_out_at_the_deadline_and_the_rest_go_
             [[("cedar", "dead")], [("cedar", "dead")]],
         )
         assert [len(turn.included) for turn in closed(founded)] == [2, 2]
+
+
+def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_it_is_sent_it_whole(home):
+    with deployed(home) as (founded, _):
+
+        def lose() -> None:
+            member = founded.member("birch").path
+            for phase in ("sending", "waiting"):  # Round 1 is over.
+                while json.loads((member / "status.json").read_text()).get("phase") != phase:
+                    time.sleep(0.02)
+            shutil.rmtree(member / "work" / "kept")
+
+        threading.Thread(target=lose, daemon=True).start()
+        small = replace(TINY, up="int4", down="int4")
+        assert trained(founded, small, rounds=3)[0] == "finished:completed"
+        assert report(founded).findings == []
+        leaves = fetch(reader(str(founded.ledger / "log"))).leaves
+        said = [record for leaf in leaves if isinstance(record := entries.peek(leaf), Receipt)]
+        whole, step = (
+            sum(codecs.size(codec, tensor.shape) for tensor in outer.first(small).values())
+            for codec in ("fp32", "int4")
+        )
+        assert {receipt.bytes_up for receipt in said} == {step}
+        assert {name: [each.bytes_down for each in said if each.member == name] for name in founded.members} == {
+            "acme": [whole, step, step],
+            "birch": [whole, whole, step],
+            "cedar": [whole, step, step],
+        }
 
 
 def test_a_member_with_other_code_does_not_consent_and_the_rest_train_without_it(home, tmp_path):
