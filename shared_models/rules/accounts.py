@@ -159,7 +159,6 @@ class Accounts:
                 self._check_pot(record.pot)
                 self._check_member(record.member)
             case QuoteSeal() | QuoteOpen() | Price():
-                self._check_open_period(record.period)
                 self.quotes.check(record, self._agreement.present())
             case Dispute():
                 self._check_dispute(record)

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from world import CONSORTIUM, World, whole
+from world import CONSORTIUM, World, november
 
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 
 
 def test_the_audit_names_the_line_and_both_numbers():
-    world = whole()
+    world = november()
     bill = world.books.statements[0]
     victim = bill.balances[0]
     old, new = (f'"member":"acme","net":{net}'.encode() for net in (victim.net, victim.net - 100))

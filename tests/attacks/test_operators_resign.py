@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from world import CONSORTIUM, World, key, whole
+from world import CONSORTIUM, World, key, november
 
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
@@ -21,7 +21,7 @@ def rebuilt(world: World, leaves: list[bytes], **more) -> Report:
 
 
 def test_the_recomputed_bill_is_another():
-    world = whole()
+    world = november()
     bill = world.books.statements[0]
     lie = replace(bill, balances=(replace(bill.balances[0], net=bill.balances[0].net - 100), *bill.balances[1:]))
     leaf = entries.sign(lie, CONSORTIUM, [key(f"{CONSORTIUM}/admin")])
@@ -30,7 +30,7 @@ def test_the_recomputed_bill_is_another():
 
 
 def test_a_receipt_dropped_from_the_middle_leaves_a_gap_in_its_author_s_chain():
-    world = whole()
+    world = november()
     (first, *_) = [i for i, leaf in enumerate(world.leaves) if b"/receipt@v1" in leaf and b"cedar/compute " in leaf]
     report = rebuilt(world, world.leaves[:first] + world.leaves[first + 1 :])
     assert Refusal.SEQUENCE_GAP in {finding.refusal for finding in report.findings}
@@ -48,7 +48,7 @@ def test_a_member_s_last_entry_dropped_is_missed_by_who_signed_it():
 
 
 def test_a_rewritten_past_is_not_the_one_that_was_witnessed():
-    world = whole()
+    world = november()
     seen = Witnessed(len(world.leaves), world.books.tree.root().hex())
     (finding,) = rebuilt(world, world.leaves[:-1], witnessed=[seen]).findings
     assert finding.refusal is Refusal.FORK

@@ -4,7 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from world import CONSORTIUM, TOY, World, charter, digest, key, pot, revoked, whole
+from world import CONSORTIUM, TOY, World, charter, digest, key, november, pot, revoked
 
 from shared_models.records import entry as entries
 from shared_models.records.kinds import (
@@ -50,7 +50,7 @@ def receipted() -> tuple[World, dict[str, str]]:
 
 
 def test_an_honest_log_is_taken_to_its_end():
-    world = whole()
+    world = november()
     assert world.books.runs["r1"].ended.status == "completed"
     assert [bill.period for bill in world.books.statements] == ["2026-11"]
 
@@ -391,7 +391,7 @@ def test_a_period_is_billed_once():
 
 
 def test_differences_name_the_line_and_both_numbers():
-    good = whole().books.statements[0]
+    good = november().books.statements[0]
     lie = replace(good, balances=(replace(good.balances[0], net=5), *good.balances[1:]))
     assert differences(lie, good) == [
         f"statement 2026-11, balance acme: net stated 5, recomputed {good.balances[0].net}"

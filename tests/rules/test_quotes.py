@@ -354,6 +354,6 @@ def test_of_very_many_coalitions_the_worst_is_taken_first():
 
 
 def test_quotes_are_in_the_charter_s_minor_units():
-    world = World(minor_digits=0, pots=(pot("compute", "proportional"), pot("services", "equal")))
+    world = World(currency="JPY", minor_digits=0, pots=(pot("compute", "proportional"), pot("services", "equal")))
     quote(world, opening("acme", "5.5"))
     assert alone(world) == {"acme": Fraction(11, 2)}
