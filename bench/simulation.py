@@ -13,6 +13,7 @@ from client.train import train
 from consortium.simulate import simulate
 from server import outer
 from server.launch import SMALL
+from shared_models.lm import weights
 from shared_models.records.kinds import Recipe
 
 MEMBERS = {"acme": 2, "birch": 1, "cedar": 1}
@@ -46,10 +47,12 @@ def _bare(recipe: Recipe) -> float:
     torch.set_num_threads(1)
     base = outer.first(recipe)
     started = time.process_time()
-    for round_ in range(1, ROUNDS + 1):
-        for number, member in enumerate(MEMBERS):
-            tokens = data.load(f"python-stdlib:{number}/{len(MEMBERS)}")
-            train(base, recipe, tokens, member=member, round_=round_, rounds=ROUNDS, report=lambda _: None)
+    for number, member in enumerate(MEMBERS):
+        tokens, memory = data.load(f"python-stdlib:{number}/{len(MEMBERS)}"), weights.Weights()
+        for round_ in range(1, ROUNDS + 1):
+            memory = train(
+                base, recipe, tokens, memory, member=member, round_=round_, rounds=ROUNDS, report=lambda _: None
+            ).memory
     return time.process_time() - started
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import data
+from client import data, memory
+from client.memory import Turn
 from client.train import train
 from shared_models.claims import Claim, Daemon
 from shared_models.lm import codecs, weights
@@ -29,21 +30,26 @@ def answer(message: Message, context: Context) -> Message:
 
 def _answer(task: Task, context: Context) -> Answer:
     opened, manifest = _said(task)
-    recipe = manifest.recipe
+    member, recipe = str(context.node_config["member"]), manifest.recipe
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     base = _base(task, opened.base, recipe.down, kept)
     kept.keep_checkpoint(base)
+    remembered = Path(str(context.node_config["memory"]))
+    turn = Turn(manifest=opened.manifest, member=member, round=opened.round, base=opened.base)
     with Daemon(str(context.node_config["door"])) as daemon:
         daemon.ask(task.begin)
         trained = train(
             base,
             recipe,
             data.load(str(context.node_config["data"])),
-            member=str(context.node_config["member"]),
+            memory.recall(remembered, turn),
+            member=member,
             round_=opened.round,
             rounds=manifest.rounds,
             report=daemon.ask,
         )
+        if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
+            memory.keep(remembered, turn, trained.memory)
         sent = codecs.send(recipe.up, trained.update, kept.unsent(opened.round))
         reply = daemon.ask(
             Claim(

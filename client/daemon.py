@@ -65,6 +65,7 @@ class Daemon:
                 "data": home.settings.data,
                 "door": str(self._door.path),
                 "kept": str(home.path / "work" / "kept"),
+                "memory": str(home.memory_path),
             },
         )
         self._consented: set[bytes] = set()

@@ -14,7 +14,8 @@ head.note         the newest tree head that was verified, cosigned by this membe
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
-flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent
+flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
+                  in work/memory what its optimiser remembers
 """
 
 import secrets
@@ -51,6 +52,10 @@ class Home(Folder):
     @property
     def verified_path(self) -> Path:
         return self.path / "verified.json"
+
+    @property
+    def memory_path(self) -> Path:
+        return self.path / "work" / "memory"
 
     def head_note(self) -> bytes | None:
         """The newest tree head that this member has verified and cosigned, or None before the first."""

@@ -11,6 +11,7 @@ from client.data import Batches
 from shared_models.claims import Progress
 from shared_models.lm import gpt, weights
 from shared_models.lm.corpus import Tokens
+from shared_models.lm.inner import Inner
 from shared_models.records.kinds import Recipe
 
 REPORT_S = 0.5  # How often progress is told.
@@ -26,45 +27,42 @@ class Trained:
     busy_ms: int
     loss: float  # Of the last steps, on the member's own text, in nats per token.
     data: str  # Digest of every token trained on.
+    memory: weights.Weights  # What the optimiser remembers, for the next round.
 
 
 def train(
     base: weights.Weights,
     recipe: Recipe,
     tokens: Tokens,
+    memory: weights.Weights,
     *,
     member: str,
     round_: int,
     rounds: int,
     report: Callable[[Progress], object],
 ) -> Trained:
-    """Train `recipe.inner_steps` steps of AdamW from `base`.
+    """Train `recipe.inner_steps` steps from `base`, with what the optimiser remembers of the round before, if anything.
 
-    All state is here: the model, the optimiser, the batches. The optimiser starts afresh every round, so its first
-    steps are warmed up; keeping its state at the member was not studied yet. The rate falls linearly to a tenth over
-    the run, and by the same law within every member, so that nobody needs to be told it.
+    All state is here: the model, the optimiser, the batches. The rate falls linearly to a tenth over the whole run, by
+    the same law within every member, so that nobody needs to be told it. Until the optimiser has made a twentieth of
+    the run's steps it is warmed up: at the run's beginning, and wherever it had to start afresh.
     """
     shape = gpt.Shape(recipe.vocabulary, recipe.layers, recipe.heads, recipe.width, recipe.context)
     model = gpt.GPT(shape)
     weights.put(base, model)
-    peak = float(recipe.inner_rate)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
+    optimiser = Inner(model, recipe.inner, memory)
     batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
-    warm = max(1, recipe.inner_steps // 10)
     whole = rounds * recipe.inner_steps
+    warm = max(1, whole // 20)
     losses: list[float] = []
     started = told = time.monotonic()
 
     for step in range(recipe.inner_steps):
         done = ((round_ - 1) * recipe.inner_steps + step) / whole
-        rate = peak * (1 - 0.9 * done) * min(1.0, (step + 1) / warm)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        warmth = min(1.0, (optimiser.steps + 1) / warm)
         loss = model.loss(torch.from_numpy(batches.draw(recipe.batch)))
-        optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(float(recipe.inner_rate) * (1 - 0.9 * done) * warmth)
         losses.append(loss.item())
         now = time.monotonic()
         if now - told > REPORT_S:
@@ -81,4 +79,5 @@ def train(
         busy_ms=int(1000 * (time.monotonic() - started)),
         loss=float(np.mean(losses[-5:])),
         data=batches.digest,
+        memory=optimiser.memory(),
     )

@@ -106,7 +106,7 @@ def simulate(
             door = Door(sockets / name, signer, seen=lambda _: None)
             stack.callback(door.close)
             config = {"member": name, "data": home.settings.data, "door": str(door.path)}
-            config |= {"kept": str(home.path / "work" / "kept")}
+            config |= {"kept": str(home.path / "work" / "kept"), "memory": str(home.memory_path)}
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
             nodes.append(Node(name, config, _hosting(door), how))
 

@@ -87,7 +87,7 @@ class Coordinator:
             raise Refused(
                 Refusal.WRONG_BASE, f"seed {recipe.seed} gives other first weights than {manifest.base[:12]}…"
             )
-        model, momentum, unsent = outer.model(recipe), outer.still(base), weights.Weights()
+        model, memory, unsent = outer.model(recipe), outer.still(base, recipe), weights.Weights()
         weights.keep(base, self.home.path / "checkpoints")
         self._show(phase="gathering", rounds=manifest.rounds, loss=manifest.loss_unats / 1e6)
         self._gather()
@@ -98,7 +98,7 @@ class Coordinator:
             self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
             if len(admitted) >= manifest.quorum:
                 updates = (admitted[member].update for member in sorted(admitted))
-                meant, momentum = outer.step(base, updates, momentum, recipe)
+                meant, memory = outer.step(base, updates, memory, recipe, round_=number, rounds=manifest.rounds)
                 # All hold the same bits: where the step goes is where what was sent of it leads.
                 sent = codecs.send(recipe.down, weights.minus(meant, base), unsent)
                 base, self._step, unsent = weights.plus(base, sent.values), sent.packed, sent.unsent

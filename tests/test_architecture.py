@@ -25,6 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "client.app": {"client", "shared_models", "flwr"},
     "client.train": {"client", "shared_models", "torch", "numpy"},
     "client.data": {"shared_models", "numpy"},
+    "client.memory": {"shared_models", "safetensors"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
     "client.home": {"client", "shared_models", "cryptography"},
     "client": {"client", "shared_models", "psutil"},

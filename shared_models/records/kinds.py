@@ -25,6 +25,7 @@ KeyId = Annotated[str, Pattern(r"[0-9a-f]{8}")]
 SignatureLine = Annotated[str, Pattern(r"— [^ +]{1,128} [A-Za-z0-9+/=]{8,3300}")]  # Of a note, without its newline.
 NoteText = Annotated[str, Pattern(r"[^\x00-\x09\x0b-\x1f\ud800-\udfff]{1,65535}")]
 Positive = Annotated[int, Range(1, 2**63 - 1)]
+Share = Annotated[str, Pattern(r"0(\.[0-9]{0,11}[1-9])?")]  # A Decimal below 1.
 Word = Annotated[str, Pattern(r"[a-z][a-z_]{0,31}")]
 Currency = Annotated[str, Pattern(r"[A-Z]{3}")]  # ISO 4217; rules.currency knows which there are.
 Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  # In units of a currency, exact.
@@ -197,9 +198,11 @@ class Recipe:
     context: Positive  # Tokens in one training sequence.
     batch: Positive  # Sequences in one step.
     inner_steps: Positive  # Steps a member trains in one round.
-    inner_rate: Decimal  # AdamW's learning rate.
+    inner: Annotated[str, Pattern("adamw|muon")]  # How a member steps: shared_models.lm.inner.
+    inner_rate: Decimal  # Its learning rate at the highest.
+    outer: Annotated[str, Pattern("adam|mean|nesterov")]  # How a round's mean update is followed: server.outer.
     outer_rate: Decimal
-    outer_momentum: Decimal  # Nesterov; 0 with rate 1 is plain averaging.
+    outer_momentum: Share  # What it grows to; `mean` has none.
     corpus: Name
     seed: Count
     up: Name  # The codec, one of CODECS, of what members send,

@@ -80,6 +80,7 @@ class Refusal(StrEnum):
     FORK = "fork"
     # The stores.
     CORRUPT = "corrupt"
+    BAD_MEMORY = "bad_memory"
     BEHIND = "behind"
     LOCKED = "locked"
     STOPPED = "stopped"
@@ -154,6 +155,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
     Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
+    Refusal.BAD_MEMORY: "delete the named file: the optimiser starts afresh; then look why the disk altered it",
     Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",
     Refusal.LOCKED: "another process holds this folder: stop it, or choose another folder",
     Refusal.STOPPED: "a write failed: free or mend the disk, then start it again; what was answered before is there",

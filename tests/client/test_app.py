@@ -34,7 +34,8 @@ class Asked:
     def __init__(self, parties: Parties, door: Door, signers: list[Signer], kept: Path) -> None:
         self.parties, self.kept = parties, kept
         self._signers, self._opening = signers, None
-        self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme", "kept": str(kept)}
+        self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
+        self._config |= {"kept": str(kept), "memory": f"{kept}-memory"}
 
     def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
         """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from world import TOY
 
 from client import data
-from client.train import train
 from server import outer
 from shared_models.lm import corpus, weights
 from shared_models.rules.pricing import matmul_parameters
@@ -129,40 +128,3 @@ def test_data_that_is_not_there_is_refused(spec):
 def test_a_shard_shorter_than_a_sequence_is_refused():
     with pytest.raises(ValueError, match="a sequence takes 17"):
         data.Batches(np.zeros(17, np.uint8), 17, seed=1, member="acme", round_=1)
-
-
-# Training.
-
-
-def test_training_repeats_bit_for_bit_and_lowers_the_loss():
-    torch.set_num_threads(1)
-    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40)
-    base = outer.first(recipe)
-
-    def trained(member="acme"):
-        tokens = data.load("python-stdlib:0/3")
-        return train(base, recipe, tokens, member=member, round_=1, rounds=1, report=lambda _: None)
-
-    one, same, other = trained(), trained(), trained("birch")
-    assert weights.digest(one.update) == weights.digest(same.update) != weights.digest(other.update)
-    assert (one.data, one.tokens, one.steps) == (same.data, 40 * 8 * 32, 40)
-    after, _ = outer.step(base, [one.update, other.update], outer.still(base), recipe)
-    model = outer.model(recipe)
-    assert outer.held_out_loss(model, after, recipe) < 0.8 * outer.held_out_loss(model, base, recipe)
-
-
-def test_the_outer_step_is_plain_averaging_without_momentum_and_nesterov_with_it():
-    base = {"w": np.array([1.0, 2.0], np.float32)}
-    updates = [{"w": np.array([0.5, 0.0], np.float32)}, {"w": np.array([1.5, 1.0], np.float32)}]
-    after, _ = outer.step(base, updates, outer.still(base), replace(TOY, outer_rate="1", outer_momentum="0"))
-    assert after["w"].tolist() == [2.0, 2.5]
-    recipe = replace(TOY, outer_rate="0.5", outer_momentum="0.5")
-    after, moved = outer.step(base, updates, {"w": np.array([2.0, 0.0], np.float32)}, recipe)
-    assert moved["w"].tolist() == [2.0, 0.5]  # 0.5 × 2 + 1, 0.5 × 0 + 0.5
-    assert after["w"].tolist() == [2.0, 2.375]  # 1 + 0.5 × (1 + 0.5 × 2), 2 + 0.5 × (0.5 + 0.5 × 0.5)
-
-
-def test_the_outer_step_stays_in_float32():
-    base = outer.first(TOY)
-    after, moved = outer.step(base, [base, base], outer.still(base), replace(TOY, outer_momentum="0.9"))
-    assert {tensor.dtype for tensor in (*after.values(), *moved.values())} == {np.dtype(np.float32)}

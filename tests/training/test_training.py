@@ -1,0 +1,177 @@
+"""Training: the inner steps of a member and what it remembers of them, the outer step and how it grows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from world import TOY
+
+from client import data
+from client.train import Trained, train
+from server import outer
+from shared_models.lm import weights
+from shared_models.lm.inner import Inner
+from shared_models.records.kinds import Recipe
+
+
+def trained(recipe: Recipe, memory=None, base=None, member="acme", round_=1, rounds=1) -> Trained:
+    torch.set_num_threads(1)
+    base = outer.first(recipe) if base is None else base
+    tokens = data.load("python-stdlib:0/3")
+    return train(base, recipe, tokens, memory or {}, member=member, round_=round_, rounds=rounds, report=lambda _: None)
+
+
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_training_repeats_bit_for_bit_and_lowers_the_loss(inner):
+    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40, inner=inner)
+    base = outer.first(recipe)
+    one, same, other = trained(recipe), trained(recipe), trained(recipe, member="birch")
+    assert weights.digest(one.update) == weights.digest(same.update) != weights.digest(other.update)
+    assert weights.digest(one.memory) == weights.digest(same.memory)
+    assert (one.data, one.tokens, one.steps) == (same.data, 40 * 8 * 32, 40)
+    after, _ = outer.step(base, [one.update, other.update], outer.still(base, recipe), recipe, round_=1, rounds=1)
+    model = outer.model(recipe)
+    assert outer.held_out_loss(model, after, recipe) < 0.85 * outer.held_out_loss(model, base, recipe)
+
+
+def length(update: weights.Weights) -> float:
+    return float(np.sqrt(sum(np.sum(tensor**2) for tensor in update.values())))
+
+
+# The inner optimisers.
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
+    memory = trained(replace(TOY, inner="muon")).memory
+    orthogonal = {name for name in memory if name.endswith("/momentum_buffer")}
+    assert orthogonal == {f"blocks.0.{name}.weight/momentum_buffer" for name in ("qkv", "out", "up", "down")}
+    rest = {name.partition("/")[0] for name in memory.keys() - orthogonal}
+    assert rest == {"embed.weight", "head.weight", "norm.weight", "blocks.0.norm1.weight", "blocks.0.norm2.weight"}
+    assert not any(name.endswith("/momentum_buffer") for name in trained(TOY).memory)
+
+
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_an_optimiser_goes_on_from_its_memory_as_if_it_had_never_stopped(inner):
+    def stepped(times: int, cut: int | None) -> weights.Weights:
+        model = outer.model(TOY, 3)
+        optimiser = Inner(model, inner, {})
+        for number in range(times):
+            if number == cut:
+                optimiser = Inner(model, inner, optimiser.memory())
+            model.loss(torch.arange(number, number + 17)[None]).backward()
+            optimiser.step(0.01)
+        assert optimiser.steps == times
+        return weights.of(model)
+
+    assert weights.digest(stepped(4, cut=2)) == weights.digest(stepped(4, cut=None))
+
+
+def test_a_memory_is_a_copy():
+    optimiser = Inner(model := outer.model(TOY), "muon", {})
+    before = optimiser.memory()
+    assert before == {}
+    assert optimiser.steps == 0
+    model.loss(torch.arange(17)[None]).backward()
+    optimiser.step(0.01)
+    kept = optimiser.memory()
+    digest = weights.digest(kept)
+    model.loss(torch.arange(17)[None]).backward()
+    optimiser.step(0.01)
+    assert weights.digest(kept) == digest != weights.digest(optimiser.memory())
+
+
+def test_one_rate_serves_both_halves_of_muon():
+    """Its matrices move by about as much a step as AdamW moves the rest: 0.2 of the rate, in root mean square."""
+    model = outer.model(replace(TOY, width=32), 3)
+    torch.nn.init.normal_(model.head.weight)
+    before = weights.of(model)
+    optimiser = Inner(model, "muon", {})
+    model.loss(torch.arange(17)[None]).backward()
+    optimiser.step(0.01)
+    for name, weight in weights.of(model).items():
+        if name.startswith("blocks.") and weight.ndim == 2:
+            moved = np.sqrt(np.mean((weight - (1 - 0.001) * before[name]) ** 2))
+            assert 0.5 * 0.002 < moved < 1.5 * 0.002, name
+
+
+def test_a_long_gradient_is_shortened_to_one():
+    model = outer.model(TOY)
+    optimiser = Inner(model, "adamw", {})
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    optimiser.step(0.01)
+    seen = [value for name, value in optimiser.memory().items() if name.endswith("/exp_avg")]
+    assert sum(float(np.sum(value**2)) for value in seen) == pytest.approx(0.01, rel=1e-3)  # (1 - β1)² × 1².
+
+
+def test_an_optimiser_without_memory_is_warmed_up_again_in_the_middle_of_a_run():
+    recipe = replace(TOY, inner_steps=4)
+    rounds = 40  # A twentieth of 160 steps are 8.
+    first = trained(recipe, rounds=rounds)
+    second = trained(recipe, first.memory, round_=2, rounds=rounds)
+    third = trained(recipe, second.memory, round_=3, rounds=rounds)
+    afresh = trained(recipe, round_=3, rounds=rounds)
+
+    assert length(first.update) < length(second.update)
+    assert length(afresh.update) < 0.7 * length(third.update)
+
+
+def test_the_rate_falls_to_a_tenth_over_the_run():
+    recipe = replace(TOY, inner_steps=1)
+    memory = trained(recipe).memory  # The same before each, so that the rate is all that differs.
+    early, late = (trained(recipe, memory, round_=round_, rounds=1000) for round_ in (1, 1000))
+    assert 0.05 < length(late.update) / length(early.update) < 0.2
+
+
+# The outer step.
+
+BASE = {"w": np.array([1.0, 2.0], np.float32)}
+UPDATES = [{"w": np.array([0.5, 0.0], np.float32)}, {"w": np.array([1.5, 1.0], np.float32)}]  # Their mean: 1, 0.5.
+
+
+def stepped(memory=None, round_=1, rounds=1, updates=UPDATES, **changes: str):
+    recipe = replace(TOY, **changes)
+    memory = outer.still(BASE, recipe) if memory is None else memory
+    after, kept = outer.step(BASE, updates, memory, recipe, round_=round_, rounds=rounds)
+    return after["w"].tolist(), [each.tolist() for each in kept["w"]]
+
+
+def test_plain_averaging_takes_the_mean_of_the_members_weights_and_remembers_nothing():
+    assert stepped(outer="mean", outer_rate="1", outer_momentum="0.5") == ([2.0, 2.5], [])
+    assert stepped(outer="mean", outer_rate="0.5") == ([1.5, 2.25], [])
+
+
+def test_nesterov_looks_ahead_along_its_momentum():
+    memory = {"w": (np.array([2.0, 0.0], np.float32),)}
+    after, moved = stepped(memory, outer="nesterov", outer_rate="0.5", outer_momentum="0.5")
+    assert moved == [[2.0, 0.5]]  # 0.5 × 2 + 1, 0.5 × 0 + 0.5
+    assert after == [2.0, 2.375]  # 1 + 0.5 × (1 + 0.5 × 2), 2 + 0.5 × (0.5 + 0.5 × 0.5)
+
+
+def test_adam_goes_by_the_mean_over_its_root_mean_square():
+    memory = {"w": (np.array([2.0, 0.0], np.float32), np.array([4.0, 0.0], np.float32))}
+    after, (moved, square) = stepped(memory, outer="adam", outer_rate="0.5", outer_momentum="0.5")
+    assert moved == [1.5, 0.25]
+    assert square == pytest.approx([0.99 * 4 + 0.01, 0.0025])
+    assert after == pytest.approx([1 + 0.5 * 1.5 / (3.97**0.5 + 0.001), 2 + 0.5 * 0.25 / (0.05 + 0.001)], rel=1e-6)
+
+
+@pytest.mark.parametrize("rule", sorted(outer.RULES))
+def test_the_outer_step_stays_in_float32_and_changes_nothing_it_was_given(rule):
+    base, recipe = outer.first(TOY), replace(TOY, outer=rule, outer_momentum="0.9")
+    before, still = weights.digest(base), outer.still(base, recipe)
+    after, memory = outer.step(base, [base, base], still, recipe, round_=1, rounds=3)
+    tensors = [*after.values(), *(each for kept in memory.values() for each in kept)]
+    assert {tensor.dtype for tensor in tensors} == {np.dtype(np.float32)}
+    assert weights.digest(base) == before != weights.digest(after)
+    assert not any(tensor.any() for kept in still.values() for tensor in kept)
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=5), st.sampled_from(sorted(outer.RULES)))
+def test_the_outer_step_repeats_to_the_bit_and_takes_updates_as_they_come(values, rule):
+    updates = [{"w": np.array([value, -value], np.float32)} for value in values]
+    changes = {"outer": rule, "outer_momentum": "0.9"}
+    assert stepped(updates=updates, **changes) == stepped(updates=iter(updates), **changes)
