@@ -50,7 +50,14 @@ def step(
 
 
 def momentum(recipe: Recipe, round_: int, rounds: int) -> np.float32:
-    """The momentum of a round, counted from 1."""
+    """The momentum of a round, counted from 1: it grows in a straight line, and is all there at half of the rounds.
+
+    The first updates of a run from random weights are long and soon point elsewhere, and full momentum goes on along
+    them for many rounds: the textbook's 0.9 left a short run behind plain averaging, growing to the same 0.9 put it
+    ahead. From a warm start growing cost about as much as it gained there, and at the default recipe's 0.6 both are
+    hardly more than noise (docs/experiments.md: a small model, short runs, one seed). It is a function of the recipe
+    and the round alone, so that whoever replays a step needs nothing else.
+    """
     return np.float32(recipe.outer_momentum) * np.float32(min(1.0, round_ / (GROWN * rounds)))
 
 
@@ -90,11 +97,11 @@ def still(base: weights.Weights, recipe: Recipe) -> Memory:
     return {name: tuple(np.zeros_like(tensor) for _ in range(kept)) for name, tensor in base.items()}
 
 
-def held_out_loss(model: gpt.GPT, checkpoint: weights.Weights, recipe: Recipe) -> float:
+def held_out_loss(model: gpt.GPT, checkpoint: weights.Weights, recipe: Recipe, sequences: int = EVALUATED) -> float:
     """Mean loss of a checkpoint on the held-out text, in nats per byte; always the same sequences."""
     weights.put(checkpoint, model)
     tokens = corpus.held_out()
-    starts = np.linspace(0, tokens.size - recipe.context - 1, EVALUATED).astype(np.int64)
+    starts = np.linspace(0, tokens.size - recipe.context - 1, sequences).astype(np.int64)
     batch = torch.from_numpy(corpus.windows(tokens, starts, recipe.context + 1))
     with torch.no_grad():
         return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))

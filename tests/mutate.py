@@ -105,6 +105,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
     "client/data.py": ["tests/training"],
+    "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
     "client/cli.py": ["tests/test_cli.py", "tests/client/test_bill.py"],
     "server/rounds.py": ["tests/server/test_simulation.py", "tests/server/test_rounds.py"],
     "server/app.py": ["tests/server/test_simulation.py"],

@@ -32,10 +32,10 @@ class Asked:
     """A run, and acme's ClientApp beside its daemon. Every task meets a new one: all that it knows is on its disk."""
 
     def __init__(self, parties: Parties, door: Door, signers: list[Signer], kept: Path) -> None:
-        self.parties, self.kept = parties, kept
+        self.parties, self.kept, self.memory = parties, kept, kept.with_name("memory")
         self._signers, self._opening = signers, None
         self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
-        self._config |= {"kept": str(kept), "memory": f"{kept}-memory"}
+        self._config |= {"kept": str(kept), "memory": str(self.memory)}
 
     def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
         """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""
@@ -205,6 +205,23 @@ def test_what_was_left_unsent_is_sent_in_the_next_round_and_the_same_if_it_is_as
     assert refused(asked.ask, task) is Refusal.CONFLICT
     assert run.unsent(3) == {}
     assert with_it.update != first.update
+
+
+def test_what_its_optimiser_remembers_is_kept_for_the_next_round_and_this_one_can_be_asked_again(asked):
+    task = asked.task()
+    one, other = asked.ask(task), asked.ask(task)
+    kept = [path.relative_to(asked.memory).as_posix() for path in sorted(asked.memory.rglob("*.memory"))]
+    assert kept == [f"{task_run(task)}/1.memory"]
+    assert one.update == other.update
+    assert one.entries[-1] == other.entries[-1]
+
+
+def test_a_memory_that_is_not_as_it_was_written_ends_the_round_by_name(asked):
+    task = asked.task()
+    path = asked.memory / task_run(task) / "0.memory"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    assert refused(asked.ask, task) is Refusal.BAD_MEMORY
 
 
 def task_run(task: Task) -> str:

@@ -62,6 +62,11 @@ def test_the_same_run_twice_gives_the_same_checkpoint_to_the_bit(tmp_path):
     weights.load(one.founded.coordinator.path / "checkpoints", checkpoints.pop())
 
 
+def test_members_remember_their_optimiser_until_the_last_round(tmp_path):
+    home = toy(tmp_path, rounds=4).founded.member("acme")
+    assert sorted(path.name for path in home.memory_path.rglob("*.memory")) == ["2.memory", "3.memory"]
+
+
 def test_who_answers_first_does_not_change_the_checkpoint(tmp_path):
     one = toy(tmp_path / "a", workers=1)
     other = toy(tmp_path / "b", workers=3)

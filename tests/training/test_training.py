@@ -14,7 +14,9 @@ from client.train import Trained, train
 from server import outer
 from shared_models.lm import weights
 from shared_models.lm.inner import Inner
+from shared_models.records import canonical
 from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
 
 
 def trained(recipe: Recipe, memory=None, base=None, member="acme", round_=1, rounds=1) -> Trained:
@@ -175,3 +177,37 @@ def test_the_outer_step_repeats_to_the_bit_and_takes_updates_as_they_come(values
     updates = [{"w": np.array([value, -value], np.float32)} for value in values]
     changes = {"outer": rule, "outer_momentum": "0.9"}
     assert stepped(updates=updates, **changes) == stepped(updates=iter(updates), **changes)
+
+
+@given(st.integers(1, 1000), st.sampled_from(["0", "0.6", "0.9"]))
+def test_momentum_grows_from_round_to_round_and_is_all_there_at_half_of_them(rounds, whole):
+    recipe = replace(TOY, outer_momentum=whole)
+    grown = [outer.momentum(recipe, round_, rounds) for round_ in range(1, rounds + 1)]
+    assert grown == sorted(grown)
+    assert grown[0] == pytest.approx(float(whole) * min(1, 2 / rounds))
+    assert {each for round_, each in enumerate(grown, 1) if 2 * round_ >= rounds} == {np.float32(whole)}
+
+
+def test_a_step_is_taken_with_the_momentum_of_its_round():
+    memory = {"w": (np.array([2.0, 0.0], np.float32),)}
+    changes = {"outer": "nesterov", "outer_momentum": "0.5"}
+    assert stepped(memory, round_=1, rounds=4, **changes)[1] == [[1.5, 0.5]]  # 0.25 × 2 + 1, 0.25 × 0 + 0.5
+    assert stepped(memory, round_=2, rounds=4, **changes)[1] == [[2.0, 0.5]]
+
+
+# The recipe.
+
+
+@pytest.mark.parametrize("name", ["inner", "outer", "outer_momentum"])
+@pytest.mark.parametrize("value", ["", "sgd", "Muon", "adamw ", "1", "1.5", "0.90", "-0.5"])
+def test_a_recipe_says_only_what_can_be_done(name, value):
+    with pytest.raises(Refused) as caught:
+        canonical.encode(replace(TOY, **{name: value}))
+    assert (caught.value.refusal, f"Recipe.{name} " in caught.value.detail) == (Refusal.BAD_FIELD, True)
+
+
+@pytest.mark.parametrize("outer_rule", sorted(outer.RULES))
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule):
+    recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9")
+    assert canonical.decode(Recipe, canonical.encode(recipe)) == recipe
