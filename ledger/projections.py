@@ -28,26 +28,62 @@ from shared_models.records.kinds import (
     Access,
     AccessRestore,
     AccessRevoke,
+    Amendment,
     Artefact,
     Charter,
     Consent,
     CostItem,
+    CreditNote,
+    Default,
+    Dispute,
     Equivocation,
     KeyAdd,
     KeyAffirm,
     KeyRevoke,
+    Leave,
     Manifest,
+    Price,
+    QuoteOpen,
+    QuoteSeal,
+    Rate,
     Receipt,
+    Record,
+    Resolution,
     RoundClose,
     RoundOpen,
     RunEnd,
+    Settlement,
     Statement,
+    Usage,
+    Vote,
 )
 from shared_models.records.merkle import EMPTY_ROOT, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
 AT_ONCE = 256  # Entries in one transaction: some 10 ms, and an append waits for no more than one.
 WAIT_S = 1.0  # Who asks while the tables catch up for somebody else is told to come again after so long.
+
+# The kinds whose entries are one row each, of their own fields.
+PLAIN: Mapping[type[Record], type[Projected]] = {
+    Vote: tables.Vote,
+    Leave: tables.Leave,
+    KeyAffirm: tables.Affirmed,
+    Manifest: tables.Run,
+    Consent: tables.Consent,
+    RoundOpen: tables.Round,
+    Rate: tables.Rate,
+    CreditNote: tables.CreditNote,
+    Usage: tables.Usage,
+    QuoteSeal: tables.Quote,
+    Price: tables.Price,
+    Dispute: tables.Dispute,
+    Resolution: tables.Resolution,
+    Settlement: tables.Settlement,
+    Default: tables.Default,
+    Access: tables.Grant,
+    AccessRevoke: tables.Revocation,
+    AccessRestore: tables.Restoration,
+}
 
 Value = str | int | None
 
@@ -69,11 +105,11 @@ class Change(NamedTuple):
 
 def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
     """What an entry adds to the tables and changes in them. It stands in the log, so it was verified when it came."""
-    record = entries.peek(leaf)
+    record, hashed = entries.peek(leaf), leaf_hash(leaf).hex()
     assert record is not None
     match record:
         case Charter():
-            yield from (_row(tables.Member, record.members[part], index, part) for part in range(len(record.members)))
+            yield from _members(record, index, hashed)
             for part, (holder, role, text) in enumerate(entries.roles(record)):
                 yield _row(tables.Key, None, index, part, holder=holder, role=role, key=text, id=_id(text))
         case KeyAdd():
@@ -84,20 +120,15 @@ def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
                 {"holder": record.holder, "role": record.role, "id": record.id},
                 {"revoked": index, "suspect_from": record.suspect_from},
             )
-        case KeyAffirm():
-            yield _row(tables.Affirmed, record, index)
         case Equivocation():
             said = entries.peek(record.one.encode())
             assert said is not None
             yield _row(tables.Equivocation, record, index, kind=said.kind, idem=said.idem)
-        case Manifest():
-            yield _row(tables.Run, record, index)
-        case Consent():
-            yield _row(tables.Consent, record, index)
-        case RoundOpen():
-            yield _row(tables.Round, record, index)
+        case Amendment():
+            yield _row(tables.Amendment, record, index, hash=hashed)
+            yield from _members(record.charter, index, hashed)
         case Receipt():
-            yield _row(tables.Receipt, record, index, hash=leaf_hash(leaf).hex())
+            yield _row(tables.Receipt, record, index, hash=hashed)
         case RoundClose():
             loss = _text(record.loss_unats)
             yield Change(
@@ -115,27 +146,40 @@ def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
                 {"ended": index, "checkpoint": record.checkpoint, "status": record.status, "reason": record.reason},
             )
         case CostItem():
-            yield _row(tables.Item, record, index)
+            yield _row(tables.Item, record, index, hash=hashed)
+        case QuoteOpen():
+            yield Change(
+                tables.Quote,
+                {
+                    "member": record.member,
+                    "about": record.about,
+                    "period": record.period,
+                    "members": _text(record.members),
+                },
+                {"opened": index, "amount": record.amount},
+            )
         case Artefact(artefact=made):
             yield _row(tables.Artefact, record, index)
             sources = [{"run": each.run, "round": each.round, "parent": None} for each in record.checkpoints]
             sources += [{"run": None, "round": None, "parent": each} for each in record.parents]
             for part, source in enumerate(sources):
                 yield _row(tables.Lineage, None, index, part, artefact=made, **source)
-        case Access():
-            yield _row(tables.Grant, record, index)
-        case AccessRevoke():
-            yield _row(tables.Revocation, record, index)
-        case AccessRestore():
-            yield _row(tables.Restoration, record, index)
         case Statement():
             yield _row(tables.Statement, record, index)
             for table, many in (
                 (tables.Line, record.lines),
                 (tables.Balance, record.balances),
                 (tables.Transfer, record.transfers),
+                (tables.Certificate, record.certificate),
             ):
                 yield from (_row(table, many[part], index, part, period=record.period) for part in range(len(many)))
+        case _:
+            yield _row(PLAIN[type(record)], record, index)
+
+
+def _members(charter: Charter, index: int, hashed: str) -> Iterator[Row]:
+    for part, member in enumerate(charter.members):
+        yield _row(tables.Member, member, index, part, charter=hashed)
 
 
 def _row(table: type[Projected], record: object, index: int, part: int = 0, **more: Value) -> Row:
@@ -152,8 +196,13 @@ def _row(table: type[Projected], record: object, index: int, part: int = 0, **mo
     return Row(table, values)
 
 
-def _text(value: str | int | Fraction) -> str:
-    return f"{value.numerator}/{value.denominator}" if isinstance(value, Fraction) else str(value)
+def _text(value: str | int | Fraction | tuple[str, ...]) -> str:
+    match value:
+        case Fraction():
+            return f"{value.numerator}/{value.denominator}"
+        case tuple():
+            return "+".join(value)
+    return str(value)
 
 
 def _id(key: str) -> str:

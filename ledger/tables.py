@@ -1,9 +1,10 @@
 """The tables. `entry` is the log; every other one but `head` is a projection of it, for people and programs to query.
 
 A projection decides nothing, and can be built again from the log (`projections`). Each of its rows says of which entry
-it is, and which part of it. Places in the log and numbers of rounds are integers. Whatever is measured, paid or owed
-is text, spelled as in the record: a FLOP count goes up to 2^96 and a carry is a fraction, and text is the one type
-that keeps both to the last digit, the same in every database. To sum it, cast it: `sum(cast(tokens AS numeric))`.
+it is, and which part of it. Places in the log and numbers of rounds and nettings are integers. Whatever is measured,
+paid or owed is text, spelled as in the record: a FLOP count goes up to 2^96 and a carry is a fraction, and text is the
+one type that keeps both to the last digit, the same in every database. To sum it, cast it:
+`sum(cast(tokens AS numeric))`. Several names in one column are joined by `+`, in their order.
 """
 
 from sqlalchemy import BigInteger, Index, Integer, UniqueConstraint
@@ -49,20 +50,50 @@ class Projected(SQLModel):
 
 
 class Member(Projected, table=True):
-    """A legal entity, with the keys that the charter gives it."""
+    """A legal entity, with what a charter gives it: the founding one, or one that an amendment proposes.
 
+    Which charter is in force no entry tells by itself: count the votes. Each statement names the one it follows.
+    """
+
+    charter: str  # Leaf hash of the charter, or of the amendment.
     name: str
     admin: str
     compute: str
     witness: str
     attest: str
     benefit: str
+    pledge: str
+
+
+class Amendment(Projected, table=True):
+    """A member has proposed another charter; its members are in `member`, the rest is in the leaf."""
+
+    hash: str  # Of its leaf: what votes cite.
+    member: str
+    amendment: str
+    replaces: str
+
+
+class Vote(Projected, table=True):
+    """A member's vote for the amendment with this leaf hash, or against it."""
+
+    member: str
+    amendment: str
+    choice: str
+
+
+class Leave(Projected, table=True):
+    """A member has left."""
+
+    member: str
+    reason: str
 
 
 class Key(Projected, table=True):
     """A key: it counts for entries behind `index` and before `revoked`.
 
-    What it signed from `suspect_from` on is disputed, but for what is `affirmed`.
+    What it signed from `suspect_from` on is disputed, but for what is `affirmed`. The first keys of who joined by an
+    amendment stand in `member` alone, and their revocation in no table: no entry tells by itself whether they count.
     """
 
     holder: str
@@ -157,21 +188,95 @@ class Excluded(Projected, table=True):
     reason: str
 
 
-class Item(Projected, table=True):
-    """A shared cost that one member paid for all; `amount` in minor units."""
+class Rate(Projected, table=True):
+    """What one unit of a currency was worth on a day: an exact rational of units of the charter's."""
 
+    currency: str
+    date: str
+    rate: str
+    source: str
+
+
+class Item(Projected, table=True):
+    """A shared cost that one member paid for all; `amount` in units of `currency`, as on the invoice."""
+
+    hash: str  # Of its leaf: what credit notes cite.
     item: str
     payer: str
     pot: str
+    period: str
+    category: str
     amount: str
     currency: str
+    date: str
     evidence: str
+
+
+class CreditNote(Projected, table=True):
+    """So much less than the item with this leaf hash said, in its currency."""
+
+    __tablename__ = "credit_note"
+    note: str
+    payer: str
+    item: str
+    period: str
+    amount: str
+    reason: str
+
+
+class Usage(Projected, table=True):
+    """How much of a pot a member has used in a period, in the unit that the pot is metered in."""
+
+    member: str
+    pot: str
+    period: str
+    quantity: str
+    source: str
+
+
+class Quote(Projected, table=True):
+    """A member's quote for a period, for itself and the others in `members`; empty from `opened` on while sealed."""
+
+    member: str
+    about: str
+    period: str
+    members: str
+    seal: str
+    opened: int | None = Field(default=None, sa_type=Whole)  # Index of the quote.open.
+    amount: str | None = None  # In units of the charter's currency.
+
+
+class Price(Projected, table=True):
+    """What an NCU is worth in a period, in minor units: the median of the quotes of these members."""
+
+    period: str
+    price: str
+    quotes: str
+
+
+class Dispute(Projected, table=True):
+    """A member objects to what is billed: `about` is item/PAYER/ITEM or work/RUN/ROUND/MEMBER."""
+
+    member: str
+    about: str
+    reason: str
+
+
+class Resolution(Projected, table=True):
+    """A member's ruling on what is disputed; what more than half of the members say, holds."""
+
+    member: str
+    about: str
+    outcome: str
+    reason: str
 
 
 class Statement(Projected, table=True):
     """The bill of a period: of the entries from `start` to `end`, `end` excluded."""
 
     period: str
+    charter: str  # Leaf hash of the charter that it follows, or of the amendment.
+    price: str  # Of an NCU, in minor units.
     start: int = Field(sa_type=Whole)
     end: int = Field(sa_type=Whole)
     root: str
@@ -204,6 +309,37 @@ class Transfer(Projected, table=True):
     payer: str
     payee: str
     amount: str
+
+
+class Certificate(Projected, table=True):
+    """What the members of a coalition are charged in a period, and had quoted for going alone; in minor units."""
+
+    period: str
+    members: str
+    charge: str
+    alone: str
+
+
+class Settlement(Projected, table=True):
+    """The payer or the payee says that a transfer was paid; it is settled when both have. `amount` in minor units."""
+
+    member: str
+    period: str
+    netting: int = Field(sa_type=Whole)
+    payer: str
+    payee: str
+    amount: str
+
+
+class Default(Projected, table=True):
+    """A member says that another does not pay what it owes for a period."""
+
+    __tablename__ = "defaults"  # DEFAULT is a word of SQL.
+    member: str
+    period: str
+    netting: int = Field(sa_type=Whole)
+    defaulter: str
+    reason: str
 
 
 class Equivocation(Projected, table=True):

@@ -33,7 +33,7 @@ from ledger.projections import TABLES, Difference, Projector
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Charter, Equivocation, KeyAdd, KeyRevoke, Receipt, RoundClose
+from shared_models.records.kinds import KINDS, Charter, Equivocation, KeyAdd, KeyRevoke, Receipt, RoundClose
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
@@ -100,11 +100,14 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
     def of(kind):
         return [(index, record) for index, record in said if record.kind == kind]
 
+    def hash_of(index):
+        return leaf_hash(leaves[index]).hex()
+
     def copied(kind, names, many=lambda record: [record], of_period=False):
         rows = []
         for index, record in of(kind):
             for part, each in enumerate(many(record)):
-                owner = {"period": record.period} if of_period else {}
+                owner = {"hash": hash_of(index), **({"period": record.period} if of_period else {})}
                 rows.append([index, part, *(owner.get(name) or getattr(each, name) for name in names.split())])
         return rows
 
@@ -119,36 +122,56 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
     closes = {(close.run, close.round): (index, close) for index, close in of(RoundClose.kind)}
     counted = {each.receipt: index for index, close in closes.values() for each in close.included}
     runs = {end.run: [index, end.checkpoint, end.status, end.reason] for index, end in of("run.end")}
+    opens = {(said.member, said.idem): [index, said.amount] for index, said in of("quote.open")}
     manifest = "run bundle rounds quorum deadline_ms flop_per_token base loss_unats"
     receipt = (
         "run round member node tokens steps flop device devices busy_ms wall_ms cpu_ms energy_mj energy_method"
         " bytes_down bytes_up started_ms ended_ms witnessed_size"
     )
+    member = "name admin compute witness attest benefit pledge"
     rounds = []
     for row in copied("round.open", "run round base opened_ms deadline_ms"):
         index, close = closes.get((row[2], row[3]), (None, None))
         rounds.append([*row, index, close and close.checkpoint, close and close.loss_unats])
     rows = {
-        "member": copied("charter", "name admin compute witness attest benefit", lambda one: one.members),
+        "member": [
+            [index, part, hash_of(index), *(getattr(each, name) for name in member.split())]
+            for index, charter in of(Charter.kind) + [(index, each.charter) for index, each in of("amendment")]
+            for part, each in enumerate(charter.members)
+        ],
+        "amendment": copied("amendment", "hash member amendment replaces"),
+        "vote": copied("vote", "member amendment choice"),
+        "leave": copied("member.leave", "member reason"),
         "key": [row + ends.get(tuple(row[2:5]), [None, None]) for row in keys],
         "affirmed": copied("key.affirm", "holder role id start end"),
         "run": [row + runs.get(row[2], [None] * 4) for row in copied("run.manifest", manifest)],
         "consent": copied("run.consent", "run member manifest"),
         "round": rounds,
-        "receipt": [
-            [row[0], 0, (name := leaf_hash(leaves[row[0]]).hex()), *row[2:], counted.get(name)]
-            for row in copied(Receipt.kind, receipt)
-        ],
+        "receipt": [[*row, counted.get(row[2])] for row in copied(Receipt.kind, f"hash {receipt}")],
         "excluded": [
             [index, part, close.run, close.round, each.member, each.reason]
             for index, close in closes.values()
             for part, each in enumerate(close.excluded)
         ],
-        "item": copied("cost.item", "item payer pot amount currency evidence"),
-        "statement": copied("statement", "period start end root"),
+        "rate": copied("rate", "currency date rate source"),
+        "item": copied("cost.item", "hash item payer pot period category amount currency date evidence"),
+        "credit_note": copied("credit.note", "note payer item period amount reason"),
+        "usage": copied("usage", "member pot period quantity source"),
+        "quote": [
+            [index, 0, said.member, said.about, said.period, said.members, said.seal]
+            + opens.get((said.member, said.idem), [None, None])
+            for index, said in of("quote.seal")
+        ],
+        "price": copied("price", "period price quotes"),
+        "dispute": copied("dispute", "member about reason"),
+        "resolution": copied("resolution", "member about outcome reason"),
+        "statement": copied("statement", "period charter price start end root"),
         "line": copied("statement", "period pot member credit charge", lambda bill: bill.lines, True),
         "balance": copied("statement", "period member flop net carry", lambda bill: bill.balances, True),
         "transfer": copied("statement", "period payer payee amount", lambda bill: bill.transfers, True),
+        "certificate": copied("statement", "period members charge alone", lambda bill: bill.certificate, True),
+        "settlement": copied("settlement", "member period netting payer payee amount"),
+        "defaults": copied("default", "member period netting defaulter reason"),
         "equivocation": [
             [index, 0, each.first, entries.peek(leaves[each.first]).kind, entries.peek(leaves[each.first]).idem]
             for index, each in of(Equivocation.kind)
@@ -170,8 +193,8 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
 
 
 WHOLE = {
-    *("index", "part", "round", "rounds", "quorum", "start", "end", "first", "witnessed_size"),
-    *("revoked", "suspect_from", "ended", "closed", "included"),
+    *("index", "part", "round", "rounds", "quorum", "start", "end", "first", "witnessed_size", "netting"),
+    *("revoked", "suspect_from", "ended", "closed", "included", "opened"),
 }
 
 
@@ -185,6 +208,8 @@ def hashed(name: str, rows: list[list[object]]) -> str:
                 if isinstance(value, Fraction)
                 else str(value)
                 if isinstance(value, int) and column not in WHOLE
+                else "+".join(value)
+                if isinstance(value, tuple)
                 else value
                 for column, value in zip(columns, row, strict=True)
             ]
@@ -283,11 +308,54 @@ def test_a_whole_log_in_tables(filled):
         close = entries.peek(leaves[row["included"]])
         assert row["hash"] in [each.receipt for each in close.included]
     assert [(row["member"], row["reason"]) for row in filled.page("excluded").rows] == [("birch", "late")]
-    bill = entries.peek(leaves[-1])
+    bills = [entries.peek(leaves[row["index"]]) for row in filled.page("statement").rows]
     assert [(row["payer"], row["payee"], row["amount"]) for row in filled.page("transfer").rows] == [
-        (each.payer, each.payee, str(each.amount)) for each in bill.transfers
+        (each.payer, each.payee, str(each.amount)) for bill in bills for each in bill.transfers
     ]
     assert sum(Fraction(row["credit"]) - Fraction(row["charge"]) for row in filled.page("line").rows) == 0
+
+
+def test_every_kind_of_entry_is_in_the_tables():
+    leaves = whole().leaves
+    told = {entries.peek(leaf).kind for index, leaf in enumerate(leaves) if list(ledger.projections.rows(index, leaf))}
+    assert told == set(KINDS)
+
+
+def test_a_quote_is_sealed_until_it_is_opened_and_each_in_its_own_row(folder):
+    log, leaves = open_log(folder), whole().leaves
+    projector = Projector(log)
+
+    def quotes(start: int, end: int) -> list[tuple[object, ...]]:
+        append(log, leaves[start:end])
+        return [tuple(row[name] for name in ("opened", "amount")) for row in projector.page("quote").rows]
+
+    seals = [index for index, leaf in enumerate(leaves) if entries.peek(leaf).kind == "quote.seal"]
+    first = seals[-1] + 1
+    assert quotes(0, first) == [(None, None)] * 3
+    assert quotes(first, first + 1) == [(first, "1000000000000"), (None, None), (None, None)]
+    assert quotes(first + 1, len(leaves)) == [
+        (first, "1000000000000"),
+        (first + 1, "1000000000001"),
+        (first + 2, "50"),
+    ]
+    assert [(row["members"], row["charge"], row["alone"]) for row in projector.page("certificate").rows] == [
+        ("acme", "600/1", "5000/1")
+    ]
+    assert [row["quotes"] for row in projector.page("price").rows] == ["acme+birch"]
+    log.close()
+
+
+def test_the_members_that_a_bill_knows_are_those_of_the_charter_that_it_follows(folder, filled):
+    world = whole()
+    world.bill("2027-01")
+    append(filled._log, world.leaves[-1:])
+    filled.catch_up()
+    assert ask(
+        folder,
+        "SELECT period, count(*), max(amendment) FROM statement JOIN member USING (charter)"
+        " LEFT JOIN amendment ON hash = charter GROUP BY period ORDER BY period",
+    ) == [("2026-11", 3, None), ("2026-12", 3, None), ("2027-01", 3, "quorum")]
+    assert [row["amendment"] for row in filled.page("vote").rows] == [filled.page("amendment").rows[0]["hash"]] * 2
 
 
 def test_a_receipt_that_nobody_counts_is_there_and_says_so(folder):
