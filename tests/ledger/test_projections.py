@@ -33,9 +33,21 @@ from ledger.projections import TABLES, Difference, Projector
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import KINDS, Charter, Equivocation, KeyAdd, KeyRevoke, Receipt, RoundClose
+from shared_models.records.kinds import (
+    FIRST,
+    KINDS,
+    Charter,
+    Equivocation,
+    KeyAdd,
+    KeyRevoke,
+    QuoteOpen,
+    QuoteSeal,
+    Receipt,
+    RoundClose,
+)
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.quotes import sealed
 
 DATABASES: dict[Path, str] = {}  # The URL of the database of each test's folder.
 
@@ -158,9 +170,10 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "credit_note": copied("credit.note", "note payer item period amount reason"),
         "usage": copied("usage", "member pot period quantity source"),
         "quote": [
-            [index, 0, said.member, said.about, said.period, said.members, said.seal]
-            + opens.get((said.member, said.idem), [None, None])
-            for index, said in of("quote.seal")
+            [*row, *opens.get((row[2], seal.idem), [None, None])]
+            for (_, seal), row in zip(
+                of("quote.seal"), copied("quote.seal", "member about period members seal"), strict=True
+            )
         ],
         "price": copied("price", "period price quotes"),
         "dispute": copied("dispute", "member about reason"),
@@ -312,6 +325,16 @@ def test_a_whole_log_in_tables(filled):
     assert [(row["payer"], row["payee"], row["amount"]) for row in filled.page("transfer").rows] == [
         (each.payer, each.payee, str(each.amount)) for bill in bills for each in bill.transfers
     ]
+    assert [tuple(row.values())[2:] for row in filled.page("certificate").rows] == [
+        ("2026-12", "acme", "600/1", "5000/1")
+    ]
+    assert [row["quotes"] for row in filled.page("price").rows] == ["acme+birch"]
+    assert [(row["payer"], row["amount"], row["currency"]) for row in filled.page("item").rows] == [
+        ("birch", "12", "EUR"),
+        ("acme", "5.01", "EUR"),
+        ("acme", "20.5", "USD"),
+    ]
+    assert filled.page("credit_note").rows[0]["item"] == filled.page("item").rows[-1]["hash"]
     assert sum(Fraction(row["credit"]) - Fraction(row["charge"]) for row in filled.page("line").rows) == 0
 
 
@@ -321,40 +344,51 @@ def test_every_kind_of_entry_is_in_the_tables():
     assert told == set(KINDS)
 
 
-def test_a_quote_is_sealed_until_it_is_opened_and_each_in_its_own_row(folder):
-    log, leaves = open_log(folder), whole().leaves
+def test_a_quote_is_sealed_until_it_is_opened_and_no_other_is_opened_with_it(folder):
+    world, salt = World(), digest("salt")
+    named = [
+        ("acme", "alone", "2026-11", ("acme",)),
+        ("acme", "price", "2026-11", ("acme",)),
+        ("acme", "alone", "2026-12", ("acme",)),
+        ("acme", "alone", "2026-11", ("acme", "birch")),
+        ("birch", "alone", "2026-11", ("acme", "birch")),
+    ]
+    for by, *about in named:
+        what = dict(zip(("about", "period", "members"), about, strict=True))
+        seal = sealed(*about, "12.5", salt)
+        world.say(f"{by}/admin", QuoteSeal(seq=0, prev=FIRST, member=by, **what, seal=seal))
+    log = open_log(folder)
     projector = Projector(log)
 
-    def quotes(start: int, end: int) -> list[tuple[object, ...]]:
-        append(log, leaves[start:end])
-        return [tuple(row[name] for name in ("opened", "amount")) for row in projector.page("quote").rows]
+    def opened() -> list[tuple[object, ...]]:
+        append(log, world.leaves[log.head.size :])
+        rows = projector.page("quote").rows
+        assert [tuple(row[name] for name in ("member", "about", "period", "members")) for row in rows] == [
+            (*rest, "+".join(members)) for *rest, members in named
+        ]
+        return [(row["opened"], row["amount"]) for row in rows]
 
-    seals = [index for index, leaf in enumerate(leaves) if entries.peek(leaf).kind == "quote.seal"]
-    first = seals[-1] + 1
-    assert quotes(0, first) == [(None, None)] * 3
-    assert quotes(first, first + 1) == [(first, "1000000000000"), (None, None), (None, None)]
-    assert quotes(first + 1, len(leaves)) == [
-        (first, "1000000000000"),
-        (first + 1, "1000000000001"),
-        (first + 2, "50"),
-    ]
-    assert [(row["members"], row["charge"], row["alone"]) for row in projector.page("certificate").rows] == [
-        ("acme", "600/1", "5000/1")
-    ]
-    assert [row["quotes"] for row in projector.page("price").rows] == ["acme+birch"]
+    shut = (None, None)
+    assert opened() == [shut] * 5
+    for at in (0, 3):
+        by, about, period, members = named[at]
+        what = {"about": about, "period": period, "members": members, "amount": "12.5", "salt": salt}
+        world.say(f"{by}/admin", QuoteOpen(seq=0, prev=FIRST, member=by, **what))
+        assert opened() == [(6, "12.5"), shut, shut, (7, "12.5") if at else shut, shut]
     log.close()
 
 
 def test_the_members_that_a_bill_knows_are_those_of_the_charter_that_it_follows(folder, filled):
-    world = whole()
-    world.bill("2027-01")
-    append(filled._log, world.leaves[-1:])
+    world, size = whole(), len(whole().leaves)
+    world.bill("2027-01")  # It begins before the amendment was in force.
+    world.bill("2027-02")
+    append(filled._log, world.leaves[size:])
     filled.catch_up()
     assert ask(
         folder,
         "SELECT period, count(*), max(amendment) FROM statement JOIN member USING (charter)"
         " LEFT JOIN amendment ON hash = charter GROUP BY period ORDER BY period",
-    ) == [("2026-11", 3, None), ("2026-12", 3, None), ("2027-01", 3, "quorum")]
+    ) == [("2026-11", 3, None), ("2026-12", 3, None), ("2027-01", 3, None), ("2027-02", 3, "quorum")]
     assert [row["amendment"] for row in filled.page("vote").rows] == [filled.page("amendment").rows[0]["hash"]] * 2
 
 
@@ -391,7 +425,10 @@ def test_a_receipt_that_nobody_counts_is_there_and_says_so(folder):
             'UPDATE receipt SET included = NULL WHERE "index" = 6',
             [Difference("receipt", "6.0", "included", "null", "9")],
         ),
-        ("UPDATE balance SET carry = '0' WHERE part = 1", [Difference("balance", "26.1", "carry", '"0"', '"0/1"')]),
+        (
+            "UPDATE balance SET carry = '0' WHERE \"index\" = 26 AND part = 1",
+            [Difference("balance", "26.1", "carry", '"0"', '"0/1"')],
+        ),
         (
             'UPDATE consent SET part = 7 WHERE "index" = 3',
             [
@@ -430,7 +467,7 @@ def test_bytes_are_not_taken_for_the_text_that_spells_them(tmp_path):
     projector.catch_up()
     right = digests(log)
     change(tmp_path, 'UPDATE receipt SET hash = CAST(hash AS BLOB) WHERE "index" = 6')
-    change(tmp_path, "UPDATE item SET part = 'x' WHERE payer = 'acme'")
+    change(tmp_path, "UPDATE item SET part = 'x' WHERE item = 'mail'")
     found = {(one.table, one.key, one.column) for each in projector.rebuild() for one in each.differences}
     assert found == {("receipt", "6.0", "hash"), ("item", "15.0", ""), ("item", "15.x", "")}
     assert digests(log) == right
@@ -465,7 +502,7 @@ def test_a_place_that_is_not_of_this_log_is_begun_again(folder, filled, statemen
 
 def test_what_the_tables_lack_only_because_nobody_has_read_them_is_no_difference(folder, filled):
     world = whole()
-    world.say("acme/admin", world.item("acme", 5, "late"))
+    world.say("birch/admin", world.item("birch", 5, "late", period="2027-01"))
     append(filled._log, world.leaves[-1:])
     found = filled.rebuild()
     assert not [one for each in found for one in each.differences]
@@ -473,9 +510,9 @@ def test_what_the_tables_lack_only_because_nobody_has_read_them_is_no_difference
 
 
 def test_a_row_where_one_should_come_is_no_obstacle(folder, filled):
-    change(folder, "INSERT INTO item VALUES (27, 0, 'x', 'acme', 'services', '1', 'EUR', 'x')")
     world = whole()
-    world.say("acme/admin", world.item("acme", 5, "late"))
+    change(folder, "UPDATE item SET \"index\" = :next WHERE item = 'mail'", next=len(world.leaves))
+    world.say("birch/admin", world.item("birch", 5, "late", period="2027-01"))
     append(filled._log, world.leaves[-1:])
     assert filled.page("item").rows[-1]["item"] == "late"
     assert digests(filled._log) == naive(world.leaves)
@@ -585,18 +622,23 @@ def test_tables_are_read_page_by_page(tmp_path, kind):
     with serving(tmp_path, database_url=databases.fresh(kind)) as served:
         tables = f"{served.url}/v1/tables"
         assert answer(f"{tables}/member") == (200, {"size": 0, "rows": [], "next": None})
-        for leaf in world.leaves[:-1]:
+        bills = [
+            (index, said) for index, said in enumerate(map(entries.peek, world.leaves)) if said.kind == "statement"
+        ]
+        first = bills[0][0]
+        for leaf in world.leaves[:first]:
             served.append(leaf)
-        assert answer(f"{tables}/statement") == (200, {"size": len(world.leaves) - 1, "rows": [], "next": None})
-        served.append(world.leaves[-1])
+        assert answer(f"{tables}/statement") == (200, {"size": first, "rows": [], "next": None})
+        for leaf in world.leaves[first:]:
+            served.append(leaf)
         rows, after = [], ""
         while after is not None:
             _, page = answer(f"{tables}/line?limit=4{after and f'&after={after}'}")
             assert (page["size"], len(page["rows"]) <= 4) == (len(world.leaves), True)
             rows, after = rows + page["rows"], page["next"]
-        bill = entries.peek(world.leaves[-1])
         assert [(row["index"], row["part"], row["pot"], row["member"], row["credit"]) for row in rows] == [
-            (26, part, each.pot, each.member, f"{each.credit.numerator}/{each.credit.denominator}")
+            (index, part, each.pot, each.member, f"{each.credit.numerator}/{each.credit.denominator}")
+            for index, bill in bills
             for part, each in enumerate(bill.lines)
         ]
         assert answer(f"{tables}/line?limit={len(rows)}")[1]["next"] is None
@@ -623,12 +665,13 @@ def test_who_asks_while_the_tables_catch_up_for_long_is_told_to_come_again(fille
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_database_without_tables_gets_them_and_keeps_its_entries(folder, monkeypatch, interrupted):
+@pytest.mark.parametrize("version", ["0001", "0002"])
+def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(folder, monkeypatch, version, interrupted):
     def older(connection):
         config = Config()
         config.set_main_option("script_location", "ledger:migrations")
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, version)
         connection.commit()
 
     leaves = whole().leaves
@@ -638,12 +681,18 @@ def test_a_database_without_tables_gets_them_and_keeps_its_entries(folder, monke
         append(log, leaves)
         log.close()
     before = databases.dump(DATABASES[folder], folder)
-    assert ask(folder, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert ask(folder, "SELECT version_num FROM alembic_version") == [(version,)]
+    if version == "0002":
+        change(folder, "INSERT INTO member VALUES (0, 0, 'acme', '', '', '', '', '2')")
+        root = whole().books.tree.root().hex()
+        change(folder, "UPDATE projection SET size = :size, root = :root", size=len(leaves), root=root)
     if interrupted and not DATABASES[folder]:  # PostgreSQL makes all tables or none.
         open_log(folder).close()
-        change(folder, "DROP TABLE projection")
-        change(folder, "DROP INDEX ix_receipt_hash")
-        change(folder, "UPDATE alembic_version SET version_num = '0001'")
+        if version == "0001":
+            change(folder, "DROP TABLE projection")
+            change(folder, "DROP INDEX ix_receipt_hash")
+        change(folder, "DROP TABLE statement")
+        change(folder, "UPDATE alembic_version SET version_num = :version", version=version)
     log = open_log(folder)
     assert Projector(log).catch_up() == len(leaves)
     assert digests(log) == naive(leaves)
@@ -661,7 +710,9 @@ def test_a_database_without_tables_gets_them_and_keeps_its_entries(folder, monke
 @pytest.fixture
 def lost(folder):
     """A log whose register is lost: (its folder, its world)."""
-    world = whole()
+    world = World(quorum=2)
+    world.start()
+    world.round()
     log = open_log(folder)
     append(log, world.leaves)
     log.close()
