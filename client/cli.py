@@ -243,6 +243,7 @@ def _cost(args: Namespace) -> int:
     from client import cost, focus
     from client.home import Home
     from shared_models.records.refusals import Refusal, Refused
+    from shared_models.rules.currency import amount
 
     one = {name: getattr(args, name) for name in ("item", "amount", "date", "invoice")}
     if args.focus and any([*one.values(), args.currency, args.category]):
@@ -259,7 +260,7 @@ def _cost(args: Namespace) -> int:
                 pot=args.pot,
                 period=args.period,
                 category=args.category or "other",
-                amount=cost.amount(args.amount),
+                amount=amount(args.amount),
                 currency=args.currency or Home(args.home).charter.currency,
                 date=args.date,
             )
@@ -352,6 +353,58 @@ def _default(args: Namespace) -> int:
 
     print(f"default of {args.member}: entry {default(args.home, args.period, args.member, args.reason)}")
     return RIGHT
+
+
+def _credit_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--item", required=True, help="the cost item of yours, by the name you entered it under")
+    parser.add_argument("--amount", required=True, help="what is given back of it, in the invoice's currency")
+    parser.add_argument("--period", required=True, help="whose statement takes it in: one that has none yet")
+    parser.add_argument("--reason", required=True, help="in a line")
+
+
+def _credit(args: Namespace) -> int:
+    """It gives back at the rate of the invoice; of all credit notes together, no more than the invoice said."""
+    from client.objections import credit
+
+    index = credit(args.home, args.item, args.amount, args.period, args.reason)
+    print(f"credit note for {args.item}: entry {index}")
+    return RIGHT
+
+
+def _dispute_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("about", help="item/PAYER/ITEM or work/RUN/ROUND/MEMBER")
+    parser.add_argument("--reason", required=True, help="in a line")
+
+
+def _dispute(args: Namespace) -> int:
+    """It is not billed until most members have ruled on it; if it is billed already and void, it is taken back."""
+    from client.objections import dispute
+
+    print(f"{args.about} is in dispute: entry {dispute(args.home, args.about, args.reason)}")
+    return RIGHT
+
+
+def _rule_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("about", help="what is disputed, as the dispute names it")
+    parser.add_argument("outcome", choices=("stands", "void"))
+    parser.add_argument("--reason", required=True, help="in a line")
+
+
+def _rule(args: Namespace) -> int:
+    """Each member rules once; what more than half of them say, holds."""
+    from client.objections import rule
+
+    ruled = rule(args.home, args.about, args.outcome, args.reason)
+    voices = f"{len(ruled.said)} of {ruled.present} members, {', '.join(ruled.said)}"
+    print(f"{args.about} {_IS[args.outcome]}, by {voices}: entry {ruled.at}")
+    print("so it is ruled" if ruled.decided else f"it takes {ruled.needed} who say so")
+    return RIGHT
+
+
+_IS = {"stands": "stands", "void": "is void"}
 
 
 def _witness_arguments(parser: ArgumentParser) -> None:
@@ -706,7 +759,7 @@ COMMANDS = (
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
     Command("quorum", NODE, "Who must witness a head, and whether they have.", _quorum_arguments, _quorum),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),
-    Command("fork", NODE, "Check a proof that the log has shown two histories.", _fork_arguments, _fork),
+    Command("fork", NODE, "Check the proof of a fork.", _fork_arguments, _fork, beside=True),
     Command("key add", NODE, "Give a role of yours a new key, and put it into the log.", _key_add_arguments, _key_add),
     Command("key revoke", NODE, "End a key, from this entry of the log on.", _key_revoke_arguments, _key_revoke),
     Command("key affirm", NODE, "Stand by what a revoked key had signed.", _key_affirm_arguments, _key_affirm),
@@ -714,10 +767,13 @@ COMMANDS = (
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
+    Command("credit", MONEY, "Give back a part of a cost.", _credit_arguments, _credit, beside=True),
     Command("quote seal", MONEY, "Quote for a period to come, sealed.", _quote_seal_arguments, _quote_seal),
     Command("quote open", MONEY, "Open what you sealed.", _quote_arguments, _quote_open),
     Command("settle", MONEY, "What is to be paid, and saying that it was.", _settle_arguments, _settle),
-    Command("default", MONEY, "Say that a member does not pay.", _default_arguments, _default),
+    Command("default", MONEY, "Say that a member does not pay.", _default_arguments, _default, beside=True),
+    Command("dispute", MONEY, "Object to what is billed.", _dispute_arguments, _dispute),
+    Command("rule", MONEY, "Rule on what is disputed.", _rule_arguments, _rule, beside=True),
     Command("fetch", MONEY, "Copy a log, to audit it where there is no network.", _fetch_arguments, _fetch),
     Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
     Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),

@@ -4,7 +4,6 @@ import hashlib
 import re
 import secrets
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 from client.home import Home
@@ -22,22 +21,6 @@ def minor_units(amount: str, digits: int) -> int:
     if match is None or len(fraction) > digits:
         raise Refused(Refusal.BAD_FIELD, f"{amount!r} is not an amount with at most {digits} digits after the point")
     return int(match[1] + fraction.ljust(digits, "0"))
-
-
-def amount(text: str) -> str:
-    """A decimal amount such as 12.00 as a record has it: 12. Raises `Refused(BAD_FIELD)`."""
-    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,30})?", text):
-        raise Refused(Refusal.BAD_FIELD, f"{text[:60]!r} is not an amount such as 12.50")
-    return spelled(Fraction(text), text)
-
-
-def spelled(amount: Fraction, what: str) -> str:
-    """An amount as a record has it, exactly. Raises `Refused(BAD_FIELD)` where it has more digits than a record's."""
-    scaled = amount * 10**12
-    if scaled.denominator != 1 or scaled >= 10**30:
-        raise Refused(Refusal.BAD_FIELD, f"{what} is of more digits than 18 before the point and 12 behind it")
-    whole, rest = divmod(scaled.numerator, 10**12)
-    return f"{whole}.{rest:012}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
-from client.cost import Cost, spelled
+from client.cost import Cost
 from client.export import FINER, as_decimal, bounds, fine_amounts
 from shared_models.records.kinds import Charter, Pot, Statement, StatementLine
 from shared_models.records.refusals import Refusal, Refused
@@ -263,7 +263,7 @@ def items(charges: Iterable[Row]) -> list[Item]:
         if total < 0:
             raise Refused(Refusal.BAD_FIELD, f"{what}: the credits are more than the charges")
         if total:
-            found.append(Item(category, code, date, spelled(total, what), len(group)))
+            found.append(Item(category, code, date, currency.spelled(total, what), len(group)))
     return found
 
 

@@ -85,14 +85,19 @@ def _families(commands: Iterable[Command]) -> dict[str, dict[str, Command]]:
 
 
 def _listing(commands: Iterable[Command]) -> Iterator[str]:
-    """A line for each command; one for all of a family, where its first command stands."""
+    """A line for each command, with those that go beside it; one for all of a family, where its first one stands."""
     families = _families(commands := list(commands))
+    summaries = {each.name: each.summary for each in commands}
+    lines = dict[str, list[Command]]()
     for each in commands:
         word = each.name.partition(" ")[0]
-        if word == each.name:
-            yield _line(each.name, each.summary)
-        elif verbs := families.pop(word, None):
-            yield _line(f"{word} ...", ", ".join(verbs))
+        lines.setdefault(list(lines)[-1] if each.beside else word, []).append(each)
+    for word, row in lines.items():
+        if word in families:
+            alone = f"; by itself: {summaries[word]}" if word in summaries else ""
+            yield _line(f"{word} ...", ", ".join(families[word]) + alone)
+        else:
+            yield _line(", ".join(each.name for each in row), " ".join(each.summary for each in row))
 
 
 def _line(name: str, what: str) -> str:

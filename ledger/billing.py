@@ -1,21 +1,29 @@
-"""Closing a period: the administrator recomputes the log, then signs the statement, or the price, that follows from it.
+"""Closing a period, and what is said before it: the administrator recomputes the log, then signs what follows from it.
 
 The ledger holds no key for this. It checks a statement like any other entry, by recomputing it. A statement covers the
 entries below a tree head that a quorum of members has witnessed: only this waits for the witnesses, nothing else does.
 """
 
+import csv
+import io
+import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
 
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import bundles, fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Charter, Price
+from shared_models.records.kinds import FIRST, Charter, Price, Rate, Usage
+from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.keyring import Keyring
+from shared_models.rules.currency import amount
 
 LOOK_S = 0.2
 
@@ -41,6 +49,76 @@ def price(ledger: LedgerHttp, period: str, key: SigningKey, charter: str) -> tup
     record = Price(seq=last.seq + 1, prev=last.hash, period=period, price=median, quotes=members)
     books.accounts.quotes.check(record, books.agreement.present())
     return record, ledger.append(entries.sign(record, books.charter.consortium, [key]))
+
+
+def rate(
+    ledger: LedgerHttp, currency: str, date: str, worth: str, source: str, key: SigningKey, charter: str
+) -> tuple[Rate, tlog.Proof]:
+    """Enter what a currency was worth on a day, `0.9` or `9/10` units of the charter's; the proof of its place.
+
+    Raises `Refused`: BAD_FIELD, UNKNOWN_CURRENCY, CONFLICT if a rate of that day stands, or the audit's first finding.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,12}|/[1-9][0-9]{0,17})?", worth, re.ASCII):
+        raise Refused(Refusal.BAD_FIELD, f"{worth[:60]!r} is not a rate such as 0.9 or 9/10")
+    books = _recomputed(ledger, charter)
+    record = Rate(seq=0, prev=FIRST, currency=currency, date=date, rate=Fraction(worth), source=source)
+    if books.spoken(key.name, record):
+        raise Refused(Refusal.CONFLICT, f"a rate of {currency} on {date} stands in the log")
+    return record, _say(ledger, books, [record], key)[0]
+
+
+def usage(
+    ledger: LedgerHttp,
+    period: str,
+    pot: str,
+    quantities: Mapping[str, str],
+    source: str,
+    key: SigningKey,
+    charter: str,
+) -> dict[str, tlog.Proof]:
+    """Enter what members have used of a pot, `Amount`s by member; the proof of the place of each that is new.
+
+    All are checked before one is signed. What was entered before is not entered again, so the same once more is safe.
+    Raises `Refused`: WRONG_MEMBER, WRONG_ITEM, CLOSED, CONFLICT if another quantity stands, or the first finding.
+    """
+    books = _recomputed(ledger, charter)
+    before, records = books.accounts.used(period, pot), dict[str, Usage]()
+    for member, quantity in quantities.items():
+        record = Usage(seq=0, prev=FIRST, member=member, pot=pot, period=period, quantity=quantity, source=source)
+        if member not in before:
+            records[member] = record
+        elif before[member] != Fraction(quantity):
+            raise Refused(
+                Refusal.CONFLICT, f"{member} has used {before[member]} of {pot} in {period}, as the log has it"
+            )
+    return dict(zip(records, _say(ledger, books, list(records.values()), key), strict=True))
+
+
+def quantities(rows: str) -> dict[str, str]:
+    """By member, as records have them, what lines of `member,quantity` say. Raises `Refused(BAD_FIELD)`."""
+    found = dict[str, str]()
+    for number, row in enumerate(csv.reader(io.StringIO(rows)), 1):
+        if row in ([], ["member", "quantity"]):
+            continue
+        if len(row) != 2 or row[0] in found:
+            raise Refused(Refusal.BAD_FIELD, f"row {number} is not member,quantity, or names a member again")
+        found[row[0]] = amount(row[1])
+    if not found:
+        raise Refused(Refusal.BAD_FIELD, "there are no rows of member,quantity")
+    return found
+
+
+def _say(ledger: LedgerHttp, books: Books, records: Sequence[Rate | Usage], key: SigningKey) -> list[tlog.Proof]:
+    """Append these, one behind the other, after all were checked."""
+    for record in records:
+        books.accounts.check(record)
+    last, proofs = books.chains.get(key.name, NOTHING), list[tlog.Proof]()
+    seq, prev = last.seq + 1, last.hash
+    for record in records:
+        leaf = entries.sign(replace(record, seq=seq, prev=prev), books.charter.consortium, [key])
+        proofs.append(ledger.append(leaf))
+        seq, prev = seq + 1, leaf_hash(leaf).hex()
+    return proofs
 
 
 def _recomputed(ledger: LedgerHttp, charter: str) -> Books:

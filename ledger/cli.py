@@ -53,11 +53,15 @@ def _settings(**named: Any) -> "Settings":
         raise Refused(Refusal.BAD_FIELD, f"ledger setting {where}: {first['msg']}") from None
 
 
-def _period_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("period", help="a name for it, such as 2026-11")
+def _admin_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--ledger", required=True, help="the ledger's address")
     parser.add_argument("--key", type=Path, required=True, help="the consortium administrator's key")
     parser.add_argument("--charter", required=True, help="leaf hash of the charter you signed")
+
+
+def _period_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("period", help="a name for it, such as 2026-11")
+    _admin_arguments(parser)
 
 
 def _price(args: Namespace) -> int:
@@ -86,6 +90,56 @@ def _close(args: Namespace) -> int:
     ledger, key = LedgerHttp(args.ledger), SigningKey.load(args.key)
     proof = close(ledger, args.period, key, args.charter, wait_s=args.wait)
     print(f"statement {args.period} is entry {proof.index}")
+    return RIGHT
+
+
+def _rate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("currency", help="three letters of ISO 4217, such as USD")
+    parser.add_argument("date", help="the day of the invoices, YYYY-MM-DD")
+    parser.add_argument("rate", help="units of the charter's currency for one of this one, such as 0.9 or 9/10")
+    parser.add_argument("--source", required=True, help="who says so, such as European Central Bank")
+    _admin_arguments(parser)
+
+
+def _rate(args: Namespace) -> int:
+    """No payer chooses the rate: an invoice in this currency and of this day is converted by it, once."""
+    from ledger.billing import rate
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.keys import SigningKey
+
+    ledger, key = LedgerHttp(args.ledger), SigningKey.load(args.key)
+    record, proof = rate(ledger, args.currency, args.date, args.rate, args.source, key, args.charter)
+    print(f"1 {record.currency} is worth {record.rate} on {record.date}: entry {proof.index}")
+    return RIGHT
+
+
+def _usage_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("pot", help="one whose driver is usage")
+    _period_arguments(parser)
+    parser.add_argument("csv", nargs="?", type=Path, metavar="FILE.csv", help="rows of member,quantity; or one:")
+    parser.add_argument("--member", help="who has used it,")
+    parser.add_argument("--quantity", help="and how much, such as 12.5")
+    parser.add_argument("--source", required=True, help="by what meter, and in what unit: bucket metrics, GB-days")
+
+
+def _usage(args: Namespace) -> int:
+    """What members have used of a pot in a period: what it is divided by. What is entered stays as it is."""
+    from ledger.billing import quantities, usage
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    if (args.csv is None) == (args.member is None) or (args.member is None) != (args.quantity is None):
+        raise Refused(Refusal.BAD_FIELD, "name a file of member,quantity rows, or --member and --quantity")
+    try:
+        rows = args.csv.read_text() if args.csv else f"{args.member},{args.quantity}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(Refusal.NOT_FOUND, f"{args.csv} cannot be read: {error}") from None
+    used, key = quantities(rows), SigningKey.load(args.key)
+    said = usage(LedgerHttp(args.ledger), args.period, args.pot, used, args.source, key, args.charter)
+    for member, quantity in used.items():
+        where = f"entry {said[member].index}" if member in said else "in the log before"
+        print(f"{member} has used {quantity} of {args.pot} in {args.period}: {where}")
     return RIGHT
 
 
@@ -163,8 +217,10 @@ def _adopt(args: Namespace) -> int:
 
 COMMANDS = (
     Command("serve", ADMIN, "Serve the ledger: a log of signed records.", _serve_arguments, _serve, "ledger"),
-    Command("price", ADMIN, "Price a period to come: the median of sealed quotes.", _period_arguments, _price),
-    Command("close", ADMIN, "Close a period: recompute the log, sign its statement.", _close_arguments, _close),
+    Command("price", ADMIN, "Price a period to come by sealed quotes.", _period_arguments, _price),
+    Command("close", ADMIN, "Close a period: sign its statement.", _close_arguments, _close, beside=True),
+    Command("rate", ADMIN, "Enter a currency's rate of a day.", _rate_arguments, _rate),
+    Command("usage", ADMIN, "Enter what members have used of a pot.", _usage_arguments, _usage, beside=True),
     Command(
         "ledger rebuild", ADMIN, "Build the ledger's tables anew from its log.", _rebuild_arguments, _rebuild, "ledger"
     ),

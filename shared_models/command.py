@@ -26,3 +26,4 @@ class Command:
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
     extra: str = ""  # The extra of the distribution that brings what it imports; none: the base install has it.
+    beside: bool = False  # It is listed on the line of the command before it.

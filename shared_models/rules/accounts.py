@@ -442,6 +442,17 @@ class Accounts:
                 given[each.put.member] += each.put.amount
         return given
 
+    def item_hash(self, about: str) -> str:
+        """The leaf hash of the cost item that a dispute would call this. Raises `Refused(WRONG_ITEM)`."""
+        found = next((hashed for hashed, named in self._by_hash.items() if named == about), None)
+        if found is None:
+            raise Refused(Refusal.WRONG_ITEM, f"the log holds no {about}")
+        return found
+
+    def used(self, period: str, pot: str) -> dict[str, Fraction]:
+        """What each member has used of a pot in a period, as far as it was said."""
+        return {member: quantity for member, (_, quantity) in self._usage.get((period, pot), {}).items()}
+
     def carries(self) -> Mapping[str, Fraction]:
         """What rounding has left over for each member so far."""
         return self.settlements.carries

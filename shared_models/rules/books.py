@@ -22,6 +22,7 @@ from shared_models.records.kinds import (
     AccessRevoke,
     Amendment,
     Artefact,
+    Chained,
     Charter,
     Consent,
     CostItem,
@@ -188,6 +189,10 @@ class Books:
             entry = Skimmed.of(entry)
         turn = self._turn(entry.turn) or self._round(entry.turn)
         return turn is not None and (entry.member, entry.node) in turn.said
+
+    def spoken(self, author: str, record: Chained) -> bool:
+        """The same of a record that nobody has signed yet."""
+        return digest_of(author, record.kind, record.idem) in self._said
 
     # Rules. Each raises `Refused` and changes nothing.
 

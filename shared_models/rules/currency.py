@@ -1,5 +1,6 @@
 """Money as invoices have it: which currencies there are, and how many digits their minor units have (ISO 4217)."""
 
+import re
 from fractions import Fraction
 
 from shared_models.records.refusals import Refusal, Refused
@@ -31,3 +32,19 @@ def minor(amount: str, currency: str) -> Fraction:
     """An amount of a record, exactly, in minor units. Raises `Refused(UNKNOWN_CURRENCY)`."""
     unit: int = 10 ** digits(currency)
     return Fraction(amount) * unit
+
+
+def amount(text: str) -> str:
+    """A decimal amount such as 12.00 as a record has it: 12. Raises `Refused(BAD_FIELD)`."""
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,30})?", text):
+        raise Refused(Refusal.BAD_FIELD, f"{text[:60]!r} is not an amount such as 12.50")
+    return spelled(Fraction(text), text)
+
+
+def spelled(amount: Fraction, what: str) -> str:
+    """An amount as a record has it, exactly. Raises `Refused(BAD_FIELD)` where it has more digits than a record's."""
+    scaled = amount * 10**12
+    if scaled.denominator != 1 or scaled >= 10**30:
+        raise Refused(Refusal.BAD_FIELD, f"{what} is of more digits than 18 before the point and 12 behind it")
+    whole, rest = divmod(scaled.numerator, 10**12)
+    return f"{whole}.{rest:012}".rstrip("0").rstrip(".")

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from client.cost import Cost, amount, append, spelled
+from client.cost import Cost, append
 from client.home import Home
 from consortium.cli import main
 from consortium.found import PRICE, found
@@ -19,6 +19,7 @@ from shared_models.processes import free_port
 from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.currency import amount, spelled
 
 
 @pytest.fixture
