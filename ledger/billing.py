@@ -22,8 +22,8 @@ from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import audit
 from shared_models.rules.books import NOTHING, Books
-from shared_models.rules.keyring import Keyring
 from shared_models.rules.currency import amount
+from shared_models.rules.keyring import Keyring
 
 LOOK_S = 0.2
 

@@ -15,13 +15,16 @@ from beancount import loader
 from hypothesis import given
 from hypothesis import strategies as st
 from world import CONSORTIUM, World, key
+from world import member as member_of
 
 from bench.receipts import publish
 from client import explain, export
 from client.bill import money
 from consortium.cli import main
 from shared_models.records import tlog
+from shared_models.records.kinds import FIRST, Amendment, Dispute, QuoteOpen, QuoteSeal, Rate, Resolution, Vote
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.quotes import sealed
 
 LOG = key(f"{CONSORTIUM}/log")
 NOVEMBER, DECEMBER, JANUARY = "2026-11", "2026-12", "2027-01"
@@ -100,7 +103,7 @@ def test_a_shared_cost_opens_down_to_its_invoice(bill):
     out = bill("--period", NOVEMBER, "--explain", "birch/services")[1]
     item = next(index for index, leaf in enumerate(WORLD.leaves) if b'"item":"hosting"' in leaf)
     assert f"entry {item:<8} hosting, paid by birch" in out
-    assert "12.00 for hosting, evidence " in out
+    assert "12.000000 for hosting, evidence " in out
     assert "divided by the rule equal" in out
     assert "acme 2, birch 1, cedar 1" in out
     assert "  nothing\n" in bill("--period", NOVEMBER, "--explain", "cedar/services")[1]
@@ -189,6 +192,150 @@ def test_the_same_costs_under_another_rule(bill):
 def test_a_rule_or_a_pot_that_there_is_not_is_refused(bill, asked):
     code, out, err = bill("--what-if", asked)
     assert (code, out, err.startswith("error bad_field")) == (2, "", True)
+
+
+# Money in other currencies, caps, who joins, disputes, certificates.
+
+
+def published(tmp_path, capsys, world: World):
+    """Publish a world's log; what `bill` prints of it: (exit code, output, complaints)."""
+    publish(tmp_path, world.leaves, LOG)
+
+    def act(*words: str) -> tuple[int, str, str]:
+        code = main(["bill", str(tmp_path), *words])
+        return code, *capsys.readouterr()
+
+    return act
+
+
+def rated(world: World, value: Fraction, date: str) -> None:
+    said = Rate(seq=0, prev=FIRST, currency="USD", date=date, rate=value, source="European Central Bank")
+    world.say(f"{CONSORTIUM}/admin", said)
+
+
+def dollars(world: World, amount: str, date: str, **changes) -> None:
+    world.say("birch/admin", world.item("birch", 0, date, amount=amount, currency="USD", date=date, **changes))
+
+
+def test_an_invoice_in_dollars_opens_into_its_amount_and_its_rate(tmp_path, capsys):
+    world = World()
+    rated(world, Fraction(9, 10), "2026-11-05")
+    dollars(world, "20.5", "2026-11-05")
+    world.bill(NOVEMBER)
+    out = published(tmp_path, capsys, world)("--explain", "birch/services")[1]
+    assert "  18.450000 for 2026-11-05, 41/2 USD x 9/10 EUR, evidence " in out
+
+
+def test_what_the_rate_has_changed_is_a_part_of_the_change_and_the_parts_sum_to_it(tmp_path, capsys):
+    world = World()
+    for period, date, value in ((NOVEMBER, "2026-11-05", Fraction(9, 10)), (DECEMBER, "2026-12-05", Fraction(7, 6))):
+        rated(world, value, date)
+        dollars(world, "20.5", date, period=period)
+        world.say("acme/admin", world.item("acme", 333, f"mail-{date}", period=period))
+        world.bill(period)
+    act = published(tmp_path, capsys, world)
+    told = json.loads(act("--diff", NOVEMBER, "--json")[1])["members"]
+    nets = [{each.member: each.net for each in bill.balances} for bill in world.books.statements]
+    for member, parts in told.items():
+        assert sum(map(Fraction, parts.values())) == nets[1][member] - nets[0][member]
+        assert (parts["price"], parts["volume"], parts["share"]) == ("0", "0", "0")
+    moved = Fraction("20.5") * (Fraction(7, 6) - Fraction(9, 10)) * 100
+    assert Fraction(told["birch"]["fx"]) == moved * Fraction(2, 3) > 0
+    assert Fraction(told["acme"]["fx"]) == Fraction(told["cedar"]["fx"]) == -moved / 3
+    assert act("--diff", NOVEMBER)[1].splitlines()[1].split()[4:6] == ["fx", "rounding"]
+
+
+def quoting(world: World, **amounts: str) -> None:
+    """Each seals what the period would cost it alone, and opens it."""
+    for member, amount in amounts.items():
+        salt = f"{len(member):064x}"
+        named = {"member": member, "about": "alone", "period": NOVEMBER, "members": (member,)}
+        seal = sealed("alone", NOVEMBER, (member,), amount, salt)
+        world.say(f"{member}/admin", QuoteSeal(seq=0, prev=FIRST, seal=seal, **named))
+        world.say(f"{member}/admin", QuoteOpen(seq=0, prev=FIRST, amount=amount, salt=salt, **named))
+
+
+def test_a_cap_is_a_line_that_opens_and_the_certificate_says_who_is_nearest_to_leaving(tmp_path, capsys):
+    world = World(cap="alone")
+    quoting(world, cedar="1.5", birch="9")
+    world.say("acme/admin", world.item("acme", 900))
+    world.bill(NOVEMBER)
+    act = published(tmp_path, capsys, world)
+    out = act()[1]
+    assert re.search(r"^cap: credit +0.000000 +0.000000 +1.500000$", out, re.M)
+    assert re.search(r"^cap: charge +-0.750000 +-0.750000 +-?0.000000$", out, re.M)
+    assert out.splitlines()[-1] == (
+        "nobody who quoted would pay less alone; the nearest, cedar, would pay 0.000000 more"
+    )
+    out = act("--explain", "cedar/cap")[1]
+    assert "  by `shared_models.rules.statement`, as nobody is charged more than it has quoted for going alone" in out
+
+
+def test_without_a_cap_the_bill_says_who_would_pay_less_alone(tmp_path, capsys):
+    world = World()
+    quoting(world, cedar="1.5", birch="2")
+    world.say("acme/admin", world.item("acme", 900))
+    world.bill(NOVEMBER)
+    act = published(tmp_path, capsys, world)
+    expected = "birch and cedar would pay 2.500000 less alone, by what was quoted before the period"
+    assert act()[1].splitlines()[-1] == expected
+    told = json.loads(act("--json")[1])["certificate"]
+    assert [(each["members"], each["charge"], each["alone"]) for each in told] == [
+        (["cedar"], "300", "150"),
+        (["birch"], "300", "200"),
+    ]
+
+
+def test_nobody_is_nearest_to_leaving_where_nobody_quoted(bill):
+    assert "alone" not in bill("--period", NOVEMBER)[1]
+
+
+def test_who_joins_pays_its_part_of_earlier_work_on_a_line_that_opens(tmp_path, capsys):
+    world = World(accession=Fraction(1, 2))
+    world.start()
+    world.round()
+    world.bill(NOVEMBER)
+    larger = replace(
+        world.charter, members=(*world.charter.members, member_of("dogwood", 1)), approvals=3, accession=Fraction(1, 2)
+    )
+    proposal = Amendment(
+        seq=0, prev=FIRST, member="acme", amendment="dogwood", replaces=world.books.agreement.hash, charter=larger
+    )
+    hashed = world.say("acme/admin", proposal)
+    for by in ("acme", "birch"):
+        world.say(f"{by}/admin", Vote(seq=0, prev=FIRST, member=by, amendment=hashed, choice="yes"))
+    world.bill(DECEMBER)
+    world.bill(JANUARY)
+    act = published(tmp_path, capsys, world)
+    code, out, _ = act("--period", JANUARY, "--explain", "dogwood/accession")
+    done = sum(each.flop for each in world.books.statements[0].balances)
+    owed = Fraction(1, 2) * world.charter.price * done / 10**18
+    assert f"charge {money(owed, world.charter)}, which is {owed} minor units" in out
+    assert "as who joins pays its part of the price of all earlier work to those who did it" in out
+    lines = {each.member: each for each in world.books.statements[-1].lines if each.pot == "accession"}
+    assert sum(each.credit for each in lines.values()) == lines["dogwood"].charge == owed > 0
+    assert (code, "accession: charge" in act()[1]) == (0, True)
+
+
+def test_a_disputed_bill_is_shown_with_and_without_what_is_disputed(tmp_path, capsys):
+    world = World()
+    world.say("acme/admin", world.item("acme", 900))
+    world.say("birch/admin", world.item("birch", 300, "mail"))
+    stated = world.bill(NOVEMBER)
+    assert "in dispute" not in published(tmp_path, capsys, world)()[1]
+    about = "item/acme/hosting"
+    first = world.say("birch/admin", Dispute(seq=0, prev=FIRST, member="birch", about=about, reason="never agreed"))
+    whole, _, without = published(tmp_path, capsys, world)()[1].partition(f"\nin dispute: {about}; without it:\n")
+    assert re.search(r"^net, EUR +5.00 +-1.00 +-4.00$", whole, re.M)
+    assert re.search(r"^net, EUR +-1.00 +2.00 +-1.00$", without, re.M)
+    told = json.loads(published(tmp_path, capsys, world)("--json")[1])
+    assert {each["member"]: each["net"] for each in told["balances"]} == {
+        each.member: each.net for each in stated.balances
+    }
+    for by in ("birch", "cedar"):
+        said = Resolution(seq=0, prev=FIRST, member=by, about=about, dispute=first, outcome="void", reason="")
+        world.say(f"{by}/admin", said)
+    assert "in dispute" not in published(tmp_path, capsys, world)()[1]
 
 
 # For other programs.
