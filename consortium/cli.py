@@ -101,4 +101,4 @@ def _listing(commands: Iterable[Command]) -> Iterator[str]:
 
 
 def _line(name: str, what: str) -> str:
-    return f"  {name:16}{what}"
+    return f"  {name:15} {what}"

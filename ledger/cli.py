@@ -215,6 +215,26 @@ def _adopt(args: Namespace) -> int:
     return RIGHT
 
 
+def _audit_rules_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _audit_rules(args: Namespace) -> int:
+    """Play each trick by the real rules, honestly and not. 0: none gains anything; 1: one does."""
+    from shared_models.rules.tricks import table
+
+    rows = table()
+    if args.json:
+        told = [each._asdict() | {"gain": str(each.gain), "gain_elsewhere": str(each.gain_elsewhere)} for each in rows]
+        print(json.dumps({"schema": "consortium.audit_rules/1", "tricks": told}))
+    else:
+        print("what would cheating gain me? In minor units, exact: here, and by another rule")
+        for each in rows:
+            print(f"{each.trick:58}{each.gain!s:>9}{each.gain_elsewhere!s:>16}  {each.elsewhere}")
+            print(f"    {each.stopped_by}; {each.test}")
+    return WRONG if any(each.gain > 0 for each in rows) else RIGHT
+
+
 COMMANDS = (
     Command("serve", ADMIN, "Serve the ledger: a log of signed records.", _serve_arguments, _serve, "ledger"),
     Command("price", ADMIN, "Price a period to come by sealed quotes.", _period_arguments, _price),
@@ -224,5 +244,6 @@ COMMANDS = (
     Command(
         "ledger rebuild", ADMIN, "Build the ledger's tables anew from its log.", _rebuild_arguments, _rebuild, "ledger"
     ),
+    Command("ledger audit-rules", ADMIN, "What would cheating gain?", _audit_rules_arguments, _audit_rules),
     Command("ledger adopt", ADMIN, "Recover a ledger that lost its head register.", _adopt_arguments, _adopt, "ledger"),
 )

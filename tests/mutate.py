@@ -60,6 +60,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/games.py": ["tests/rules/test_games.py"],
     "shared_models/rules/quote.py": ["tests/rules/test_quote.py"],
     "shared_models/rules/quotes.py": ["tests/rules/test_quotes.py"],
+    "shared_models/rules/tricks.py": ["tests/rules/test_tricks.py"],
     "shared_models/rules/settlement.py": ["tests/rules/test_settlement.py"],
     "client/allocate.py": ["tests/client/test_allocate.py"],
     "client/explain.py": ["tests/client/test_bill.py"],

@@ -65,10 +65,12 @@ BUNDLE = [
     "shared_models/records/tlog.py",
     "shared_models/rules/__init__.py",
     "shared_models/rules/access.py",
+    "shared_models/rules/accounts.py",
     "shared_models/rules/agreement.py",
     "shared_models/rules/allocation.py",
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",
+    "shared_models/rules/currency.py",
     "shared_models/rules/fork.py",
     "shared_models/rules/games.py",
     "shared_models/rules/keyring.py",
@@ -79,6 +81,7 @@ BUNDLE = [
     "shared_models/rules/settlement.py",
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
+    "shared_models/rules/tricks.py",
 ]
 
 
