@@ -10,13 +10,29 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-from server.launch import SMALL
+from shared_models.records.kinds import Recipe
 
 Figures = Mapping[str, float]
 
-TOY = replace(SMALL, layers=1, heads=2, width=16, context=16, batch=2, inner_steps=3, inner_rate="0.004")
+TOY = Recipe(
+    vocabulary=256,
+    layers=1,
+    heads=2,
+    width=16,
+    context=16,
+    batch=2,
+    inner_steps=3,
+    inner="adamw",
+    inner_rate="0.004",
+    outer="mean",
+    outer_rate="1",
+    outer_momentum="0",
+    corpus="python-stdlib",
+    seed=1,
+    up="fp32",
+    down="fp32",
+)
 
 
 def cpu_us(work: Callable[[], object], times: int, runs: int = 7) -> float:

@@ -1,18 +1,26 @@
 """What it takes to divide costs and to settle: CPU time of the rules of money, exact, on the largest cases promised."""
 
 import random
+import subprocess
+import sys
 from fractions import Fraction
 from math import comb
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 
 from bench import Figures, cpu_us, report
+from bench.period import billed
 from shared_models.rules.allocation import airport
 from shared_models.rules.games import Game, nucleolus, shapley
 from shared_models.rules.netting import net_transfers
 
 MEANING = {
+    "statement_1m_s": "CPU-s for the statement of 1,000 members and a million receipts, the log read; limit 5",
+    "statement_rss_mb": "peak memory of the process that does that, MB; limit 300",
+    "close_120k_s": "CPU-s for that of 12 members and 120,000 receipts; limit 0.5",
+    "pandas_ratio": "adding up the million / pandas' groupby and sum of the same rows",
     "netting_1000_ms": "CPU-ms to net 1,000 members into transfers; limit 50",
     "netting_14_ms": "CPU-ms to find the fewest transfers of 14 members",
     "airport_13k_s": "CPU-s to charge 13,000 members by the size each needs, exactly; limit 1",
@@ -32,7 +40,23 @@ def figures() -> Figures:
     costs = np.array(twenty.costs, np.float64)
     assert np.allclose(shapley_by_numpy(costs), [float(share) for share in shapley(twenty).values()])
     exact_us = cpu_us(lambda: shapley(twenty), 1, runs=3)
+    seconds, megabytes = subprocess.run(  # By itself, so that its memory is its own.
+        [sys.executable, "-m", "bench.period"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    small, rows = billed(12, 10_000), billed(1_000, 1_000)
+    frame = pandas.DataFrame(
+        {
+            "member": [name for inside, _ in rows.rounds for name in inside],
+            "flop": [flop for inside, flop in rows.rounds for _ in inside],
+        }
+    ).astype({"member": "category"})
+    by_pandas = frame.groupby("member", observed=True)["flop"].sum
+    assert by_pandas().to_dict() == rows.accounts.flop(rows.end)
     return {
+        "statement_1m_s": float(seconds),
+        "statement_rss_mb": float(megabytes),
+        "close_120k_s": cpu_us(small.statement, 1, runs=3) / 1e6,
+        "pandas_ratio": cpu_us(lambda: rows.accounts.flop(rows.end), 1) / cpu_us(by_pandas, 1),
         "netting_1000_ms": cpu_us(lambda: net_transfers(many), 3) / 1e3,
         "netting_14_ms": cpu_us(lambda: net_transfers(few), 3) / 1e3,
         "airport_13k_s": cpu_us(lambda: airport(Fraction(10**12), sizes), 1, runs=3) / 1e6,

@@ -105,14 +105,13 @@ class Consortium:
         return tree
 
 
-def found(count: int) -> Consortium:
-    """A consortium of so many members, ready to train."""
-    members = tuple(f"m{number:03}" for number in range(count))
+def vkey(name: str) -> str:
+    return key(name).verify_key.text()
 
-    def vkey(name: str) -> str:
-        return key(name).verify_key.text()
 
-    charter = Charter(
+def charter(count: int) -> Charter:
+    """The charter of so many members."""
+    return Charter(
         consortium=CONSORTIUM,
         currency="EUR",
         minor_digits=2,
@@ -121,7 +120,7 @@ def found(count: int) -> Consortium:
         pots=(Pot(name="compute", rule="proportional", driver="benefit", table=()),),
         members=tuple(
             Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=1, pledge=0)
-            for name in members
+            for name in sorted(f"m{number:03}" for number in range(count))
         ),
         devices=(Device(name="cpu-core", peak_flops=200_000_000_000),),
         quorum=0,
@@ -135,8 +134,14 @@ def found(count: int) -> Consortium:
         coordinator=vkey(f"{CONSORTIUM}/coordinator"),
         log=vkey(f"{CONSORTIUM}/log"),
     )
+
+
+def found(count: int) -> Consortium:
+    """A consortium of so many members, ready to train."""
+    agreed = charter(count)
+    members = tuple(member.name for member in agreed.members)
     signers = [*(f"{CONSORTIUM}/{role}" for role in ("admin", "coordinator", "log")), *(f"{m}/admin" for m in members)]
-    leaves = [entries.sign(charter, CONSORTIUM, map(key, signers))]
+    leaves = [entries.sign(agreed, CONSORTIUM, map(key, signers))]
 
     def say(author: str, record: Chained, seq: int = 0, prev: str = FIRST) -> str:
         leaves.append(entries.sign(replace(record, seq=seq, prev=prev), CONSORTIUM, [key(author)]))
