@@ -755,7 +755,7 @@ def _leave(args: Namespace) -> int:
 
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
-    Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
+    Command("status", NODE, "What a node is doing now.", _status_arguments, _status, beside=True),
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
     Command("quorum", NODE, "Who must witness a head, and whether they have.", _quorum_arguments, _quorum),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),

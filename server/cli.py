@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shared_models.command import ADMIN, RIGHT, WRONG, Command
+from shared_models.command import ADMIN, MONEY, RIGHT, WRONG, Command
 
 
 def _home(parser: ArgumentParser) -> None:
@@ -118,6 +118,6 @@ COMMANDS = (
         "coordinate", ADMIN, "Run the coordinator: Flower's SuperLink and its executor.", _home, _coordinate, "train"
     ),
     Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train"),
-    Command("model publish", ADMIN, "Publish a model to the members.", _publish_arguments, _publish, "train"),
+    Command("model publish", MONEY, "Publish a model to the members.", _publish_arguments, _publish, "train"),
     Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),
 )

@@ -103,7 +103,7 @@ def test_a_shared_cost_opens_down_to_its_invoice(bill):
     out = bill("--period", NOVEMBER, "--explain", "birch/services")[1]
     item = next(index for index, leaf in enumerate(WORLD.leaves) if b'"item":"hosting"' in leaf)
     assert f"entry {item:<8} hosting, paid by birch" in out
-    assert "12.000000 for hosting, evidence " in out
+    assert "12.00 for hosting, evidence " in out
     assert "divided by the rule equal" in out
     assert "acme 2, birch 1, cedar 1" in out
     assert "  nothing\n" in bill("--period", NOVEMBER, "--explain", "cedar/services")[1]
@@ -223,7 +223,7 @@ def test_an_invoice_in_dollars_opens_into_its_amount_and_its_rate(tmp_path, caps
     dollars(world, "20.5", "2026-11-05")
     world.bill(NOVEMBER)
     out = published(tmp_path, capsys, world)("--explain", "birch/services")[1]
-    assert "  18.450000 for 2026-11-05, 41/2 USD x 9/10 EUR, evidence " in out
+    assert "  18.45 for 2026-11-05, 41/2 USD x 9/10 EUR, evidence " in out
 
 
 def test_what_the_rate_has_changed_is_a_part_of_the_change_and_the_parts_sum_to_it(tmp_path, capsys):

@@ -61,8 +61,11 @@ def item(name: str) -> CostItem:
         item=name,
         payer="acme",
         pot="services",
-        amount=1,
+        period="2026-11",
+        category="network",
+        amount="1",
         currency="EUR",
+        date="2026-11-05",
         evidence="0" * 64,
     )
 

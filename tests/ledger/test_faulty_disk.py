@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -278,7 +279,7 @@ def speakers() -> tuple[bytes, list[Speaker]]:
         says, lies = list[bytes](), list[bytes]()
         for number in range(EACH):
             item = world.item(member, 100 + number, f"{member}-{number}")
-            lies.append(world.sign(f"{member}/admin", replace(item, amount=1)))
+            lies.append(world.sign(f"{member}/admin", replace(item, amount="1")))
             world.say(f"{member}/admin", item)
             says.append(world.leaves[-1])
         found.append(Speaker(f"{member}/admin", says, lies))
@@ -661,7 +662,9 @@ class ConflictMachine(RuleBasedStateMachine):
         author = note.parse(model.leaves[index]).signatures[0].name
         record: Any = entries.peek(model.leaves[index])
         if isinstance(record, CostItem):
-            return entries.sign(replace(record, amount=record.amount + 1 + two), CONSORTIUM, [key(author)])
+            return entries.sign(
+                replace(record, amount=str(int(Fraction(record.amount) * 100) + 1 + two)), CONSORTIUM, [key(author)]
+            )
         if author == COORDINATOR:
             lie = replace(record, deadline_ms=70_000 + two)
             return entries.sign(lie, CONSORTIUM, [key(author, generation)])

@@ -170,11 +170,11 @@ def serving(folder: Path, port: int, limit: str = "") -> subprocess.Popen:
 
 
 def test_a_write_that_fails_ends_the_process_and_what_was_answered_is_there_at_the_next_start(tmp_path):
-    """Files may hold half a megabyte: the database reaches that soon."""
+    """Files may hold two megabytes: the database reaches that soon."""
     write_key(tmp_path)
     made = world()
     port = free_port()
-    service = serving(tmp_path, port, "ulimit -f 512;")
+    service = serving(tmp_path, port, "ulimit -f 2048;")
     ledger = LedgerHttp(f"http://127.0.0.1:{port}", patience_s=20)
     ledger.size()
     ledger = LedgerHttp(ledger.url, patience_s=0)

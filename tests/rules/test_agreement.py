@@ -171,7 +171,7 @@ OTHER = {role: vkey(f"other.example/{role}") for role in ("admin", "coordinator"
         {},
         {"consortium": "other.example", **OTHER},
         {"currency": "USD"},
-        {"minor_digits": 3},
+        {"currency": "KWD", "minor_digits": 3},
         {"compute_pot": "services"},
         *({role: key(f"{CONSORTIUM}/{role}", 2).verify_key.text()} for role in ("admin", "coordinator", "log")),
         {"members": (ACME, BIRCH)},
@@ -195,7 +195,7 @@ def test_what_may_change_does():
     amended(
         world,
         price=Fraction(1, 3),
-        pots=(pot("mail", "airport", "usage"), pot("compute", "equal"), pot("services", "two_part", "paid")),
+        pots=(pot("mail", "airport", "usage"), pot("compute", "equal"), pot("services", "two_part", "usage")),
         members=(replace(first, benefit=9, pledge=4), *rest),
         devices=(*world.charter.devices, Device(name="gpu", peak_flops=10**15)),
         quorum=2,

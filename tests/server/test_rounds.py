@@ -88,7 +88,7 @@ def test_what_a_member_says_while_a_round_opens_does_not_stop_it(parties):
     coordinator = Coordinator(parties.home, near, None, "r1")
     asked, proof = coordinator._open(1, parties.base)
     parties.consenting("acme")
-    begins = {member: coordinator._task(member, asked, proof, ()).begin for member in ("acme", "birch")}
+    begins = {member: coordinator._begin(member, asked, proof, ()) for member in ("acme", "birch")}
     assert (begins["acme"].logged_seq, begins["birch"].logged_seq) == (-1, 0)
 
 
