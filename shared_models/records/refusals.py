@@ -126,7 +126,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_HEAD: "cite a tree head of this log: its size and its root",
     Refusal.WRONG_RECEIPT: "cite receipts of this round that stand in the log, in member order",
     Refusal.WRONG_CHECKPOINT: "a round without quorum keeps its base; a run ends at its last checkpoint",
-    Refusal.WRONG_ITEM: "name a shared pot and more than nothing; in a credit note, your own item and no more than is left of it",
+    Refusal.WRONG_ITEM: "name a shared pot and more than nothing; a credit note, your own item and what is left of it",
     Refusal.WRONG_PERIOD: "a period begins where the last one ended and ends in the log as it stands",
     Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
     Refusal.WRONG_EVIDENCE: "show two different notes of one author about one thing, the first one as it is logged",

@@ -4,13 +4,17 @@ from fractions import Fraction
 
 import pytest
 
+from client.cost import Cost, append
 from client.quotes import seal, unseal
 from consortium.cli import main
 from consortium.found import PRICE, found
 from ledger.api import serving
+from ledger.billing import price
+from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
 from shared_models.records import canonical, tlog
 from shared_models.records import entry as entries
+from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import QuoteOpen
 from shared_models.records.refusals import Refusal, Refused
 
@@ -119,7 +123,7 @@ def test_on_a_log_that_is_not_right_nothing_is_quoted(parties, tmp_path):
 def test_a_price_from_two_sealed_quotes(parties, capsys):
     founded, ledger = parties
     key = ("--key", str(founded.admin_key), "--charter", entries.open_charter(founded.charter).hash.hex())
-    price = ("price", PERIOD, "--ledger", ledger.url, *key)
+    words = ("price", PERIOD, "--ledger", ledger.url, *key)
 
     def run(*words) -> tuple[int, str, str]:
         code = main([*map(str, words)])
@@ -130,7 +134,7 @@ def test_a_price_from_two_sealed_quotes(parties, capsys):
         home = founded.member(member).path
         code, out, _ = run("quote", "seal", PERIOD, "--home", home, "--about", "price", "--amount", amount)
         assert (code, f"quote open {PERIOD} --about price --home {home}\n" in out) == (0, True)
-    code, _, err = run(*price)
+    code, _, err = run(*words)
     assert (code, "wrong_price" in err) == (2, True)
     for number, member in enumerate(("acme", "birch")):
         home = founded.member(member).path
@@ -140,6 +144,27 @@ def test_a_price_from_two_sealed_quotes(parties, capsys):
             "",
         )
         if number == 0:
-            assert "wrong_price" in run(*price)[2]
-    assert run(*price) == (0, f"an NCU is worth 501/2 minor units in {PERIOD}, by 2 quotes: entry 5\n", "")
+            assert "wrong_price" in run(*words)[2]
+    assert run(*words) == (0, f"an NCU is worth 501/2 minor units in {PERIOD}, by 2 quotes: entry 5\n", "")
     assert (logged(ledger)[-1].price, logged(ledger)[-1].quotes) == (Fraction(501, 2), ("acme", "birch"))
+
+
+class Deaf(LedgerHttp):
+    """A ledger to which nothing is to be sent."""
+
+    def append(self, leaf: bytes) -> tlog.Proof:
+        raise AssertionError(f"it was sent: {leaf!r}")
+
+
+def test_a_price_that_comes_too_late_is_refused_before_it_is_sent(parties):
+    founded, ledger = parties
+    for member in ("acme", "birch"):
+        seal(founded.member(member).path, "price", PERIOD, "3")
+    for member in ("acme", "birch"):
+        unseal(founded.member(member).path, "price", PERIOD)
+    said = Cost(
+        item="hosting", pot="services", period=PERIOD, category="network", amount="9", currency="EUR", date="2026-12-05"
+    )
+    append(founded.member("acme").path, said, b"an invoice")
+    key, charter = SigningKey.load(founded.admin_key), entries.open_charter(founded.charter).hash.hex()
+    assert refused(price, Deaf(ledger.url), PERIOD, key, charter) is Refusal.AFTER_THE_FACT

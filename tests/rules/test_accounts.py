@@ -6,18 +6,21 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import CONSORTIUM, FIRST, World, cents, charter, pot
+from world import CONSORTIUM, FIRST, World, cents, charter, member, pot
 
 from shared_models.records.kinds import (
+    Amendment,
     Charter,
     Coalition,
     CreditNote,
     Dispute,
     Quoted,
+    QuoteSeal,
     Rate,
     Resolution,
     Statement,
     Usage,
+    Vote,
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import currency
@@ -195,6 +198,31 @@ def test_a_pot_can_be_divided_by_a_declared_cost_table():
     charges = [each.charge for each in world.statement().lines if each.pot == "services"]
     assert charges == [Fraction(2600, 13) * share for share in (Fraction(8, 3), Fraction(8, 3) + Fraction(3, 2),
                                                                 Fraction(8, 3) + Fraction(3, 2) + 2)]  # fmt: skip
+
+
+def test_an_item_is_of_something_in_a_shared_pot_by_a_member_of_the_period_that_runs():
+    world = World()
+    for wrong in ({"pot": "compute"}, {"amount": "0"}, {"pot": "magic"}):
+        assert refused(world, "acme/admin", world.item("acme", 5, **wrong)) is Refusal.WRONG_ITEM
+    larger = replace(world.charter, members=(*world.charter.members, member("dogwood", 1)), approvals=3)
+    proposal = Amendment(
+        seq=0, prev=FIRST, member="acme", amendment="more", replaces=world.books.agreement.hash, charter=larger
+    )
+    hashed = world.say("acme/admin", proposal)
+    for by in ("acme", "birch"):
+        world.say(f"{by}/admin", Vote(seq=0, prev=FIRST, member=by, amendment=hashed, choice="yes"))
+    assert refused(world, "dogwood/admin", world.item("dogwood", 5)) is Refusal.WRONG_MEMBER
+    world.bill("2026-11")
+    world.say("dogwood/admin", world.item("dogwood", 5, period="2026-12"))
+
+
+def test_nothing_is_quoted_about_a_period_that_has_its_statement():
+    world = World()
+    world.bill("2026-11")
+    late = QuoteSeal(
+        seq=0, prev=FIRST, member="acme", about="alone", period="2026-11", members=("acme",), seal="0" * 64
+    )
+    assert refused(world, "acme/admin", late) is Refusal.CLOSED
 
 
 # Disputes.
