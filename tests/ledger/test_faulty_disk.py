@@ -662,9 +662,8 @@ class ConflictMachine(RuleBasedStateMachine):
         author = note.parse(model.leaves[index]).signatures[0].name
         record: Any = entries.peek(model.leaves[index])
         if isinstance(record, CostItem):
-            return entries.sign(
-                replace(record, amount=str(int(Fraction(record.amount) * 100) + 1 + two)), CONSORTIUM, [key(author)]
-            )
+            changed = str(int(Fraction(record.amount) * 100) + 1 + two)
+            return entries.sign(replace(record, amount=changed), CONSORTIUM, [key(author)])
         if author == COORDINATOR:
             lie = replace(record, deadline_ms=70_000 + two)
             return entries.sign(lie, CONSORTIUM, [key(author, generation)])

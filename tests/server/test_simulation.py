@@ -213,17 +213,17 @@ def test_small_codecs_repeat_to_the_bit_too(tmp_path):
 
 def test_who_has_the_answers_of_a_run_repeats_every_checkpoint_to_the_bit(tmp_path):
     """The coordinator too sends later what it left unsent."""
-    recipe = replace(TOY, up="int4", down="top64", outer_momentum="0.5")
+    recipe = replace(TOY, up="int4", down="top64", outer="nesterov", outer_momentum="0.5")
     answers = []
     result = toy(tmp_path, recipe=recipe, rounds=3, misbehave={m: lambda a, _: answers.append(a) or a for m in THREE})
     sent = {entries.peek(answer.entries[-1]): answer.update for answer in answers}
     base, unsent = outer.first(recipe), {}
-    momentum = outer.still(base)
+    memory = outer.still(base, recipe)
     for turn in result.report.books.runs["r1"].rounds:
         found = sorted((said.member, said, update) for said, update in sent.items() if said.round == turn.number)
         updates = [codecs.unpack(update, "int4", codecs.shapes(base)) for _, _, update in found]
         assert [weights.digest(update) for update in updates] == [said.update for _, said, _ in found]
-        meant, momentum = outer.step(base, updates, momentum, recipe)
+        meant, memory = outer.step(base, updates, memory, recipe, round_=turn.number, rounds=3)
         step = codecs.send("top64", weights.minus(meant, base), unsent)
         base, unsent = weights.plus(base, step.values), step.unsent
         assert weights.digest(base) == turn.closed.checkpoint
