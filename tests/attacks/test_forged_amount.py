@@ -14,7 +14,8 @@ def test_the_audit_names_the_line_and_both_numbers():
     bill = world.books.statements[0]
     victim = bill.balances[0]
     old, new = (f'"member":"acme","net":{net}'.encode() for net in (victim.net, victim.net - 100))
-    leaves = [*world.leaves[:-1], world.leaves[-1].replace(old, new)]
+    at = next(i for i, each in enumerate(world.leaves) if b"/statement@v1" in each)
+    leaves = [*world.leaves[:at], world.leaves[at].replace(old, new), *world.leaves[at + 1 :]]
     report = audit(leaves, world.head(), world.hashes(), charter=world.books.charter_hash)
     assert [finding.refusal for finding in report.findings] == [
         Refusal.CORRUPT,
