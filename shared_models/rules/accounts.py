@@ -488,7 +488,12 @@ class Accounts:
         """(what a statement that ends there leaves for a later one, what it bills) of a round's work."""
         if accepted.index >= end:
             return [accepted], []
-        if not self.cases and not self._keyring.revoked:
+        billed_by, in_force = self._agreement.at(self.start)[0], self._agreement.charter
+        # What a newcomer does before its first period is billed in that.
+        new = set[str]()
+        if billed_by is not in_force:
+            new = {each.name for each in in_force.members} - {each.name for each in billed_by.members}
+        if not self.cases and not self._keyring.revoked and new.isdisjoint(accepted.members):
             return [], [accepted]
         left, billed = list[Work](), list[Work]()
         for work in accepted.each():
@@ -496,7 +501,8 @@ class Accounts:
             if self._void(about, end):
                 continue
             doubted = self._keyring.disputes((f"{work.member}/compute", work.key_id), work.at, end)
-            (left if doubted or self._disputed(about, end) else billed).append(work)
+            waits = doubted or self._disputed(about, end) or work.member in new
+            (left if waits else billed).append(work)
         return self._part(accepted, left), self._part(accepted, billed)
 
     def _part(self, accepted: Accepted, works: list[Work]) -> list[Accepted]:

@@ -15,7 +15,6 @@ from shared_models.records.kinds import (
     CreditNote,
     Dispute,
     Quoted,
-    QuoteSeal,
     Rate,
     Resolution,
     Statement,
@@ -214,15 +213,6 @@ def test_an_item_is_of_something_in_a_shared_pot_by_a_member_of_the_period_that_
     assert refused(world, "dogwood/admin", world.item("dogwood", 5)) is Refusal.WRONG_MEMBER
     world.bill("2026-11")
     world.say("dogwood/admin", world.item("dogwood", 5, period="2026-12"))
-
-
-def test_nothing_is_quoted_about_a_period_that_has_its_statement():
-    world = World()
-    world.bill("2026-11")
-    late = QuoteSeal(
-        seq=0, prev=FIRST, member="acme", about="alone", period="2026-11", members=("acme",), seal="0" * 64
-    )
-    assert refused(world, "acme/admin", late) is Refusal.CLOSED
 
 
 # Disputes.
@@ -442,6 +432,31 @@ def test_who_joins_pays_for_earlier_work_at_today_s_price_to_those_who_did_it():
     lines = [(each.credit, each.charge) for each in bill.lines if each.pot == ACCESSION]
     assert lines == [(40, 0), (20, 0), (0, 60)]
     assert [each.net for each in bill.balances] == [40, 20, -60]
+
+
+def test_what_a_newcomer_does_before_its_first_period_is_billed_in_that():
+    world = World()
+    newcomer = member("dogwood", 1)
+    bigger = replace(world.charter, members=(*world.charter.members, newcomer), approvals=3, accession=Fraction(1))
+    proposal = Amendment(
+        seq=0, prev=FIRST, member="acme", amendment="dogwood", replaces=world.books.agreement.hash, charter=bigger
+    )
+    hashed = world.say("acme/admin", proposal)
+    for by in ("acme", "birch"):
+        world.say(f"{by}/admin", Vote(seq=0, prev=FIRST, member=by, amendment=hashed, choice="yes"))
+    world.members.append("dogwood")
+    world.start(charter=world.books.agreement.hash)
+    world.round()
+    worth = world.books.accounts.running()["acme"]
+    first = world.bill("2026-11")
+    assert [each.member for each in first.balances] == ["acme", "birch", "cedar"]
+    assert {credit(first, each.member, "compute") for each in first.balances} == {worth}
+    second = world.bill("2026-12")
+    assert [credit(second, each.member, "compute") for each in second.balances] == [0, 0, 0, worth]
+    assert [(each.member, each.charge) for each in second.lines if each.pot == ACCESSION and each.charge] == [
+        ("dogwood", 3 * worth)
+    ]
+    assert credit(world.bill("2027-01"), "dogwood", "compute") == 0
 
 
 def test_who_joins_before_anything_was_done_pays_nothing():
