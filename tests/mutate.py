@@ -114,7 +114,11 @@ GUARDED: dict[str, list[str]] = {
     ],
     "ledger/cli.py": ["tests/test_cli.py", "tests/client/test_objections.py"],
     "shared_models/claims.py": ["tests/client"],
-    "shared_models/ledger_http.py": ["tests/ledger/test_api.py", "tests/ledger/test_kill.py"],
+    "shared_models/ledger_http.py": [
+        "tests/ledger/test_api.py",
+        "tests/ledger/test_artefacts.py",
+        "tests/ledger/test_kill.py",
+    ],
     "shared_models/lm/weights.py": ["tests/training"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],

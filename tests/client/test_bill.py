@@ -14,7 +14,7 @@ import pytest
 from beancount import loader
 from hypothesis import given
 from hypothesis import strategies as st
-from world import CONSORTIUM, World, key
+from world import CONSORTIUM, World, key, pot
 from world import member as member_of
 
 from bench.receipts import publish
@@ -22,7 +22,17 @@ from client import explain, export
 from client.bill import money
 from consortium.cli import main
 from shared_models.records import tlog
-from shared_models.records.kinds import FIRST, Amendment, Dispute, QuoteOpen, QuoteSeal, Rate, Resolution, Vote
+from shared_models.records.kinds import (
+    FIRST,
+    Amendment,
+    Coalition,
+    Dispute,
+    QuoteOpen,
+    QuoteSeal,
+    Rate,
+    Resolution,
+    Vote,
+)
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.quotes import sealed
 
@@ -253,6 +263,21 @@ def quoting(world: World, **amounts: str) -> None:
         seal = sealed("alone", NOVEMBER, (member,), amount, salt)
         world.say(f"{member}/admin", QuoteSeal(seq=0, prev=FIRST, seal=seal, **named))
         world.say(f"{member}/admin", QuoteOpen(seq=0, prev=FIRST, amount=amount, salt=salt, **named))
+
+
+def test_a_pot_that_is_divided_by_a_table_opens_into_the_table(tmp_path, capsys):
+    table = tuple(
+        Coalition(members=tuple(names.split()), cost=cost)
+        for names, cost in (("acme", 6), ("birch", 5), ("acme birch", 9))
+    )
+    world = World(pots=(pot("compute", "equal"), pot("services", "shapley", table=table)))
+    world.say("cedar/admin", world.item("cedar", 900))
+    world.bill(NOVEMBER)
+    out = published(tmp_path, capsys, world)("--explain", "acme/services")[1]
+    assert "charge 5.000000, which is 500 minor units" in out
+    assert (
+        "by the rule shapley, `shared_models.rules.games.shapley`, of the table: acme 6, birch 5, acme birch 9" in out
+    )
 
 
 def test_a_cap_is_a_line_that_opens_and_the_certificate_says_who_is_nearest_to_leaving(tmp_path, capsys):
