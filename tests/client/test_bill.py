@@ -14,8 +14,9 @@ import pytest
 from beancount import loader
 from hypothesis import given
 from hypothesis import strategies as st
-from world import CONSORTIUM, World, key, pot
+from world import CONSORTIUM, World, key
 from world import member as member_of
+from world import pot as pot_of
 
 from bench.receipts import publish
 from client import explain, export
@@ -270,7 +271,7 @@ def test_a_pot_that_is_divided_by_a_table_opens_into_the_table(tmp_path, capsys)
         Coalition(members=tuple(names.split()), cost=cost)
         for names, cost in (("acme", 6), ("birch", 5), ("acme birch", 9))
     )
-    world = World(pots=(pot("compute", "equal"), pot("services", "shapley", table=table)))
+    world = World(pots=(pot_of("compute", "equal"), pot_of("services", "shapley", table=table)))
     world.say("cedar/admin", world.item("cedar", 900))
     world.bill(NOVEMBER)
     out = published(tmp_path, capsys, world)("--explain", "acme/services")[1]

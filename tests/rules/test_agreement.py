@@ -236,6 +236,8 @@ def divided(rule: str, *table: Coalition, driver: str = "benefit") -> dict:
         ({"minor_digits": 3}, Refusal.BAD_FIELD),
         (divided("equal", driver="paid"), Refusal.BAD_FIELD),
         (divided("shapley", *(replace(each, cost=0) for each in (A, B, AB))), Refusal.BAD_FIELD),
+        ({"tiers": (replace(TIER, share=Fraction(-1)),)}, Refusal.BAD_FIELD),
+        (divided("shapley", A, B, AB, driver="usage"), Refusal.BAD_FIELD),
         (divided("wealth"), Refusal.BAD_FIELD),
         (divided("shapley"), Refusal.BAD_FIELD),
         (divided("equal", A, B, AB), Refusal.BAD_FIELD),

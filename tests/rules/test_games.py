@@ -20,6 +20,7 @@ from shared_models.rules.games import (
     MOST_PLAYERS,
     Game,
     Tight,
+    by_table,
     certifies,
     nucleolus,
     sampled_shapley,
@@ -442,3 +443,9 @@ def test_what_cannot_be_sampled_is_refused():
         with pytest.raises(Refused, match="bad_field: a adds 1, which is not in its range"):
             sampled_shapley(cost, {"a": (low, high)}, 1, b"")
     assert sampled_shapley(cost, {"a": (1, 1)}, 1, b"") == {"a": (1, 0)}
+
+
+def test_a_table_by_which_all_together_cost_nothing_divides_nothing():
+    with pytest.raises(Refused, match="bad_field: by the table all together cost nothing"):
+        by_table("shapley", {frozenset({"acme"}): 0})
+    assert by_table("shapley", {frozenset({"acme"}): 3}) == {"acme": 1}
