@@ -140,3 +140,11 @@ def test_every_key_in_a_charter_is_that_of_its_holder_s_role(change):
 def test_no_name_stands_for_two_keys():
     good = charter({"acme": 1})
     assert refused(entries.charter_keys, replace(good, members=good.members * 2)) is Refusal.BAD_FIELD
+
+
+def test_a_charter_in_which_one_key_stands_under_two_names_is_refused():
+    agreed = charter({"acme": 1, "birch": 1})
+    twin = SigningKey("birch/admin", key("acme/admin")._private).verify_key.text()
+    acme, birch = agreed.members
+    with pytest.raises(Refused, match="bad_field: one key stands under two names"):
+        entries.charter_keys(replace(agreed, members=(acme, replace(birch, admin=twin))))
