@@ -98,6 +98,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/ledger/test_projections.py",
         "tests/ledger/test_faulty_disk.py",
         "tests/ledger/test_api.py",
+        "tests/ledger/test_artefacts.py",
     ],
     "ledger/api.py": ["tests/ledger/test_api.py"],
     "ledger/hot.py": ["tests/ledger/test_api.py"],

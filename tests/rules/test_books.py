@@ -451,3 +451,8 @@ def test_a_receipt_that_comes_late_is_said_once_too():
             world.say(f"{again.member}/compute", again)
         assert caught.value.refusal is Refusal.CONFLICT
     assert [each.credit for each in world.statement().lines if each.member == "birch"] == [0, 0]
+
+
+def test_an_empty_log_has_no_accounts():
+    with pytest.raises(Refused, match="no_charter"):
+        Books().statement("2026-11", 0, seq=0, prev=FIRST)
