@@ -21,7 +21,7 @@ from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
 from shared_models.rules.games import Game, shapley
-from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.pricing import FLOP_PER_NCU, value
 from shared_models.rules.statement import Facts, Put, drivers, statement
 
 FACTORS = ("price", "volume", "share", "fx")
@@ -134,7 +134,7 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
                 flop += work.flop
                 what, included = _receipt(opened, leaf_at(read, work.at, size)), f"included by entry {close}"
                 stands_on += [(work.at, f"{what}; {included}"), (close, "closes that round")]
-        worth = money(opened.facts.price * flop / FLOP_PER_NCU, charter)
+        worth = money(value(flop, opened.facts.price), charter)
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
     for put in opened.facts.put:
         if (put.member, put.pot) == (member, pot):

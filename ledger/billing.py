@@ -44,11 +44,9 @@ def price(ledger: LedgerHttp, period: str, key: SigningKey, charter: str) -> tup
     Raises `Refused`: WRONG_PRICE if too few have opened theirs, AFTER_THE_FACT, or the first finding of the audit.
     """
     books = _recomputed(ledger, charter)
-    last = books.chains.get(key.name, NOTHING)
     median, members = books.accounts.quotes.median(period)
-    record = Price(seq=last.seq + 1, prev=last.hash, period=period, price=median, quotes=members)
-    books.accounts.quotes.check(record, books.agreement.present())
-    return record, ledger.append(entries.sign(record, books.charter.consortium, [key]))
+    record = Price(seq=0, prev=FIRST, period=period, price=median, quotes=members)
+    return record, _say(ledger, books, [record], key)[0]
 
 
 def rate(
@@ -108,7 +106,9 @@ def quantities(rows: str) -> dict[str, str]:
     return found
 
 
-def _say(ledger: LedgerHttp, books: Books, records: Sequence[Rate | Usage], key: SigningKey) -> list[tlog.Proof]:
+def _say(
+    ledger: LedgerHttp, books: Books, records: Sequence[Price | Rate | Usage], key: SigningKey
+) -> list[tlog.Proof]:
     """Append these, one behind the other, after all were checked."""
     for record in records:
         books.accounts.check(record)

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 from shared_models.records.kinds import (
+    Charter,
     CostItem,
     CreditNote,
     Default,
@@ -29,7 +30,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import currency
 from shared_models.rules.agreement import ACCESSION, CAP, carried
 from shared_models.rules.keyring import Keyring
-from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.pricing import value
 from shared_models.rules.quotes import Quotes
 from shared_models.rules.settlement import Settlements
 from shared_models.rules.statement import Facts, Put
@@ -140,6 +141,11 @@ class Accounts:
         """Where the period that runs begins: the entry behind the last one that a statement covers."""
         return self.statements[-1].end if self.statements else 0
 
+    @property
+    def _terms(self) -> Charter:
+        """The charter that the period which runs is billed by."""
+        return self._agreement.at(self.start)[0]
+
     # Rules. Each raises `Refused` and changes nothing.
 
     def check(self, record: Money) -> None:
@@ -168,7 +174,7 @@ class Accounts:
                 self.settlements.check(record, self._agreement.present())
 
     def _check_item(self, item: CostItem) -> None:
-        charter, _ = self._agreement.at(self.start)
+        charter = self._terms
         self._check_open_period(item.period)
         self._check_pot(item.pot)
         self._check_member(item.payer)
@@ -198,18 +204,15 @@ class Accounts:
             raise Refused(Refusal.CLOSED, f"the period {period} has its statement")
 
     def _check_pot(self, pot: str) -> None:
-        charter, _ = self._agreement.at(self.start)
-        if pot not in {each.name for each in charter.pots}:
+        if pot not in {each.name for each in self._terms.pots}:
             raise Refused(Refusal.WRONG_ITEM, f"{pot} is not one of the shared pots {self._shared_pots()}")
 
     def _check_member(self, member: str) -> None:
-        charter, _ = self._agreement.at(self.start)
-        if member not in {each.name for each in charter.members}:
+        if member not in {each.name for each in self._terms.members}:
             raise Refused(Refusal.WRONG_MEMBER, f"{member} is no member in the period that runs")
 
     def _shared_pots(self) -> str:
-        charter, _ = self._agreement.at(self.start)
-        return ", ".join(sorted({each.name for each in charter.pots} - {charter.compute_pot}))
+        return ", ".join(sorted({each.name for each in self._terms.pots} - {self._terms.compute_pot}))
 
     def _check_dispute(self, dispute: Dispute) -> None:
         case = self.cases.get(dispute.about)
@@ -312,9 +315,7 @@ class Accounts:
 
     def add_close(self, index: int, run: str, number: int, works: Iterable[Work]) -> None:
         """Take in the work that a round.close accepts."""
-        members, flop, indices, key_ids = zip(*works, strict=True)
-        one = self._one
-        self._work.append(Accepted(index, run, number, one(members), one(flop), one(key_ids), array("Q", indices)))
+        self._work.append(self._accepted(index, run, number, works))
 
     def add_statement(self, bill: Statement) -> None:
         """Take in a statement: what it bills is billed."""
@@ -388,7 +389,7 @@ class Accounts:
         if not self.statements:
             return []
         before = {each.member for each in self.statements[-1].balances}
-        return [each.name for each in self._agreement.at(self.start)[0].members if each.name not in before]
+        return [each.name for each in self._terms.members if each.name not in before]
 
     def _used(self, period: str, end: int) -> dict[str, dict[str, Fraction]]:
         return {
@@ -433,10 +434,10 @@ class Accounts:
     def running(self) -> dict[str, Fraction]:
         """What each member has given since the last statement, in minor units, if it is not in dispute."""
         size = 1 << 62  # As the log stands.
-        charter, _ = self._agreement.at(self.start)
+        charter = self._terms
         given = {each.name: self._cash.get(each.name, Fraction(0)) for each in charter.members}
         for member, flop in self.flop(size).items():
-            given[member] += charter.price * flop / FLOP_PER_NCU
+            given[member] += value(flop, charter.price)
         for each in self._unbilled:
             if not (self._disputed(each.about, size) or self._void(each.about, size)):
                 given[each.put.member] += each.put.amount
@@ -488,7 +489,7 @@ class Accounts:
         """(what a statement that ends there leaves for a later one, what it bills) of a round's work."""
         if accepted.index >= end:
             return [accepted], []
-        billed_by, in_force = self._agreement.at(self.start)[0], self._agreement.charter
+        billed_by, in_force = self._terms, self._agreement.charter
         # What a newcomer does before its first period is billed in that.
         new = set[str]()
         if billed_by is not in_force:
@@ -510,18 +511,12 @@ class Accounts:
             return []
         if len(works) == len(accepted.members):
             return [accepted]
+        return [self._accepted(accepted.index, accepted.run, accepted.round, works)]
+
+    def _accepted(self, index: int, run: str, number: int, works: Iterable[Work]) -> Accepted:
         members, flop, indices, key_ids = zip(*works, strict=True)
-        return [
-            Accepted(
-                accepted.index,
-                accepted.run,
-                accepted.round,
-                self._one(members),
-                self._one(flop),
-                self._one(key_ids),
-                array("Q", indices),
-            )
-        ]
+        one = self._one
+        return Accepted(index, run, number, one(members), one(flop), one(key_ids), array("Q", indices))
 
     def _one(self, value: T) -> T:
         found: T = self._same.setdefault(value, value)
@@ -537,6 +532,6 @@ class Accounts:
         return Put(index, item.pot, item.payer, worth, item.currency, amount, what)
 
     def _work_put(self, work: Work, price: Fraction, about: str) -> Put:
-        charter, worth = self._agreement.charter, price * work.flop / FLOP_PER_NCU
+        charter, worth = self._agreement.charter, value(work.flop, price)
         original = worth / 10**charter.minor_digits
         return Put(work.at, charter.compute_pot, work.member, worth, charter.currency, original, about)

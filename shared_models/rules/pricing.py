@@ -28,9 +28,9 @@ def flop_per_token(recipe: Recipe) -> int:
     return 6 * matmul_parameters(recipe) + 6 * recipe.layers * recipe.context * recipe.width
 
 
-def value(flop: int, charter: Charter) -> Fraction:
-    """What this much accepted work is worth, in minor units, exactly."""
-    return charter.price * flop / FLOP_PER_NCU
+def value(flop: int, price: Fraction) -> Fraction:
+    """What this much accepted work is worth, in minor units, exactly, at a price in minor units for one NCU."""
+    return price * flop / FLOP_PER_NCU
 
 
 def tokens_asked(recipe: Recipe) -> int:

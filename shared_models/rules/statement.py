@@ -16,7 +16,7 @@ from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES, bounded
 from shared_models.rules.games import by_table
 from shared_models.rules.netting import net_transfers
-from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.pricing import value
 from shared_models.rules.quotes import caps, certificate
 
 
@@ -69,7 +69,7 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
     for each in facts.put:
         credits_[each.pot][each.member] += each.amount
     for member, flop in facts.work.items():
-        credits_[facts.charter.compute_pot][member] += facts.price * flop / FLOP_PER_NCU
+        credits_[facts.charter.compute_pot][member] += value(flop, facts.price)
     lines, charged = [], dict(nothing)
     for pot in facts.charter.pots:
         charges = charge(pot, credits_[pot.name], facts)
@@ -150,7 +150,7 @@ def _accession(facts: Facts) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
     credits_, charges = dict.fromkeys(members, Fraction(0)), dict.fromkeys(members, Fraction(0))
     done = sum(facts.past.values())
     for member in facts.joined:
-        charges[member] = facts.charter.accession * facts.price * done / FLOP_PER_NCU
+        charges[member] = facts.charter.accession * value(done, facts.price)
         for earlier, flop in facts.past.items() if done else ():
             credits_[earlier] += charges[member] * flop / done
     return credits_, charges
