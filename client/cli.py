@@ -181,7 +181,10 @@ def _bill(args: Namespace) -> int:
             raise Refused(
                 Refusal.WRONG_STATEMENT, f"{wrong[0]} is not what its entries say: consortium audit {args.log}"
             )
-        print(as_focus(((at[each.period], each, charter) for each in bills), args.date), end="")
+        terms = (books.agreement.at(each.start)[0] for each in bills)
+        print(
+            as_focus(((at[each.period], each, own) for each, own in zip(bills, terms, strict=True)), args.date), end=""
+        )
     elif args.form:
         print(FORMS[args.form](bills, charter, args.date), end="")
     elif args.explain is not None and this is not None:
