@@ -14,6 +14,7 @@ from shared_models.records import entry as entries
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import ED25519, SigningKey
 from shared_models.records.kinds import (
+    BILLION,
     FIRST,
     Chained,
     Charter,
@@ -26,6 +27,7 @@ from shared_models.records.kinds import (
     Receipt,
     RoundClose,
     RoundOpen,
+    sealed_seed,
 )
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 
@@ -76,7 +78,13 @@ class Consortium:
             opened, head = last, (tree.size, tree.root().hex())
             leaves = [pens[name].write(number, opened, *head) for name in self.members]
             included = tuple(
-                Included(member=name, receipt=merkle.leaf_hash(leaf).hex())
+                Included(
+                    member=name,
+                    receipt=merkle.leaf_hash(leaf).hex(),
+                    weight=BILLION // len(self.members),
+                    gain_unats=0,
+                    judged="whole",
+                )
                 for name, leaf in zip(self.members, leaves, strict=True)
             )
             close = RoundClose(
@@ -89,6 +97,8 @@ class Consortium:
                 included=included,
                 excluded=(),
                 loss_unats=5_545_177,
+                state=FIRST,
+                seed=FIRST,
             )
             leaves.append(coordinate(close))
             turn = replace(turn, round=number + 1)
@@ -161,6 +171,7 @@ def found(count: int) -> Consortium:
             rounds=10**9,
             deadline_ms=60_000,
             quorum=1,
+            patience=0,
             flop_per_token=flop_per_token(TOY),
             base="1" * 64,
             loss_unats=5_545_177,
@@ -178,6 +189,7 @@ def found(count: int) -> Consortium:
         invited=members,
         opened_ms=1_000_000,
         deadline_ms=1_060_000,
+        sealed=sealed_seed(FIRST),
     )
     say(coordinator, opened, 1, manifest)
     return Consortium(members, tuple(leaves), opened)

@@ -24,8 +24,9 @@ from client.train import train
 from server import outer
 from server.launch import SMALL
 from shared_models.lm import corpus, weights
+from shared_models.lm import outer as steps
 from shared_models.lm.corpus import Tokens
-from shared_models.records.kinds import Recipe
+from shared_models.records.kinds import BILLION, Recipe
 
 MEMBERS = 4
 RATES = ("0.004", "0.008", "0.016")
@@ -130,7 +131,7 @@ def _all() -> Tokens:
 
 def _trained(base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], rounds: int) -> weights.Weights:
     """The checkpoint that these rounds lead to: what a coordinator and its members do, without the wire."""
-    memory, inner = outer.still(base, recipe), [weights.Weights() for _ in shards]
+    state, inner = weights.Weights(), [weights.Weights() for _ in shards]
     for round_ in range(1, rounds + 1):
         updates = []
         for number, tokens in enumerate(shards):
@@ -145,8 +146,10 @@ def _trained(base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], ro
                 report=lambda _: None,
             )
             inner[number] = trained.memory
-            updates.append(trained.update)
-        base, memory = outer.step(base, updates, memory, recipe, round_=round_, rounds=rounds)
+            updates.append((BILLION // len(shards), trained.update))
+        moved = list(steps.step(base, updates, state, steps.rule(recipe, round_, rounds)))
+        base = {each.name: each.checkpoint for each in moved}
+        state = {name: tensor for each in moved for name, tensor in each.state.items()}
     return base
 
 

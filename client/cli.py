@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,42 @@ def _audit(args: Namespace) -> int:
         return WRONG
     print("audit: every number recomputed, 0 findings")
     return RIGHT
+
+
+def _replay_arguments(parser: ArgumentParser) -> None:
+    _source(parser)
+    parser.add_argument("run", help="whose steps to take again")
+    parser.add_argument("--files", type=Path, required=True, help="the coordinator's folder, or a copy of its files")
+    parser.add_argument("--round", type=int, help="only this one")
+    parser.add_argument("--home", type=Path, help="your member's folder: pins your charter")
+    parser.add_argument("--charter", help="leaf hash of the charter you signed, if you have no folder")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _replay(args: Namespace) -> int:
+    """From the log and the updates to the checkpoints. 0: all are as the log says; 1: one is not, or a file is not."""
+    from client.home import Home
+    from client.replay import logged, repeat
+    from shared_models.published import fetch, reader
+    from shared_models.rules.audit import audit
+
+    charter = Home(args.home).charter_entry.hash.hex() if args.home else args.charter
+    log = fetch(reader(args.log))
+    findings = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter).findings
+    if findings:
+        print(f"the log is not right, and nothing was repeated: {findings[0]}", file=sys.stderr)
+        return WRONG
+    found = list(repeat(logged(log.leaves, args.run), args.files, args.round))
+    if args.json:
+        steps = [asdict(each) for each in found]
+        print(json.dumps({"schema": "consortium.steps/1", "run": args.run, "steps": steps}))
+    else:
+        for each in found:
+            what = each.wrong or f"{each.updates} updates lead to {each.checkpoint[:16]}…, as the log says"
+            print(f"round {each.round}: {what}")
+        if charter is None:
+            print("no charter was pinned: this shows that the log agrees with itself, not whose log it is")
+    return WRONG if any(each.wrong for each in found) else RIGHT
 
 
 _UNVERIFIED = {
@@ -768,6 +805,7 @@ COMMANDS = (
     Command("key affirm", NODE, "Stand by what a revoked key had signed.", _key_affirm_arguments, _key_affirm),
     Command("key list", NODE, "Which keys count, from which entry to which.", _key_list_arguments, _key_list),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
+    Command("verify-checkpoint", MONEY, "Repeat a run's steps.", _replay_arguments, _replay, "train", beside=True),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
     Command("credit", MONEY, "Give back a part of a cost.", _credit_arguments, _credit, beside=True),

@@ -148,7 +148,7 @@ class Signer:
                 if signed.opened == task.hash and signed.node == settings.node:
                     if signed.update != claim.update:
                         raise Refused(Refusal.CONFLICT, f"round {signed.round} was receipted for another update")
-                    return self._outbox(up_to=signed.seq)
+                    return self._outbox(up_to=signed.seq) or (self._signed[signed.seq],)  # It may be logged by now.
             usage = meter.read()
             receipt = Receipt(
                 seq=len(self._signed),

@@ -47,6 +47,7 @@ class _State:
     info: NodeInfo
     context: Context
     alive: bool = field(default=True)
+    busy: threading.Lock = field(default_factory=threading.Lock)  # A node does one task after another.
 
 
 class InProcessGrid(Grid):
@@ -131,7 +132,7 @@ class InProcessGrid(Grid):
         return _over_the_wire(reply)
 
     def _answer(self, state: _State, message: Message) -> Message:
-        with self._at_work, state.node.hosting():
+        with state.busy, self._at_work, state.node.hosting():
             try:
                 return self._app(message=message, context=state.context)
             except Exception as error:  # noqa: BLE001 - what a real ClientApp's exception becomes.

@@ -63,13 +63,16 @@ def simulate(
     deadline_s: float = 60.0,
     quorum: int | None = None,
     misbehave: Mapping[str, str | faults.Lie] | None = None,
+    patience: int = 0,
     price: Fraction = PRICE,
     workers: int = 2,
+    attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
     `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`,
-    or a lie. Raises `Refused` for what a real run would refuse as a whole.
+    or a lie. `attempt` is given what the coordinator does, from the gathering to the end: it may be stopped anywhere,
+    and is then done again. Raises `Refused` for what a real run would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -93,6 +96,7 @@ def simulate(
             rounds=rounds,
             quorum=quorum,
             deadline_ms=round(1000 * deadline_s),
+            patience=patience,
         )
         leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
 
@@ -116,7 +120,7 @@ def simulate(
             run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
         )
         with _environment(HOME, str(coordinator.path)):
-            server_app(grid, context)
+            attempt(lambda: server_app(grid, context))
 
         for name, witness in zip(founded.members, witnesses, strict=True):
             if name in alive:

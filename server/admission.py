@@ -1,8 +1,10 @@
 """Which answers of a round count. Pure: it reads its arguments, decides, and says why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared_models.lm import codecs, weights
+from shared_models.lm.codecs import Decoded
 from shared_models.messages import Answer
 from shared_models.records import entry as entries
 from shared_models.records import merkle, note
@@ -21,7 +23,7 @@ class Asked:
     manifest: Manifest
     opened: RoundOpen
     leaf: bytes  # Of `opened`.
-    base: weights.Weights
+    shapes: Mapping[str, tuple[int, ...]]  # The model's.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Admitted:
     entries: tuple[bytes, ...]
     receipt: str  # Leaf hash.
     witnessed_size: int
-    update: weights.Weights
+    update: Decoded
 
 
 def admit(answer: Answer, member: str, asked: Asked, seen: set[str]) -> Admitted:
@@ -67,7 +69,8 @@ def admit(answer: Answer, member: str, asked: Asked, seen: set[str]) -> Admitted
         raise Refused(
             Refusal.IMPLAUSIBLE, f"{codecs.nbytes(answer.update)} bytes came, the receipt says {receipt.bytes_up}"
         )
-    update = codecs.unpack(answer.update, asked.manifest.recipe.up, codecs.shapes(asked.base))
+    codecs.check(answer.update, asked.manifest.recipe.up, asked.shapes)
+    update = Decoded(answer.update)
     if weights.digest(update) != receipt.update:
         raise Refused(Refusal.WRONG_DIGEST, f"the update is not {receipt.update[:12]}…, which {member} signed for")
     return Admitted(member, answer.entries, hashed, receipt.witnessed_size, update)

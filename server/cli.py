@@ -60,25 +60,31 @@ def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quorum", type=int, help="accepted answers a round needs; more than half by default")
     parser.add_argument("--deadline", type=float, default=120.0, help="seconds a round waits for the last answer")
     parser.add_argument("--consents", type=float, default=60.0, help="seconds to wait for the members' consents")
+    parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
+    parser.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
 
 
 def _run(args: Namespace) -> int:
-    """Sign a manifest, wait for the members' consents, start the run and wait for its end."""
+    """Sign a manifest, wait for the members' consents, start the run and wait for its end; or go on with one."""
     import logging
 
-    from server.launch import launch
+    from server.launch import launch, resume
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("server").setLevel(logging.INFO)
-    status, details = launch(
-        args.home,
-        args.run,
-        recipe=args.recipe,
-        rounds=args.rounds,
-        quorum=args.quorum,
-        deadline_s=args.deadline,
-        consents_s=args.consents,
-    )
+    if args.resume:
+        status, details = resume(args.home, args.run)
+    else:
+        status, details = launch(
+            args.home,
+            args.run,
+            recipe=args.recipe,
+            rounds=args.rounds,
+            quorum=args.quorum,
+            deadline_s=args.deadline,
+            consents_s=args.consents,
+            patience=args.patience,
+        )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG
 

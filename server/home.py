@@ -5,6 +5,7 @@ keys/              0700: coordinator.key (signs manifests and rounds), executor.
 tls/               ca.crt goes to every member; ca.key and server.key stay
 charter.note       the charter it works under
 checkpoints/       weights by digest
+runs/              what each run left, to go on with: server/journal.py
 status.json        what the run is doing now, for whoever looks
 flwr/              Flower's home
 """

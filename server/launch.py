@@ -12,6 +12,7 @@ from server.home import Home
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
+from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
@@ -58,6 +59,7 @@ def propose(
     rounds: int,
     quorum: int | None,
     deadline_ms: int,
+    patience: int = 0,
 ) -> Manifest:
     """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored."""
     first, members = outer.first(recipe), agreement.present()
@@ -72,6 +74,7 @@ def propose(
         rounds=rounds,
         deadline_ms=deadline_ms,
         quorum=len(members) // 2 + 1 if quorum is None else quorum,
+        patience=patience,
         flop_per_token=flop_per_token(recipe),
         base=weights.digest(first),
         loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe)),
@@ -87,10 +90,9 @@ def launch(
     quorum: int | None,
     deadline_s: float,
     consents_s: float,
+    patience: int = 0,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`."""
-    from server.superlink import Control
-
     home = Home(folder)
     ledger, bundle = LedgerHttp(home.settings.ledger), build()
     home.learn_keys(ledger)
@@ -102,6 +104,7 @@ def launch(
         rounds=rounds,
         quorum=quorum,
         deadline_ms=round(1000 * deadline_s),
+        patience=patience,
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)
@@ -115,6 +118,33 @@ def launch(
         raise Refused(
             Refusal.NO_CONSENT, f"{len(consents)} members consented, the quorum of run {run} is {manifest.quorum}"
         )
+    return _started(home, run, bundle)
+
+
+def resume(folder: Path, run: str) -> tuple[str, str]:
+    """Go on with a run whose coordinator was stopped, and wait for its end: (Flower's status, details).
+
+    What the run is stands in the log. Raises `Refused`: UNKNOWN_RUN, NOT_APPROVED if this is other code than the
+    members consented to.
+    """
+    home = Home(folder)
+    ledger, bundle = LedgerHttp(home.settings.ledger), build()
+    home.learn_keys(ledger)
+    for leaf, _ in ledger.runs():
+        manifest = entries.open_leaf(leaf, home.charter.consortium, home.keyring.keys).record
+        if isinstance(manifest, Manifest) and manifest.run == run:
+            if manifest.bundle != bundle.sha256:
+                raise Refused(
+                    Refusal.NOT_APPROVED,
+                    f"run {run} is of bundle {manifest.bundle[:12]}…, here is {bundle.sha256[:12]}…",
+                )
+            return _started(home, run, bundle)
+    raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
+
+
+def _started(home: Home, run: str, bundle: Bundle) -> tuple[str, str]:
+    from server.superlink import Control
+
     with Control(home) as control:
         number, told = control.start_run(bundle, run), ""
         while not (status := control.status(number))[0].startswith("finished"):

@@ -6,23 +6,39 @@ them with the reason for each that does not; and the outer step adds up in membe
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from server import outer
 from server.admission import Admitted, Asked, admit
 from server.home import Home
+from server.journal import Turn
 from shared_models import durable
 from shared_models.claims import Begin
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import codecs, weights
-from shared_models.lm.codecs import Packed
+from shared_models.lm import outer as steps
+from shared_models.lm.blob import Blob
+from shared_models.lm.codecs import Decoded, Packed
+from shared_models.lm.gpt import GPT
 from shared_models.messages import Answer, Task
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
-from shared_models.records.kinds import FIRST, Chained, Excluded, Included, Manifest, RoundClose, RoundOpen, RunEnd
+from shared_models.records.kinds import (
+    BILLION,
+    FIRST,
+    Chained,
+    Excluded,
+    Included,
+    Manifest,
+    RoundClose,
+    RoundOpen,
+    RunEnd,
+    sealed_seed,
+)
 from shared_models.records.refusals import Refusal, Refused
 
 GATHER_S = 60.0  # How long a run waits for all its members to come online,
@@ -61,7 +77,9 @@ class Coordinator:
         self.home, self.ledger, self.exchange = home, ledger, exchange
         self._status: dict[str, Any] = {"run": run}
         self.manifest, self._manifest_leaf, self._consents = self._find(run)
-        self._checkpoint = self.manifest.base  # Digest of where the run is.
+        self._folder = home.path / "runs" / merkle.leaf_hash(self._manifest_leaf).hex()
+        self._checkpoint = self.manifest.base  # Digest of where the run is,
+        self._state = ""  # and of what the outer step remembers.
         self._witnessed: dict[str, int] = {}  # The size of the tree head that each member last cited.
         self._seen: set[str] = set()  # Receipts answered with so far.
         self._holding: set[str] = set()  # Members that answered in the last round: they hold its base,
@@ -69,83 +87,147 @@ class Coordinator:
         self._step: Mapping[str, Packed] = {}  # and from which this leads to where the run is.
 
     def train(self) -> None:
-        """Train the run to its end; how it ended is in the log, whatever happens. Raises what made it fail."""
+        """Train the run to its end, from where it was left; how it ended is in the log, whatever happens.
+
+        Raises what made it fail, and `Refused(WRONG_ROUND)` for a run that has ended. One that was killed has not: who
+        trains it again goes on with it, to the checkpoints that it would have come to.
+        """
+        if (ended := self._folder / "end.note").is_file():
+            end = entries.peek(ended.read_bytes())
+            assert isinstance(end, RunEnd)
+            self._say(end, ended)  # The log may not have been told.
+            raise Refused(Refusal.WRONG_ROUND, f"run {self.manifest.run} has ended: {end.status}")
         try:
-            self._rounds()
+            reason = self._rounds()
         except Exception as error:
             reason = _line(f"{type(error).__name__}: {error}")
             self._show(phase="failed", reason=reason)
             self._end("failed", reason)
             raise
-        self._end("completed", "")
-        self._show(phase="completed")
+        status = "stopped" if reason else "completed"
+        self._end(status, reason)
+        self._show(phase=status)
 
-    def _rounds(self) -> None:
+    def _rounds(self) -> str:
+        """Train every round; why the run stops before its last one, or nothing."""
         manifest, recipe = self.manifest, self.manifest.recipe
         base = outer.first(recipe)
         if weights.digest(base) != manifest.base:
             raise Refused(
                 Refusal.WRONG_BASE, f"seed {recipe.seed} gives other first weights than {manifest.base[:12]}…"
             )
-        model, memory, unsent = outer.model(recipe), outer.still(base, recipe), weights.Weights()
-        weights.keep(base, self.home.path / "checkpoints")
+        weights.keep(base, self._checkpoints)
+        self._state = weights.keep({}, self._folder / "state")
+        del base
         self._show(phase="gathering", rounds=manifest.rounds, loss=manifest.loss_unats / 1e6)
-        self._gather()
-
+        losses, gathered = [manifest.loss_unats], False
         for number in range(1, manifest.rounds + 1):
-            asked, proof = self._open(number, base)
-            admitted, excluded = self._ask(asked, proof)
-            self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
-            if len(admitted) >= manifest.quorum:
-                updates = (admitted[member].update for member in sorted(admitted))
-                meant, memory = outer.step(base, updates, memory, recipe, round_=number, rounds=manifest.rounds)
-                # All hold the same bits: where the step goes is where what was sent of it leads.
-                sent = codecs.send(recipe.down, weights.minus(meant, base), unsent)
-                base, self._step, unsent = weights.plus(base, sent.values), sent.packed, sent.unsent
-                self._checkpoint = weights.keep(base, self.home.path / "checkpoints")
-            loss = outer.held_out_loss(model, base, recipe)
-            self._say(
-                RoundClose(
-                    seq=0,
-                    prev=FIRST,
-                    run=manifest.run,
-                    round=number,
-                    base=asked.opened.base,
-                    checkpoint=self._checkpoint,
-                    included=tuple(
-                        Included(member=member, receipt=admitted[member].receipt) for member in sorted(admitted)
-                    ),
-                    excluded=tuple(
-                        Excluded(member=member, reason=excluded[member].refusal.value) for member in sorted(excluded)
-                    ),
-                    loss_unats=round(1e6 * loss),
-                )
-            )
-            self._show(loss=loss)
-            log.info(
-                "round %d of %d: %d of %d answers count, held-out loss %.3f",
-                number,
-                manifest.rounds,
-                len(admitted),
-                len(asked.opened.invited),
-                loss,
-            )
+            turn = Turn(self._folder, number)
+            if turn.closed.is_file():
+                closed = self._reopened(turn)
+            else:
+                gathered = gathered or self._gather()
+                closed = self._round(number, turn)
+            self._checkpoint, self._state = closed.checkpoint, closed.state
+            losses.append(closed.loss_unats)
+            self._show(loss=closed.loss_unats / 1e6)
+            patience = manifest.patience
+            if 0 < patience <= number and min(losses[-patience:]) >= min(losses[:-patience]):
+                return f"the held-out loss was no lower for {patience} rounds"
+        return ""
 
-    def _gather(self) -> None:
+    def _round(self, number: int, turn: Turn) -> RoundClose:
+        """Have a round trained, and move the checkpoint by what comes of it."""
+        asked, proof = self._open(number, turn)
+        admitted, excluded = self._ask(asked, proof, turn)
+        judged = self._judge(admitted, turn)
+        self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
+        checkpoint, state = self._checkpoint, self._state
+        if len(admitted) >= self.manifest.quorum:
+            updates = [(judged[member].weight, admitted[member].update) for member in judged]
+            checkpoint, state = self._move(number, updates, turn)
+        loss = outer.held_out_loss(self._model, weights.stored(self._checkpoints, checkpoint), self.manifest.recipe)
+        closing = RoundClose(
+            seq=0,
+            prev=FIRST,
+            run=self.manifest.run,
+            round=number,
+            base=asked.opened.base,
+            checkpoint=checkpoint,
+            included=tuple(judged.values()),
+            excluded=tuple(
+                Excluded(member=member, reason=excluded[member].refusal.value) for member in sorted(excluded)
+            ),
+            loss_unats=round(1e6 * loss),
+            state=state,
+            seed=turn.seed(),
+        )
+        self._say(closing, turn.closed)
+        log.info(
+            "round %d of %d: %d of %d answers count, held-out loss %.3f",
+            number,
+            self.manifest.rounds,
+            len(admitted),
+            len(asked.opened.invited),
+            loss,
+        )
+        return closing
+
+    def _judge(self, admitted: Mapping[str, Admitted], turn: Turn) -> dict[str, Included]:
+        """What each update counts, in the order of the members' names."""
+        return {
+            member: Included(
+                member=member,
+                receipt=admitted[member].receipt,
+                weight=BILLION // len(admitted),
+                gain_unats=0,
+                judged="whole",
+            )
+            for member in sorted(admitted)
+        }
+
+    def _move(self, number: int, updates: Sequence[tuple[int, weights.Tensors]], turn: Turn) -> tuple[str, str]:
+        """Step the checkpoint, tensor by tensor: the digests of the next one, and of what is remembered then."""
+        base = weights.stored(self._checkpoints, self._checkpoint)
+        before = weights.stored(self._folder / "state", self._state)
+        rule = steps.rule(self.manifest.recipe, number, self.manifest.rounds)
+        with (
+            weights.writing(self._checkpoints, self._shapes) as checkpoint,
+            weights.writing(self._folder / "state", steps.state_shapes(self._shapes, rule)) as state,
+            durable.writing(turn.step) as step,
+        ):
+            for moved in steps.step(base, updates, before, rule):
+                checkpoint.put(moved.name, moved.checkpoint)
+                for name, tensor in moved.state.items():
+                    state.put(name, tensor)
+                step.write(moved.sent.data)
+        self._step = Blob(turn.step, rule.down, self._shapes)
+        return checkpoint.digest, state.digest
+
+    def _reopened(self, turn: Turn) -> RoundClose:
+        """A round that was closed before this process began; the log may not have been told."""
+        closed = entries.peek(turn.closed.read_bytes())
+        assert isinstance(closed, RoundClose)
+        self._say(closed, turn.closed)
+        log.info("round %d was closed before", closed.round)
+        return closed
+
+    def _gather(self) -> bool:
         """Wait for the members that consented. Raises `Refused(DEAD)` if no quorum of them comes."""
         started = time.monotonic()
         while missing := self._consents - self.exchange.online():
             waited = time.monotonic() - started
             enough = len(self._consents) - len(missing) >= self.manifest.quorum
             if waited > GATHER_S and enough:
-                return
+                return True
             if waited > PATIENCE_S:
                 raise Refused(Refusal.DEAD, f"no quorum: {', '.join(sorted(missing))} did not come online")
             self._show(waiting=dict.fromkeys(sorted(missing), round(waited, 1)))
             time.sleep(LOOK_S)
+        return True
 
-    def _open(self, number: int, base: weights.Weights) -> tuple[Asked, tlog.Proof]:
-        """Open a round in the log, for everybody to see before anybody is asked."""
+    def _open(self, number: int, turn: Turn) -> tuple[Asked, tlog.Proof]:
+        """Open a round in the log, for everybody to see before anybody is asked; or find it open."""
         self.home.learn_keys(self.ledger)  # Who signs with which key, and who has left.
         opened_ms = time.time_ns() // 1_000_000
         opened = RoundOpen(
@@ -158,64 +240,87 @@ class Coordinator:
             invited=tuple(sorted(self._consents - self.home.keyring.agreement.left.keys())),
             opened_ms=opened_ms,
             deadline_ms=opened_ms + self.manifest.deadline_ms,
+            sealed=sealed_seed(turn.seed()),
         )
-        leaf, proof = self._say(opened)
-        return Asked(self.home.keyring.charter, self.home.keyring.keys, self.manifest, opened, leaf, base), proof
+        if turn.opened.is_file():
+            before = entries.peek(turn.opened.read_bytes())
+            assert isinstance(before, RoundOpen)
+            opened = before
+        leaf, proof = self._say(opened, turn.opened)
+        keyring = self.home.keyring
+        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._shapes), proof
 
-    def _ask(self, asked: Asked, proof: tlog.Proof) -> tuple[dict[str, Admitted], dict[str, Refused]]:
-        """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not)."""
+    def _ask(self, asked: Asked, proof: tlog.Proof, turn: Turn) -> tuple[dict[str, Admitted], dict[str, Refused]]:
+        """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not).
+
+        Whose answer came before this process began is not asked again.
+        """
         opened = asked.opened
-        until = time.monotonic() + self.manifest.deadline_ms / 1000
-        cosigned = self._cosigned()
-
-        @cache  # Made once, and only if somebody needs it.
-        def whole() -> Mapping[str, Packed]:
-            return codecs.pack("fp32", asked.base)
-
+        admitted: dict[str, Admitted] = {}
+        excluded: dict[str, Refused] = {}
+        for member in opened.invited:
+            if (kept := turn.answer(member, self.manifest.recipe.up, self._shapes)) is not None:
+                try:
+                    admitted[member] = self._admit(kept, member, asked)
+                    log.info("round %d: the answer of %s had come before", opened.round, member)
+                except Refused as refused:
+                    log.warning("round %d: what was kept of %s does not count: %s", opened.round, member, refused)
+        left_s = min(self.manifest.deadline_ms, opened.deadline_ms - time.time_ns() // 1_000_000) / 1000
+        until, cosigned = time.monotonic() + left_s, self._cosigned()
+        whole = codecs.Encoded("fp32", weights.stored(self._checkpoints, opened.base))
         tasks = {
             member: Task(
                 self._begin(member, asked, proof, cosigned),
                 self._manifest_leaf,
-                *((self._since, self._step) if member in self._holding else ("", whole())),
+                *((self._since, self._step) if member in self._holding else ("", whole)),
             )
             for member in opened.invited
+            if member not in admitted and left_s > 0
         }
+        for member in opened.invited:
+            if member not in admitted and member not in tasks:
+                excluded[member] = Refused(Refusal.LATE, "the coordinator was away until after the end of the round")
 
         def instead(member: str, refused: Refused) -> Task | None:
             """The whole checkpoint for a member that lost what it held."""
             if refused.refusal is not Refusal.NO_CHECKPOINT or not tasks[member].since:
                 return None
             log.info("round %d: %s is sent the whole checkpoint", opened.round, member)
-            tasks[member] = replace(tasks[member], since="", weights=whole())
+            tasks[member] = replace(tasks[member], since="", weights=whole)
             return tasks[member]
 
-        admitted: dict[str, Admitted] = {}
-        excluded: dict[str, Refused] = {}
         answered: dict[str, dict[str, Any]] = {}
         # The round before stays on show: who looks only now and then misses no answer.
         answers = dict([*self._status.get("answers", {}).items()][-1:]) | {str(opened.round): answered}
         self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
-        self._show(waiting=list(opened.invited), answers=answers)
-        most = sum(codecs.size(self.manifest.recipe.up, tensor.shape) for tensor in asked.base.values())
+        self._show(waiting=list(tasks), answers=answers)
+        most = sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._shapes.values())
         for member, answer in self.exchange.ask(tasks, until, most, instead):
             try:
                 if isinstance(answer, Refused):
                     raise answer
                 self._hand_in(member, answer.cosigned)
-                work = admit(answer, member, asked, self._seen)
-                for at in self.ledger.append_all(work.entries, asked.keys):
-                    if isinstance(at, Refused):
-                        raise at
-                self._seen.add(work.receipt)
-                self._witnessed[member] = work.witnessed_size
-                admitted[member] = work
-                answered[member] = {"bytes_up": codecs.nbytes(answer.update) + sum(map(len, work.entries))}
+                admitted[member] = self._admit(answer, member, asked, turn)
+                answered[member] = {"bytes_up": codecs.nbytes(answer.update) + sum(map(len, answer.entries))}
             except Refused as refused:
                 excluded[member] = refused
                 log.warning("round %d: %s does not count: %s", opened.round, member, refused)
                 answered[member] = {"refused": str(refused), "remedy": refused.remedy}
-            self._show(waiting=[each for each in opened.invited if each not in answered], answers=answers)
+            self._show(waiting=[each for each in tasks if each not in answered], answers=answers)
         return admitted, excluded
+
+    def _admit(self, answer: Answer, member: str, asked: Asked, turn: Turn | None = None) -> Admitted:
+        """Admit an answer, keep it, then hand its entries to the ledger. Raises `Refused`, the ledger's too."""
+        work = admit(answer, member, asked, self._seen)
+        if turn is not None:
+            turn.keep(member, answer)
+            work = replace(work, update=Decoded(turn.update(member, self.manifest.recipe.up, self._shapes)))
+        for at in self.ledger.append_all(work.entries, asked.keys):
+            if isinstance(at, Refused):
+                raise at
+        self._seen.add(work.receipt)
+        self._witnessed[member] = work.witnessed_size
+        return work
 
     def _hand_in(self, member: str, cosigned: bytes) -> None:
         """Give the ledger a member's cosignature. It speaks for itself: the round does not depend on it."""
@@ -253,6 +358,19 @@ class Coordinator:
 
     # The log.
 
+    @cached_property
+    def _model(self) -> GPT:
+        """To score checkpoints with."""
+        return outer.model(self.manifest.recipe)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.home.path / "checkpoints"
+
     def _find(self, run: str) -> tuple[Manifest, bytes, set[str]]:
         for leaf, consents in self.ledger.runs():
             record = entries.open_leaf(leaf, self.home.charter.consortium, self.home.keyring.keys).record
@@ -260,14 +378,16 @@ class Coordinator:
                 return record, leaf, set(consents)
         raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
 
-    def _say(self, record: Chained) -> tuple[bytes, tlog.Proof]:
+    def _say(self, record: Chained, kept: Path | None = None) -> tuple[bytes, tlog.Proof]:
         """Append a record of the coordinator's own: (its leaf, the proof that the log holds it)."""
-        return self.home.say(self.ledger, self.home.key, record)
+        return self.home.say(self.ledger, self.home.key, record, kept)
 
     def _end(self, status: str, reason: str) -> None:
-        self._say(
-            RunEnd(seq=0, prev=FIRST, run=self.manifest.run, checkpoint=self._checkpoint, status=status, reason=reason)
+        end = RunEnd(
+            seq=0, prev=FIRST, run=self.manifest.run, checkpoint=self._checkpoint, status=status, reason=reason
         )
+        durable.make_folder(self._folder)
+        self._say(end, self._folder / "end.note")
 
     def _show(self, **what: Any) -> None:
         self._status |= what | {"at_ms": time.time_ns() // 1_000_000}

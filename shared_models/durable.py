@@ -3,18 +3,34 @@
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put these bytes at this path, for good: written aside, flushed to the disk, moved into place, folder flushed."""
-    aside = _aside(path)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+    with writing(path, mode) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+
+
+@contextmanager
+def writing(path: Path, mode: int = 0o644, named: Callable[[], str] | None = None) -> Iterator[BinaryIO]:
+    """A file, to be written and read, that is at this path for good when the block ends; not at all if it raises.
+
+    Its name may be said at the end, by `named`.
+    """
+    aside = _aside(path)
+    try:
+        with os.fdopen(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode), "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    aside.replace(path.with_name(named()) if named else path)
     sync_folder(path.parent)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from world import TOY, digest
+from world import SEED, TOY, digest
 
 from client.meter import Usage
 from client.signer import Signer
@@ -16,7 +16,16 @@ from shared_models.ledger_http import Consistency
 from shared_models.lm import weights
 from shared_models.records import entry as entries
 from shared_models.records import tlog
-from shared_models.records.kinds import FIRST, Chained, Excluded, Manifest, Recipe, RoundClose, RoundOpen
+from shared_models.records.kinds import (
+    FIRST,
+    Chained,
+    Excluded,
+    Manifest,
+    Recipe,
+    RoundClose,
+    RoundOpen,
+    sealed_seed,
+)
 from shared_models.records.merkle import leaf_hash
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 
@@ -54,6 +63,7 @@ class Parties:
             rounds=3,
             deadline_ms=60_000,
             quorum=2,
+            patience=0,
             flop_per_token=flop_per_token(recipe),
             base=weights.digest(self.base),
             loss_unats=5_545_177,
@@ -99,6 +109,7 @@ class Parties:
             invited=tuple(sorted(run.consents)),
             opened_ms=1_000_000,
             deadline_ms=1_060_000,
+            sealed=sealed_seed(SEED),
         )
         return replace(whole, **changes)
 
@@ -115,6 +126,8 @@ class Parties:
             included=(),
             excluded=tuple(Excluded(member=each, reason="late") for each in sorted(turn.invited)),
             loss_unats=1,
+            state=digest("state"),
+            seed=SEED,
         )
         self.say(replace(whole, **changes))
 

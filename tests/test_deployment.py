@@ -21,14 +21,18 @@ from flwr.cli.build import build_fab_from_files
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
+from consortium.simulate import simulate
 from server import outer
-from server.launch import SMALL, launch
+from server.launch import SMALL, launch, resume
+from server.rounds import Coordinator
 from server.superlink import Control
 from shared_models import bundle, processes
+from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import codecs
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import Receipt
+from shared_models.records.refusals import Refused
 from shared_models.rules.audit import audit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -124,6 +128,39 @@ def test_a_member_killed_in_a_round_is_left_out_at_the_deadline_and_the_rest_go_
             [[("cedar", "dead")], [("cedar", "dead")]],
         )
         assert [len(turn.included) for turn in closed(founded)] == [2, 2]
+
+
+def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_would_have_come_to(home, tmp_path):
+    """Its ServerApp is killed while the members train. A simulation, where nothing is killed, says where it leads."""
+    slow = replace(TINY, inner_steps=200, up="int4", down="top64")
+    with deployed(home) as (founded, _):
+        folder = founded.coordinator.path
+
+        def kill() -> None:
+            status = folder / "status.json"
+            while True:
+                said = json.loads(status.read_text()) if status.is_file() else {}
+                if said.get("phase") == "training" and said["round"] == 2:
+                    break
+                time.sleep(0.02)
+            (app,) = [
+                each
+                for each in psutil.process_iter()
+                if "flwr-serverapp" in " ".join(each.cmdline()) and str(folder) in str(each.environ())
+            ]
+            app.kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        assert trained(founded, slow, rounds=3, deadline_s=120)[0] != "finished:completed"
+        assert report(founded).books.runs["r1"].ended is None
+        assert resume(folder, "r1")[0] == "finished:completed"
+        said = report(founded)
+        assert (said.findings, said.books.runs["r1"].ended.status) == ([], "completed")
+        reached = [turn.checkpoint for turn in closed(founded)]
+        with pytest.raises(Refused, match="has ended"):
+            Coordinator(founded.coordinator, LedgerHttp(founded.coordinator.settings.ledger), None, "r1").train()
+    whole = simulate(tmp_path / "whole", {"acme": 2, "birch": 1, "cedar": 1}, rounds=3, recipe=slow)
+    assert [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds] == reached
 
 
 def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_it_is_sent_it_whole(home):

@@ -16,6 +16,7 @@ from shared_models.records import merkle, note, tlog
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import ED25519, SigningKey
 from shared_models.records.kinds import (
+    BILLION,
     FIRST,
     Access,
     AccessRestore,
@@ -57,6 +58,7 @@ from shared_models.records.kinds import (
     Tier,
     Usage,
     Vote,
+    sealed_seed,
 )
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.pricing import flop_per_token, tokens_asked
@@ -82,6 +84,13 @@ TOY = Recipe(
     up="fp32",
     down="fp32",
 )
+
+
+SEED = hashlib.sha256(b"seed").hexdigest()
+
+
+def counted(member: str, receipt: str, weight: int = 0) -> Included:
+    return Included(member=member, receipt=receipt, weight=weight, gain_unats=-250, judged="whole")
 
 
 def digest(what: str) -> str:
@@ -185,6 +194,7 @@ class World:
             rounds=3,
             deadline_ms=60_000,
             quorum=2,
+            patience=0,
             flop_per_token=flop_per_token(recipe),
             base=digest("base"),
             loss_unats=5_545_177,
@@ -213,6 +223,7 @@ class World:
             invited=tuple(self.members),
             opened_ms=1_000_000,
             deadline_ms=1_060_000,
+            sealed=sealed_seed(SEED),
         )
         return replace(whole, **changes)
 
@@ -260,9 +271,11 @@ class World:
             round=turn.number,
             base=turn.base,
             checkpoint=digest(f"checkpoint {turn.number}") if len(included) > 1 else turn.base,
-            included=tuple(Included(member=member, receipt=hashed) for member, hashed in sorted(included.items())),
+            included=tuple(counted(*each, BILLION // len(included)) for each in sorted(included.items())),
             excluded=tuple(Excluded(member=member, reason="late") for member in self.members if member not in included),
             loss_unats=3_000_000,
+            state=digest(f"state {turn.number}"),
+            seed=SEED,
         )
         return replace(whole, **changes)
 

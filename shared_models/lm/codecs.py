@@ -67,13 +67,22 @@ def send(codec: str, meant: Mapping[str, Tensor], unsent: Mapping[str, Tensor]) 
 
 def pack(codec: str, tensors: Mapping[str, Tensor]) -> dict[str, Packed]:
     """These tensors, encoded. Raises `Refused`: UNKNOWN_CODEC, NOT_FINITE."""
-    return {name: Packed(codec, tensor.shape, encode(codec, tensor)) for name, tensor in tensors.items()}
+    return dict(Encoded(codec, tensors))
 
 
 def unpack(packed: Mapping[str, Packed], codec: str, asked: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors in these, if they are the ones asked for, in this codec.
 
     Raises `Refused`: WRONG_SHAPE for names, shapes and lengths, MALFORMED for another codec, or as `decode`.
+    """
+    check(packed, codec, asked)
+    return dict(Decoded(packed))
+
+
+def check(packed: Mapping[str, Packed], codec: str, asked: Mapping[str, tuple[int, ...]]) -> None:
+    """Whether these are the tensors asked for, in this codec; none of them is decoded.
+
+    Raises `Refused`: WRONG_SHAPE for names and shapes, MALFORMED for another codec.
     """
     if packed.keys() != asked.keys():
         odd = sorted(packed.keys() ^ asked.keys())
@@ -83,10 +92,45 @@ def unpack(packed: Mapping[str, Packed], codec: str, asked: Mapping[str, tuple[i
             raise Refused(Refusal.MALFORMED, f"{name} came as {each.codec[:40]}, and not as {codec}")
         if each.shape != asked[name]:
             raise Refused(Refusal.WRONG_SHAPE, f"{name} is {each.shape}, the model's is {asked[name]}")
-    return {name: decode(codec, each.data, each.shape) for name, each in packed.items()}
 
 
-def shapes(tensors: Mapping[str, Tensor | Packed]) -> dict[str, tuple[int, ...]]:
+class Decoded(Mapping[str, Tensor]):
+    """Packed tensors as what they decode to: each is decoded when it is asked for, and not kept."""
+
+    def __init__(self, packed: Mapping[str, Packed]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises `Refused` as `decode`."""
+        each = self._packed[name]
+        return decode(each.codec, each.data, each.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+class Encoded(Mapping[str, Packed]):
+    """Tensors as they travel in one codec: each is encoded when it is asked for, and not kept."""
+
+    def __init__(self, codec: str, tensors: Mapping[str, Tensor]) -> None:
+        self._codec, self._tensors = codec, tensors
+
+    def __getitem__(self, name: str) -> Packed:
+        """Raises `Refused` as `encode`."""
+        tensor = self._tensors[name]
+        return Packed(self._codec, tensor.shape, encode(self._codec, tensor))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def shapes(tensors: Mapping[str, Tensor] | Mapping[str, Packed]) -> dict[str, tuple[int, ...]]:
     return {name: each.shape for name, each in tensors.items()}
 
 

@@ -1,19 +1,28 @@
-"""Weights: as arrays between processes, as safetensors on disk, and as the one digest by which records name them."""
+"""Weights: as arrays between processes, as safetensors on disk, and as the one digest by which records name them.
+
+On disk they may be larger than what memory should be spent on: they are written and read tensor by tensor.
+"""
 
 import hashlib
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from shared_models import durable
+from shared_models.records.refusals import Refusal, Refused
 
-Weights = dict[str, npt.NDArray[np.float32]]
+Tensor = npt.NDArray[np.float32]
+Tensors = Mapping[str, Tensor]
+Weights = dict[str, Tensor]
 
 
 def of(model: nn.Module) -> Weights:
@@ -21,57 +30,153 @@ def of(model: nn.Module) -> Weights:
     return {name: weight.detach().cpu().numpy().astype(np.float32) for name, weight in model.named_parameters()}
 
 
-def put(weights: Weights, model: nn.Module) -> None:
+def put(weights: Tensors, model: nn.Module) -> None:
     """Set a model's parameters to these weights."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(torch.tensor(weights[name]))
 
 
-def digest(weights: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    """SHA-256 of, for each tensor in order of its name: a line `name float32 d1xd2`, then its little-endian values."""
-    hashed = hashlib.sha256()
+def digest(weights: Tensors) -> str:
+    """The digest of these weights."""
+    hashed = Hash()
     for name in sorted(weights):
-        tensor = weights[name]
+        hashed.add(name, weights[name])
+    return hashed.hex()
+
+
+class Hash:
+    """SHA-256 of, for each tensor in order of its name: a line `name float32 d1xd2`, then its little-endian values."""
+
+    def __init__(self) -> None:
+        self._hashed, self._last = hashlib.sha256(), ""
+
+    def add(self, name: str, tensor: Tensor) -> None:
         assert tensor.dtype == np.float32
-        hashed.update(f"{name} float32 {'x'.join(map(str, tensor.shape))}\n".encode())
-        hashed.update(np.ascontiguousarray(tensor, "<f4").data)
-    return hashed.hexdigest()
+        assert name > self._last
+        self._last = name
+        self._hashed.update(f"{name} float32 {'x'.join(map(str, tensor.shape))}\n".encode())
+        self._hashed.update(np.ascontiguousarray(tensor, "<f4").data)
+
+    def hex(self) -> str:
+        return self._hashed.hexdigest()
 
 
-def size(weights: Mapping[str, npt.NDArray[np.float32]]) -> int:
+def size(weights: Tensors) -> int:
     """The bytes of the values."""
     return sum(tensor.nbytes for tensor in weights.values())
 
 
-def keep(weights: Weights, folder: Path) -> str:
+def keep(weights: Tensors, folder: Path) -> str:
     """Write weights to `<digest>.safetensors` in this folder, for good; their digest."""
-    name = digest(weights)
-    folder.mkdir(parents=True, exist_ok=True)
-    durable.write(folder / f"{name}.safetensors", save(weights))
-    return name
+    with writing(folder, {name: tensor.shape for name, tensor in weights.items()}) as writer:
+        for name, tensor in weights.items():
+            writer.put(name, tensor)
+    return writer.digest
 
 
-def load(folder: Path, name: str) -> Weights:
-    """The weights of this digest, hashed again after reading. Raises ValueError if they are others."""
-    weights: Weights = load_file(folder / f"{name}.safetensors")
-    if digest(weights) != name:
-        raise ValueError(f"{folder / name}.safetensors does not hold the weights it is named for")
-    return weights
+@contextmanager
+def writing(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> Iterator["Writer"]:
+    """A writer of weights; when the block ends, they are `<digest>.safetensors` in this folder, for good."""
+    durable.make_folder(folder)
+    with durable.writing(folder / "weights", named=lambda: f"{writer.digest}.safetensors") as file:
+        writer = Writer(file, shapes)
+        yield writer
+        writer.digest = digest(writer)
+
+
+class Writer(Mapping[str, Tensor]):
+    """Writes weights tensor by tensor, in any order: the very bytes that the safetensors library writes of all at once.
+
+    As a mapping it is what was written, read back.
+    """
+
+    digest: str  # When all is written.
+
+    def __init__(self, file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._file, self._shapes, self._at, end = file, dict(sorted(shapes.items())), dict[str, int](), 0
+        header = dict[str, Any]()
+        for name, shape in self._shapes.items():
+            self._at[name], end = end, end + 4 * math.prod(shape)
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (self._at[name], end)}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text = text.ljust(-(-len(text) // 8) * 8)
+        self._start = 8 + len(text)
+        file.write(len(text).to_bytes(8, "little") + text)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        assert tensor.shape == self._shapes[name]
+        self._file.seek(self._start + self._at[name])
+        self._file.write(np.ascontiguousarray(tensor, "<f4").data)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._file.seek(self._start + self._at[name])
+        data = self._file.read(4 * math.prod(self._shapes[name]))
+        return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+class Stored(Mapping[str, Tensor]):
+    """Weights in a file: each tensor is read when it is asked for, and not kept."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileNotFoundError, SafetensorError."""
+        self._path = path
+        with safe_open(path, "numpy") as file:
+            self._names = sorted(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises KeyError; ValueError if it is not float32."""
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, "numpy") as file:  # What it maps of the file is given back.
+            tensor: Tensor = file.get_tensor(name)
+        if tensor.dtype != np.float32:
+            raise ValueError(f"{name} in {self._path} is {tensor.dtype}")
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def stored(folder: Path, name: str) -> Stored:
+    """The weights of this digest in this folder, to be read tensor by tensor; hashed now.
+
+    Raises `Refused`: NO_CHECKPOINT if they are not there, CORRUPT if others are.
+    """
+    path = folder / f"{name}.safetensors"
+    try:
+        found = Stored(path)
+        right = digest(found) == name
+    except FileNotFoundError:
+        raise Refused(Refusal.NO_CHECKPOINT, f"there is no {path}") from None
+    except (ValueError, SafetensorError):
+        right = False
+    if not right:
+        raise Refused(Refusal.CORRUPT, f"{path} does not hold the weights that it is named for")
+    return found
 
 
 def held(folder: Path, name: str) -> Weights | None:
     """The weights of this digest, if this folder holds them whole."""
     try:
-        return load(folder, name)
-    except (FileNotFoundError, ValueError, SafetensorError):
+        return dict(stored(folder, name))
+    except Refused:
         return None
 
 
-def minus(one: Weights, other: Weights) -> Weights:
+def minus(one: Tensors, other: Tensors) -> Weights:
     return {name: tensor - other[name] for name, tensor in one.items()}
 
 
-def plus(one: Weights, other: Weights) -> Weights:
+def plus(one: Tensors, other: Tensors) -> Weights:
     """Each value the one float32 nearest to the sum: the same bits on every machine."""
     return {name: tensor + other[name] for name, tensor in one.items()}

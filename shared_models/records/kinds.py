@@ -10,6 +10,7 @@ leaf hash of the one before, so that an omission shows. `idem` names what a reco
 it once.
 """
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, ClassVar
@@ -32,6 +33,7 @@ Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  
 Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
+BILLION = 10**9  # The weight of a whole.
 CODECS = ("fp32", "bf16", "int8", "int4", "top64")  # How updates may travel; docs/protocol.md says what each writes.
 
 
@@ -224,6 +226,7 @@ class Manifest:
     rounds: Positive
     deadline_ms: Positive  # From the opening of a round until it ends without those still missing.
     quorum: Positive  # Fewer accepted answers than this, and a round changes nothing.
+    patience: Count  # The run stops early when the loss was no lower for so many rounds; 0: it does not.
     flop_per_token: Positive  # rules.pricing.flop_per_token of the recipe.
     base: Hash  # Digest of the first checkpoint,
     loss_unats: Count  # and its held-out loss, in millionths of a nat per byte.
@@ -249,6 +252,11 @@ class Consent:
         return self.run
 
 
+def sealed_seed(seed: str) -> str:
+    """What a round's opening says of its seed: nobody can guess the seed from it, and who wrote it cannot change it."""
+    return hashlib.sha256(bytes.fromhex(seed)).hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundOpen:
     """One exchange begins: who is asked to train from which checkpoint, until when. By the coordinator."""
@@ -263,6 +271,7 @@ class RoundOpen:
     invited: tuple[Name, ...]
     opened_ms: Count
     deadline_ms: Count
+    sealed: Hash  # `sealed_seed` of the seed that the close reveals: it draws the text that the answers are scored on.
 
     @property
     def idem(self) -> str:
@@ -312,10 +321,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Included:
-    """An answer that counts: its receipt earns, its update moved the weights."""
+    """An answer that counts: its receipt earns. How far its update moved the weights is no matter of money."""
 
     member: Name
     receipt: Hash
+    weight: Count  # The update's coefficient in the step, in billionths; those of a round are at most 10^9 together.
+    gain_unats: Signed  # How much lower the held-out loss is with this update alone, in millionths of a nat per byte.
+    judged: Word  # `whole`, or why it counts less.
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +352,8 @@ class RoundClose:
     included: tuple[Included, ...]  # In member order: a sum of floats depends on its order.
     excluded: tuple[Excluded, ...]  # In member order.
     loss_unats: Count  # Held-out loss of `checkpoint`, in millionths of a nat per byte.
+    state: Hash  # Digest of what the outer step remembers: with it and the updates, anyone can repeat the next one.
+    seed: Hash  # Drew the held-out text that the answers were scored on.
 
     @property
     def idem(self) -> str:

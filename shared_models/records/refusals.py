@@ -48,6 +48,7 @@ class Refusal(StrEnum):
     WRONG_HEAD = "wrong_head"
     WRONG_RECEIPT = "wrong_receipt"
     WRONG_CHECKPOINT = "wrong_checkpoint"
+    WRONG_SEED = "wrong_seed"
     WRONG_ITEM = "wrong_item"
     WRONG_PERIOD = "wrong_period"
     WRONG_STATEMENT = "wrong_statement"
@@ -119,6 +120,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_FLOP: "compute FLOP per token by the closed formula of docs/protocol.md",
     Refusal.UNKNOWN_CODEC: "name one of the codecs of docs/protocol.md, or update this software",
     Refusal.NO_CONSENT: "the member's operator must countersign the run's manifest first",
+    Refusal.WRONG_SEED: "the coordinator reveals the very seed whose SHA-256 stands in the round's opening",
     Refusal.WRONG_ROUND: "rounds open in order, one at a time; answer the round that was opened",
     Refusal.WRONG_BASE: "train from the checkpoint that the round names",
     Refusal.NOT_INVITED: "only members invited to a round have receipts and a place in it",

@@ -15,6 +15,7 @@ from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.entry import Entry, digest_of
 from shared_models.records.kinds import (
+    BILLION,
     CODECS,
     FIRST,
     Access,
@@ -48,6 +49,7 @@ from shared_models.records.kinds import (
     Statement,
     Usage,
     Vote,
+    sealed_seed,
 )
 from shared_models.records.merkle import Tree
 from shared_models.records.refusals import Refusal, Refused
@@ -79,6 +81,7 @@ class Round:
     hash: str  # Leaf hash of its round.open.
     base: str
     invited: frozenset[str]
+    sealed: str  # Nothing, when it is closed.
     said: Set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
     receipts: dict[str, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
     closed: Closed | None = None
@@ -400,6 +403,10 @@ class Books:
             raise Refused(
                 Refusal.WRONG_CHECKPOINT, f"{len(inside)} answers, quorum {run.manifest.quorum}: the base must stay"
             )
+        if (weight := sum([each.weight for each in close.included])) > BILLION:
+            raise Refused(Refusal.BAD_FIELD, f"the updates count {weight} billionths together, more than a whole")
+        if sealed_seed(close.seed) != turn.sealed:
+            raise Refused(Refusal.WRONG_SEED, f"{close.seed[:12]}… is not the seed that the round's opening sealed")
 
     def _check_end(self, end: RunEnd) -> None:
         run = self._going(end.run)
@@ -525,7 +532,7 @@ class Books:
                 self.runs[record.run].consents.add(record.member)
             case RoundOpen():
                 invited = self._one(frozenset(record.invited))
-                self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited))
+                self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited, record.sealed))
                 self.accounts.quotes.begin(index)
             case Receipt():
                 self._add_receipt(Skimmed.of(entry), index, hashed)
@@ -576,6 +583,7 @@ class Books:
         # All of them are there after `check`; the audit goes on where that failed.
         works = [work for each in close.included if (work := turn.receipts.get(each.receipt))]
         said = frozenset(turn.said)
+        turn.sealed = ""
         turn.receipts, turn.said = {}, self._same.get(said) or self._one(frozenset(map(self._one, said)))
         turn.closed = Closed(
             close.checkpoint,

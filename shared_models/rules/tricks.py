@@ -15,6 +15,7 @@ from shared_models.records import entry as entries
 from shared_models.records.entry import CONSORTIUM_ROLES, MEMBER_ROLES
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import (
+    BILLION,
     FIRST,
     Amendment,
     Chained,
@@ -36,6 +37,7 @@ from shared_models.records.kinds import (
     RoundClose,
     RoundOpen,
     Vote,
+    sealed_seed,
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import carried
@@ -163,6 +165,7 @@ class Play:
             rounds=1,
             deadline_ms=10_000,
             quorum=1,
+            patience=0,
             flop_per_token=flop_per_token(RECIPE),
             base=FIRST,
             loss_unats=0,
@@ -178,6 +181,7 @@ class Play:
             invited=trains,
             opened_ms=0,
             deadline_ms=10_000,
+            sealed=sealed_seed(FIRST),
             **named,
         )
         opened, included = self.say(COORDINATOR, opening), dict[str, str]()
@@ -191,8 +195,12 @@ class Play:
                 included[name] = self.say(f"{name}/compute", honest)
             if again and name == CHEAT:
                 self.tries(f"{name}/compute", replace(said, data="1" * 64))
-        counted = tuple(Included(member=name, receipt=receipt) for name, receipt in included.items())
-        closing = RoundClose(seq=0, prev=FIRST, checkpoint=FIRST, included=counted, excluded=(), loss_unats=0, **named)
+        counted = tuple(
+            Included(member=name, receipt=receipt, weight=BILLION // len(included), gain_unats=0, judged="whole")
+            for name, receipt in included.items()
+        )
+        named |= {"checkpoint": FIRST, "state": FIRST, "seed": FIRST, "included": counted}
+        closing = RoundClose(seq=0, prev=FIRST, excluded=(), loss_unats=0, **named)
         self.say(COORDINATOR, closing)
 
     def receipt(self, name: str, opened: str) -> Receipt:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from parties import FakeTime, Parties
-from world import TOY
+from world import TOY, counted
 
 from client.app import app
 from client.door import Door
@@ -24,7 +24,7 @@ from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, from_error
 from shared_models.records import entry as entries
 from shared_models.records import merkle
-from shared_models.records.kinds import CODECS, Included, Receipt
+from shared_models.records.kinds import CODECS, Receipt
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -57,7 +57,7 @@ class Asked:
         hashes = [merkle.leaf_hash(leaf).hex() for leaf in leaves]
         parties.close(
             checkpoint=weights.digest(base),
-            included=tuple(map(Included, ("acme", "birch"), hashes)),
+            included=tuple(map(counted, ("acme", "birch"), hashes)),
             excluded=(),
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from parties import BUNDLE, FakeTime, Parties
-from world import digest
+from world import SEED, counted, digest
 
 import client.models
 from client.auditor import Auditor
@@ -26,7 +26,16 @@ from shared_models.processes import free_port
 from shared_models.published import reader, save
 from shared_models.records import entry as entries
 from shared_models.records import tlog
-from shared_models.records.kinds import FIRST, Access, AccessRevoke, Consent, Excluded, Included, Receipt, RoundClose
+from shared_models.records.kinds import (
+    BILLION,
+    FIRST,
+    Access,
+    AccessRevoke,
+    Consent,
+    Excluded,
+    Receipt,
+    RoundClose,
+)
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
@@ -54,7 +63,7 @@ class Consortium:
             signers[name].begin(self.parties.begin(name, leaf, proof))
             mine = signers[name].claim(self.parties.claim(), FakeTime())[-1]
             self.parties.log.append(mine)
-            self.receipts.append(Included(member=name, receipt=leaf_hash(mine).hex()))
+            self.receipts.append(counted(name, leaf_hash(mine).hex(), BILLION // 2))
         self.parties.say(self._closed())
         self.parties.log.close()
         self.file = folder / "model.safetensors"
@@ -73,6 +82,8 @@ class Consortium:
             included=tuple(self.receipts),
             excluded=(Excluded(member="cedar", reason="late"),),
             loss_unats=1,
+            state=digest("state"),
+            seed=SEED,
         )
 
     def home(self, name: str):

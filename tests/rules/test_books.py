@@ -4,13 +4,12 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from world import CONSORTIUM, TOY, World, charter, digest, key, november, pot, revoked
+from world import CONSORTIUM, TOY, World, charter, counted, digest, key, november, pot, revoked
 
 from shared_models.records import entry as entries
 from shared_models.records.kinds import (
     FIRST,
     Excluded,
-    Included,
     Statement,
     StatementLine,
     Transfer,
@@ -274,8 +273,8 @@ def test_a_round_closes_once_with_everybody_it_invited():
         ({"included": good.included[::-1]}, Refusal.NOT_INVITED),
         ({"included": (*some, some[1])}, Refusal.NOT_INVITED),
         ({"excluded": (Excluded(member="cedar", reason="late"),)}, Refusal.NOT_INVITED),
-        ({"included": (*some, Included(member="cedar", receipt=hashes["acme"]))}, Refusal.WRONG_RECEIPT),
-        ({"included": (*some, Included(member="cedar", receipt=digest("none")))}, Refusal.WRONG_RECEIPT),
+        ({"included": (*some, counted("cedar", hashes["acme"]))}, Refusal.WRONG_RECEIPT),
+        ({"included": (*some, counted("cedar", digest("none")))}, Refusal.WRONG_RECEIPT),
     ]:
         refuses(world, world.sign(world.coordinator, replace(good, **changes)), refusal)
     world.say(world.coordinator, good)

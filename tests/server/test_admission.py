@@ -40,7 +40,7 @@ class Round:
         self.leaf, self.proof = parties.say(parties.opened())
         opened = entries.peek(self.leaf)
         keys = entries.charter_keys(parties.home.charter)
-        self.asked = Asked(parties.home.charter, keys, parties.manifest, opened, self.leaf, parties.base)
+        self.asked = Asked(parties.home.charter, keys, parties.manifest, opened, self.leaf, codecs.shapes(parties.base))
 
     def answer(self, member: str = "acme") -> Answer:
         signer = self.signers[member]

@@ -8,6 +8,7 @@ from parties import Parties
 from consortium.found import PRICE, found
 from ledger.api import serving
 from server import rounds
+from server.journal import Turn
 from server.launch import launch
 from server.rounds import Coordinator
 from shared_models.processes import free_port
@@ -75,7 +76,7 @@ def test_who_has_left_is_not_invited(parties):
         parties.consenting(member)
     key = parties.founded.member("cedar").key("admin")
     parties.home.say(Near(parties), key, Leave(seq=0, prev=FIRST, member="cedar", reason="no budget"))
-    asked, _ = Coordinator(parties.home, Near(parties), None, "r1")._open(1, parties.base)
+    asked, _ = Coordinator(parties.home, Near(parties), None, "r1")._open(1, Turn(parties.home.path / "runs", 1))
     assert asked.opened.invited == ("acme", "birch")
 
 
@@ -86,7 +87,7 @@ def test_what_a_member_says_while_a_round_opens_does_not_stop_it(parties):
     near = Near(parties)
     near.consistency, near.inclusion = parties.consistency, parties.log.inclusion
     coordinator = Coordinator(parties.home, near, None, "r1")
-    asked, proof = coordinator._open(1, parties.base)
+    asked, proof = coordinator._open(1, Turn(parties.home.path / "runs", 1))
     parties.consenting("acme")
     begins = {member: coordinator._begin(member, asked, proof, ()) for member in ("acme", "birch")}
     assert (begins["acme"].logged_seq, begins["birch"].logged_seq) == (-1, 0)

@@ -5,12 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
 from torch.utils.flop_counter import FlopCounterMode
 from world import TOY
 
 from client import data
 from server import outer
 from shared_models.lm import corpus, weights
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import matmul_parameters
 
 
@@ -83,11 +87,52 @@ def test_a_digest_names_names_shapes_and_every_bit():
 def test_a_checkpoint_comes_back_from_the_disk_or_is_refused(tmp_path):
     first = outer.first(TOY)
     name = weights.keep(first, tmp_path)
-    assert weights.digest(weights.load(tmp_path, name)) == name
-    other = weights.keep(outer.first(replace(TOY, seed=8)), tmp_path)
-    (tmp_path / f"{other}.safetensors").replace(tmp_path / f"{name}.safetensors")
-    with pytest.raises(ValueError, match="does not hold the weights it is named for"):
-        weights.load(tmp_path, name)
+    found = weights.stored(tmp_path, name)
+    assert weights.digest(found) == name == weights.digest(first)
+    assert (len(found), {*found}) == (len(first), {*first})
+    path = tmp_path / f"{name}.safetensors"
+    good = path.read_bytes()
+    for bad in (good[:-1], good[:9], b"", good[:-1] + b"\1", save({"w": np.zeros(1)})):
+        path.write_bytes(bad)
+        with pytest.raises(Refused) as caught:
+            weights.stored(tmp_path, name)
+        assert (caught.value.refusal, str(path) in caught.value.detail) == (Refusal.CORRUPT, True)
+        assert weights.held(tmp_path, name) is None
+    path.unlink()
+    with pytest.raises(Refused) as caught:
+        weights.stored(tmp_path, name)
+    assert caught.value.refusal is Refusal.NO_CHECKPOINT
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@given(st.dictionaries(NAMES, st.lists(st.integers(0, 3), max_size=3), max_size=6), st.randoms())
+def test_what_is_written_tensor_by_tensor_is_what_the_library_writes_at_once(tmp_path_factory, shapes, random):
+    folder = tmp_path_factory.mktemp("w")
+    found = {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(shapes.items())}
+    names = list(found)
+    random.shuffle(names)
+    with weights.writing(folder, {name: tensor.shape for name, tensor in found.items()}) as writer:
+        for name in names:
+            writer.put(name, found[name])
+    assert writer.digest == weights.digest(found)
+    (path,) = folder.iterdir()
+    assert path.name == f"{writer.digest}.safetensors"
+    assert path.read_bytes() == save(found)
+
+
+def test_weights_that_could_not_be_written_to_their_end_leave_nothing(tmp_path):
+    with pytest.raises(KeyError), weights.writing(tmp_path, {"w": (1,)}) as writer:
+        writer.put("other", np.zeros(1, np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_of_weights_is_of_their_names_in_order():
+    hashed = weights.Hash()
+    hashed.add("b", np.zeros(1, np.float32))
+    with pytest.raises(AssertionError):
+        hashed.add("a", np.zeros(1, np.float32))
 
 
 # Text.

@@ -12,10 +12,11 @@ from world import TOY
 from client import data
 from client.train import Trained, train
 from server import outer
-from shared_models.lm import weights
+from shared_models.lm import codecs, weights
+from shared_models.lm import outer as steps
 from shared_models.lm.inner import Inner
 from shared_models.records import canonical
-from shared_models.records.kinds import Recipe
+from shared_models.records.kinds import CODECS, Recipe
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -34,9 +35,16 @@ def test_training_repeats_bit_for_bit_and_lowers_the_loss(inner):
     assert weights.digest(one.update) == weights.digest(same.update) != weights.digest(other.update)
     assert weights.digest(one.memory) == weights.digest(same.memory)
     assert (one.data, one.tokens, one.steps) == (same.data, 40 * 8 * 32, 40)
-    after, _ = outer.step(base, [one.update, other.update], outer.still(base, recipe), recipe, round_=1, rounds=1)
+    after = {each.name: each.checkpoint for each in moved(recipe, [one.update, other.update], base=base)}
     model = outer.model(recipe)
     assert outer.held_out_loss(model, after, recipe) < 0.85 * outer.held_out_loss(model, base, recipe)
+
+
+def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) -> list[steps.Moved]:
+    """The step along the plain mean of these updates."""
+    weighted = [(steps.BILLION // len(updates), update) for update in updates]
+    rule = steps.rule(recipe, round_, rounds)
+    return list(steps.step(BASE if base is None else base, weighted, state or {}, rule))
 
 
 def length(update: weights.Weights) -> float:
@@ -134,11 +142,12 @@ BASE = {"w": np.array([1.0, 2.0], np.float32)}
 UPDATES = [{"w": np.array([0.5, 0.0], np.float32)}, {"w": np.array([1.5, 1.0], np.float32)}]  # Their mean: 1, 0.5.
 
 
-def stepped(memory=None, round_=1, rounds=1, updates=UPDATES, **changes: str):
+def stepped(memory=(), round_=1, rounds=1, updates=UPDATES, **changes: str):
     recipe = replace(TOY, **changes)
-    memory = outer.still(BASE, recipe) if memory is None else memory
-    after, kept = outer.step(BASE, updates, memory, recipe, round_=round_, rounds=rounds)
-    return after["w"].tolist(), [each.tolist() for each in kept["w"]]
+    words = steps.MEMORY[recipe.outer]
+    state = {f"w/{word}": np.array(tensor, np.float32) for word, tensor in zip(words, memory, strict=False)}
+    (found,) = moved(recipe, updates, state, None, round_, rounds)
+    return found.checkpoint.tolist(), [found.state[f"w/{word}"].tolist() for word in words]
 
 
 def test_plain_averaging_takes_the_mean_of_the_members_weights_and_remembers_nothing():
@@ -147,49 +156,68 @@ def test_plain_averaging_takes_the_mean_of_the_members_weights_and_remembers_not
 
 
 def test_nesterov_looks_ahead_along_its_momentum():
-    memory = {"w": (np.array([2.0, 0.0], np.float32),)}
-    after, moved = stepped(memory, outer="nesterov", outer_rate="0.5", outer_momentum="0.5")
-    assert moved == [[2.0, 0.5]]  # 0.5 × 2 + 1, 0.5 × 0 + 0.5
+    after, momentum = stepped([[2.0, 0.0]], outer="nesterov", outer_rate="0.5", outer_momentum="0.5")
+    assert momentum == [[2.0, 0.5]]  # 0.5 × 2 + 1, 0.5 × 0 + 0.5
     assert after == [2.0, 2.375]  # 1 + 0.5 × (1 + 0.5 × 2), 2 + 0.5 × (0.5 + 0.5 × 0.5)
 
 
 def test_adam_goes_by_the_mean_over_its_root_mean_square():
-    memory = {"w": (np.array([2.0, 0.0], np.float32), np.array([4.0, 0.0], np.float32))}
-    after, (moved, square) = stepped(memory, outer="adam", outer_rate="0.5", outer_momentum="0.5")
-    assert moved == [1.5, 0.25]
+    memory = [[2.0, 0.0], [4.0, 0.0]]
+    after, (momentum, square) = stepped(memory, outer="adam", outer_rate="0.5", outer_momentum="0.5")
+    assert momentum == [1.5, 0.25]
     assert square == pytest.approx([0.99 * 4 + 0.01, 0.0025])
     assert after == pytest.approx([1 + 0.5 * 1.5 / (3.97**0.5 + 0.001), 2 + 0.5 * 0.25 / (0.05 + 0.001)], rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", sorted(outer.RULES))
-def test_the_outer_step_stays_in_float32_and_changes_nothing_it_was_given(rule):
-    base, recipe = outer.first(TOY), replace(TOY, outer=rule, outer_momentum="0.9")
-    before, still = weights.digest(base), outer.still(base, recipe)
-    after, memory = outer.step(base, [base, base], still, recipe, round_=1, rounds=3)
-    tensors = [*after.values(), *(each for kept in memory.values() for each in kept)]
+def test_an_update_moves_the_checkpoint_by_its_weight():
+    weighted = [(250_000_000, UPDATES[0]), (500_000_000, UPDATES[1]), (0, {"w": np.full(2, 1e30, np.float32)})]
+    (found,) = steps.step(BASE, weighted, {}, steps.rule(replace(TOY, outer="mean", outer_rate="1"), 1, 1))
+    assert found.checkpoint.tolist() == [1 + 0.125 + 0.75, 2.5]
+
+
+@pytest.mark.parametrize("outer_rule", sorted(steps.RULES))
+@pytest.mark.parametrize("down", CODECS)
+def test_the_outer_step_stays_in_float32_and_changes_nothing_it_was_given(outer_rule, down):
+    base, recipe = outer.first(TOY), replace(TOY, outer=outer_rule, outer_momentum="0.9", down=down)
+    before = weights.digest(base)
+    state = {each: tensor for found in moved(recipe, [base, base], base=base) for each, tensor in found.state.items()}
+    kept = weights.digest(state)
+    after = moved(recipe, [base, base], state, base, 2, 3)
+    tensors = [tensor for each in after for tensor in (each.checkpoint, *each.state.values())]
     assert {tensor.dtype for tensor in tensors} == {np.dtype(np.float32)}
-    assert weights.digest(base) == before != weights.digest(after)
-    assert not any(tensor.any() for kept in still.values() for tensor in kept)
+    assert weights.digest(base) == before != weights.digest({each.name: each.checkpoint for each in after})
+    assert weights.digest(state) == kept
+    shapes = {name: tensor.shape for each in after for name, tensor in each.state.items()}
+    assert shapes == steps.state_shapes(codecs.shapes(base), steps.rule(recipe, 2, 3))
 
 
-@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=5), st.sampled_from(sorted(outer.RULES)))
-def test_the_outer_step_repeats_to_the_bit_and_takes_updates_as_they_come(values, rule):
-    updates = [{"w": np.array([value, -value], np.float32)} for value in values]
-    changes = {"outer": rule, "outer_momentum": "0.9"}
-    assert stepped(updates=updates, **changes) == stepped(updates=iter(updates), **changes)
+@pytest.mark.parametrize("down", CODECS)
+def test_a_step_leads_where_what_was_sent_of_it_leads_and_the_rest_goes_with_the_next(down):
+    base, recipe = outer.first(TOY), replace(TOY, outer="mean", outer_rate="1", down=down)
+    update = {name: tensor * np.float32(0.37) for name, tensor in base.items()}
+    for each in moved(recipe, [update], base=base):
+        came = codecs.decode(down, each.sent.data, each.sent.shape)
+        assert np.array_equal(each.checkpoint, base[each.name] + came)
+        assert (
+            each.state == {}
+            if down == "fp32"
+            else np.array_equal(each.state[f"{each.name}/unsent"], update[each.name] - came)
+        )
+        again = moved(recipe, [{each.name: np.zeros_like(came)}], each.state, {each.name: each.checkpoint})[0]
+        rest = each.state.get(f"{each.name}/unsent", np.zeros_like(came))
+        assert again.sent.data == codecs.encode(down, rest)
 
 
 @given(st.integers(1, 1000), st.sampled_from(["0", "0.6", "0.9"]))
 def test_momentum_grows_from_round_to_round_and_is_all_there_at_half_of_them(rounds, whole):
-    recipe = replace(TOY, outer_momentum=whole)
-    grown = [outer.momentum(recipe, round_, rounds) for round_ in range(1, rounds + 1)]
+    grown = [steps.momentum(whole, round_, rounds) for round_ in range(1, rounds + 1)]
     assert grown == sorted(grown)
     assert grown[0] == pytest.approx(float(whole) * min(1, 2 / rounds))
     assert {each for round_, each in enumerate(grown, 1) if 2 * round_ >= rounds} == {np.float32(whole)}
 
 
 def test_a_step_is_taken_with_the_momentum_of_its_round():
-    memory = {"w": (np.array([2.0, 0.0], np.float32),)}
+    memory = [[2.0, 0.0]]
     changes = {"outer": "nesterov", "outer_momentum": "0.5"}
     assert stepped(memory, round_=1, rounds=4, **changes)[1] == [[1.5, 0.5]]  # 0.25 × 2 + 1, 0.25 × 0 + 0.5
     assert stepped(memory, round_=2, rounds=4, **changes)[1] == [[2.0, 0.5]]
@@ -206,7 +234,7 @@ def test_a_recipe_says_only_what_can_be_done(name, value):
     assert (caught.value.refusal, f"Recipe.{name} " in caught.value.detail) == (Refusal.BAD_FIELD, True)
 
 
-@pytest.mark.parametrize("outer_rule", sorted(outer.RULES))
+@pytest.mark.parametrize("outer_rule", sorted(steps.RULES))
 @pytest.mark.parametrize("inner", ["adamw", "muon"])
 def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule):
     recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9")

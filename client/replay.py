@@ -1,0 +1,102 @@
+"""Repeating a run's outer steps: from the log and the stored updates to the checkpoints that the coordinator signed.
+
+Nothing of the coordinator's files is believed: the checkpoint, what the step remembers and every update are hashed, and
+their digests are those in the log. What the updates then lead to is computed here.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared_models.lm import codecs, outer, weights
+from shared_models.lm.blob import Blob
+from shared_models.lm.codecs import Decoded
+from shared_models.records import entry as entries
+from shared_models.records import merkle
+from shared_models.records.kinds import Manifest, Receipt, RoundClose
+from shared_models.records.refusals import Refusal, Refused
+
+NOTHING = weights.digest({})  # What the outer step remembers before the first one.
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What the log says of a run's steps."""
+
+    hash: str  # Of the manifest.
+    manifest: Manifest
+    closes: tuple[RoundClose, ...]
+    updates: Mapping[str, str]  # From the leaf hash of each receipt to the digest of its update.
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """One step, taken again."""
+
+    round: int
+    updates: int
+    checkpoint: str
+    wrong: str  # What is not as the log says; nothing, if all of it is.
+
+
+def logged(leaves: Iterable[bytes], run: str) -> Logged:
+    """What these entries say of a run; they have been audited. Raises `Refused(UNKNOWN_RUN)`."""
+    manifest, hashed, closes, updates = None, "", list[RoundClose](), dict[str, str]()
+    for leaf in leaves:
+        record = entries.peek(leaf)
+        if isinstance(record, Manifest) and record.run == run:
+            manifest, hashed = record, merkle.leaf_hash(leaf).hex()
+        elif isinstance(record, RoundClose) and record.run == run:
+            closes.append(record)
+        elif isinstance(record, Receipt) and record.run == run:
+            updates[merkle.leaf_hash(leaf).hex()] = record.update
+    if manifest is None:
+        raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
+    return Logged(hashed, manifest, tuple(closes), updates)
+
+
+def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repeated]:
+    """Every step of the run again, or only that of one round, from the files in a coordinator's folder or a copy of it.
+
+    Raises `Refused`: WRONG_ROUND if the log closes no such round.
+    """
+    if only is not None and not 1 <= only <= len(said.closes):
+        raise Refused(Refusal.WRONG_ROUND, f"round {only}: the log closes {len(said.closes)} rounds of this run")
+    state = NOTHING
+    for close in said.closes:
+        if only in (None, close.round):
+            try:
+                wrong = _wrong(said, close, state, files)
+            except Refused as refused:
+                wrong = str(refused)
+            yield Repeated(close.round, len(close.included), close.checkpoint, wrong)
+        state = close.state
+
+
+def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
+    """What of a round's step is not as its close says. Raises `Refused` for a file that is missing, or another one."""
+    run, recipe = files / "runs" / said.hash, said.manifest.recipe
+    base = weights.stored(files / "checkpoints", close.base)
+    before = weights.stored(run / "state", state) if state != NOTHING else weights.Weights()
+    if len(close.included) < said.manifest.quorum:
+        return "" if (close.checkpoint, close.state) == (close.base, state) else "a step without a quorum"
+    shapes, updates = codecs.shapes(base), list[tuple[int, Decoded]]()
+    for each in close.included:
+        update = Decoded(Blob(run / f"{close.round:08}" / f"{each.member}.update", recipe.up, shapes))
+        try:
+            found = weights.digest(update)
+        except FileNotFoundError as error:
+            raise Refused(Refusal.NOT_FOUND, f"the update of {each.member}: {error}") from None
+        if found != (meant := said.updates[each.receipt]):
+            raise Refused(Refusal.WRONG_DIGEST, f"{each.member} sent {meant[:12]}…, not {found[:12]}…")
+        updates.append((each.weight, update))
+    checkpoint, after = weights.Hash(), weights.Hash()
+    for moved in outer.step(base, updates, before, outer.rule(recipe, close.round, said.manifest.rounds)):
+        checkpoint.add(moved.name, moved.checkpoint)
+        for name in sorted(moved.state):
+            after.add(name, moved.state[name])
+    led = {"checkpoint": (close.checkpoint, checkpoint.hex()), "state": (close.state, after.hex())}
+    for what, (right, came) in led.items():
+        if right != came:
+            return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
+    return ""

@@ -1,0 +1,239 @@
+"""A coordinator that is stopped anywhere goes on, to the same checkpoints to the bit; and anyone repeats its steps."""
+
+import json
+import shutil
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pytest
+from world import TOY
+
+from client.replay import logged, repeat
+from consortium.cli import main
+from consortium.simulate import Result, simulate
+from server.journal import Turn
+from shared_models import durable
+from shared_models.ledger_http import LedgerHttp
+from shared_models.published import fetch, reader
+from shared_models.records import entry as entries
+from shared_models.records.kinds import CODECS, RoundClose
+
+THREE = {"acme": 2, "birch": 1, "cedar": 1}
+RECIPE = replace(TOY, up="int4", down="top64", outer="nesterov", outer_momentum="0.5")
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+def toy(folder, **more) -> Result:
+    return simulate(folder / "parties", THREE, **{"rounds": 3, "recipe": RECIPE} | more)
+
+
+def leaves(result: Result) -> list[bytes]:
+    return fetch(reader(str(result.founded.ledger / "log"))).leaves
+
+
+def closes(result: Result) -> list[RoundClose]:
+    return [each for leaf in leaves(result) if isinstance(each := entries.peek(leaf), RoundClose)]
+
+
+def reached(result: Result) -> list[tuple[str, str, int]]:
+    return [(close.checkpoint, close.state, close.loss_unats) for close in closes(result)]
+
+
+class Killer:
+    """Stops the coordinator at the n-th thing that it does for good, to a file or to the log: before it, or behind it.
+
+    What other parties do is done on other threads.
+    """
+
+    def __init__(self, monkeypatch, at: int, behind: bool) -> None:
+        self.at, self.behind, self.done, self.over = at, behind, 0, False
+        writing, append, append_all = durable.writing, LedgerHttp.append, LedgerHttp.append_all
+
+        @contextmanager
+        def killed_writing(path, *arguments, **more):
+            with self._doing(), writing(path, *arguments, **more) as file:
+                yield file
+
+        def killed_append(ledger, leaf):
+            with self._doing():
+                return append(ledger, leaf)
+
+        def killed_append_all(ledger, leaves, keys):
+            with self._doing():
+                return append_all(ledger, leaves, keys)
+
+        monkeypatch.setattr(durable, "writing", killed_writing)
+        monkeypatch.setattr(LedgerHttp, "append", killed_append)
+        monkeypatch.setattr(LedgerHttp, "append_all", killed_append_all)
+        self.armed = False
+
+    @contextmanager
+    def _doing(self):
+        here = self.armed and threading.current_thread() is threading.main_thread()
+        self.done += here
+        if here and self.done == self.at and not self.behind:
+            raise Killed
+        yield
+        if here and self.done == self.at:
+            raise Killed
+
+    def __call__(self, coordinate) -> None:
+        self.armed = True
+        with suppress(Killed):
+            coordinate()
+            self.over = True
+        self.armed = False
+        if not self.over:
+            coordinate()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Result:
+    """The run that nothing stopped."""
+    return toy(tmp_path_factory.mktemp("whole"))
+
+
+def resumes(whole, tmp_path, monkeypatch, at: int, behind: bool) -> bool:
+    """Whether there was something to stop; whatever it was, the run came to the same checkpoints."""
+    killer = Killer(monkeypatch, at, behind)
+    result = toy(tmp_path, attempt=killer)
+    assert reached(result) == reached(whole)
+    assert (result.report.findings, result.report.accepted, result.excluded) == ([], 9, ())
+    assert result.report.books.runs["r1"].ended.status == "completed"
+    return not killer.over
+
+
+@pytest.mark.parametrize(("at", "behind"), [(4, True), (9, False), (14, True), (20, True), (27, False)])
+def test_a_coordinator_that_was_killed_goes_on_to_the_same_checkpoints(whole, tmp_path, monkeypatch, at, behind):
+    assert resumes(whole, tmp_path, monkeypatch, at, behind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_coordinator_can_be_killed_at_every_single_step(whole, tmp_path, monkeypatch, behind):
+    at = 1
+    while True:
+        with monkeypatch.context() as patched:
+            if not resumes(whole, tmp_path / str(at), patched, at, behind):
+                break
+        at += 1
+    assert at > 50
+
+
+def test_a_round_whose_end_passed_while_the_coordinator_was_away_closes_with_what_had_come(tmp_path, monkeypatch):
+    """Two answers were kept; the third member is not asked again, and the next round has all three."""
+
+    class Away(Killer):
+        def __call__(self, coordinate) -> None:
+            def late() -> None:
+                time.sleep(1.2)
+                coordinate()
+
+            self.armed = True
+            with suppress(Killed):
+                coordinate()
+            self.armed = False
+            late()
+
+    killer = Away(monkeypatch, 0, behind=True)
+    kept = Turn.keep
+
+    def keep(turn, member, answer):
+        kept(turn, member, answer)
+        if killer.armed and len(list(turn.folder.glob("*.entries"))) == 2:
+            raise Killed
+
+    monkeypatch.setattr(Turn, "keep", keep)
+    result = toy(tmp_path, attempt=killer, deadline_s=1.0, rounds=2)
+    assert [(round_, reason) for round_, _, reason in result.excluded] == [(1, "late")]
+    assert (result.report.findings, result.report.accepted) == ([], 5)
+
+
+def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_path):
+    still = replace(TOY, outer_rate="0", outer="mean")
+    result = toy(tmp_path, recipe=still, rounds=9, patience=2)
+    run = result.report.books.runs["r1"]
+    assert (len(run.rounds), run.ended.status) == (2, "stopped")
+    assert run.ended.reason == "the held-out loss was no lower for 2 rounds"
+    assert len(toy(tmp_path / "b", recipe=still, patience=0).report.books.runs["r1"].rounds) == 3
+
+
+# Repeating the steps.
+
+
+@pytest.mark.parametrize("down", CODECS)
+def test_anyone_repeats_every_step_from_the_log_and_the_files(tmp_path, down):
+    result = toy(tmp_path, recipe=replace(RECIPE, down=down, outer="adam"))
+    found = list(repeat(logged(leaves(result), "r1"), result.founded.coordinator.path))
+    assert [(each.round, each.updates, each.wrong) for each in found] == [(1, 3, ""), (2, 3, ""), (3, 3, "")]
+    assert [each.checkpoint for each in found] == [checkpoint for checkpoint, _, _ in reached(result)]
+
+
+def steps(result: Result, **changes) -> list[str]:
+    """What is wrong in each round, if its close said something else."""
+    said = logged(leaves(result), "r1")
+    bent = tuple(replace(close, **changes) if close.round == 2 else close for close in said.closes)
+    return [each.wrong for each in repeat(replace(said, closes=bent), result.founded.coordinator.path)]
+
+
+def test_a_step_that_does_not_follow_from_the_updates_is_named(whole):
+    assert steps(whole) == ["", "", ""]
+    one, two, three = steps(whole, checkpoint="1" * 64)
+    assert (one, three) == ("", "")
+    assert two.startswith("the log has checkpoint 111111111111…, the updates lead to")
+    assert steps(whole, state="1" * 64)[1].startswith("the log has state 111111111111…")
+    heavier = tuple(replace(each, weight=each.weight + 1000) for each in closes(whole)[1].included)
+    assert "the updates lead to" in steps(whole, included=heavier)[1]
+    assert steps(whole, included=closes(whole)[1].included[:1])[1] == "a step without a quorum"
+
+
+def files(result: Result, folder):
+    return shutil.copytree(result.founded.coordinator.path, folder / "copy")
+
+
+def test_a_file_that_is_missing_or_another_is_named(whole, tmp_path):
+    copy, said = files(whole, tmp_path), logged(leaves(whole), "r1")
+    turn = copy / "runs" / said.hash / "00000002"
+
+    def wrong() -> str:
+        return [each.wrong for each in repeat(said, copy)][1]
+
+    good = (turn / "birch.update").read_bytes()
+    (turn / "birch.update").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert wrong().startswith("wrong_digest: birch sent ")
+    (turn / "birch.update").unlink()
+    assert wrong().startswith("not_found: the update of birch")
+    (turn / "birch.update").write_bytes(good)
+    assert wrong() == ""
+    (copy / "runs" / said.hash / "state" / f"{said.closes[0].state}.safetensors").write_bytes(b"")
+    assert wrong().startswith("corrupt: ")
+    (copy / "checkpoints" / f"{said.closes[1].base}.safetensors").unlink()
+    assert wrong().startswith("no_checkpoint: ")
+
+
+def test_the_command_says_what_it_repeated(whole, tmp_path, capsys):
+    log, charter = str(whole.founded.ledger / "log"), whole.founded.coordinator.charter_entry.hash.hex()
+    where = ["verify-checkpoint", log, "r1", "--files", str(whole.founded.coordinator.path)]
+    assert main([*where, "--charter", charter]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == f"round 3: 3 updates lead to {closes(whole)[2].checkpoint[:16]}…, as the log says"
+    assert len(lines) == 3
+    assert main([*where, "--round", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["schema"], [each["round"] for each in said["steps"]]) == ("consortium.steps/1", [2])
+    copy = files(whole, tmp_path)
+    for path in (copy / "checkpoints").iterdir():
+        path.write_bytes(b"x")
+    assert main([*where[:-1], str(copy)]) == 1
+    assert main([*where, "--charter", "1" * 64]) == 1
+    assert "nothing was repeated" in capsys.readouterr().err
+    for more, refusal in ((["--round", "9"], "wrong_round"), (["--round", "0"], "wrong_round")):
+        assert main([*where, *more]) == 2
+        assert refusal in capsys.readouterr().err
+    assert main(["verify-checkpoint", log, "r9", *where[3:]]) == 2
+    assert "unknown_run" in capsys.readouterr().err
