@@ -19,7 +19,7 @@ from server.journal import Turn
 from shared_models import durable
 from shared_models.claims import Begin
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, hygiene, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded, Packed
@@ -28,7 +28,6 @@ from shared_models.messages import Answer, Task
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.kinds import (
-    BILLION,
     FIRST,
     Chained,
     Excluded,
@@ -140,7 +139,7 @@ class Coordinator:
         """Have a round trained, and move the checkpoint by what comes of it."""
         asked, proof = self._open(number, turn)
         admitted, excluded = self._ask(asked, proof, turn)
-        judged = self._judge(admitted, turn)
+        judged = self._judge(admitted, asked.opened, turn)
         self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
         checkpoint, state = self._checkpoint, self._state
         if len(admitted) >= self.manifest.quorum:
@@ -173,17 +172,20 @@ class Coordinator:
         )
         return closing
 
-    def _judge(self, admitted: Mapping[str, Admitted], turn: Turn) -> dict[str, Included]:
-        """What each update counts, in the order of the members' names."""
+    def _judge(self, admitted: Mapping[str, Admitted], opened: RoundOpen, turn: Turn) -> dict[str, Included]:
+        """What each update counts, in the order of the members' names. Whoever has the updates can judge them again."""
+        updates = {member: admitted[member].update for member in sorted(admitted)}
+        base, seed = weights.stored(self._checkpoints, opened.base), bytes.fromhex(turn.seed())
+        loss = hygiene.hidden_loss(self._model, base, self.manifest.recipe.context, seed)
         return {
             member: Included(
                 member=member,
                 receipt=admitted[member].receipt,
-                weight=BILLION // len(admitted),
-                gain_unats=0,
-                judged="whole",
+                weight=found.weight,
+                gain_unats=found.gain_unats,
+                judged=found.note,
             )
-            for member in sorted(admitted)
+            for member, found in hygiene.judge(updates, self.manifest.recipe, len(opened.invited), seed, loss).items()
         }
 
     def _move(self, number: int, updates: Sequence[tuple[int, weights.Tensors]], turn: Turn) -> tuple[str, str]:

@@ -18,7 +18,12 @@ FLOORS: dict[str, set[str]] = {
     "shared_models.records": {"shared_models.records", "cryptography"},
     "shared_models.rules": {"shared_models.records", "shared_models.rules"},
     "shared_models.lm.codecs": {"shared_models.records.refusals", "numpy"},
-    "shared_models.lm.outer": {"shared_models.lm.codecs", "numpy"},  # Who repeats a step needs no PyTorch.
+    "shared_models.lm.robust": {"numpy"},
+    "shared_models.lm.outer": {
+        "shared_models.lm.codecs",
+        "shared_models.lm.robust",
+        "numpy",
+    },  # Who repeats a step needs no PyTorch.
     "shared_models.lm": {
         "shared_models.lm",
         "shared_models.durable",

@@ -2,7 +2,8 @@
 
 All of it is float32 arithmetic in the order of the members' names, tensor by tensor: whoever has the checkpoint, the
 updates, their weights, and what the rule remembers, gets the same bits. No tensor is needed twice, so a step takes the
-memory of a few tensors, however many members there are.
+memory of a few tensors, however many members there are (of as many as there are members, if each coordinate of theirs
+is sorted: `trimmed`, `median`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from shared_models.lm import codecs
 from shared_models.lm.codecs import Packed
+from shared_models.lm.robust import combine
 
-BILLION = 10**9  # The weight of a whole.
 GROWN = 0.5  # The share of a run's rounds after which momentum is what the recipe says.
 
 Tensor = npt.NDArray[np.float32]
@@ -34,12 +35,17 @@ class Plan(Protocol):
     def outer_momentum(self) -> str: ...
     @property
     def down(self) -> str: ...
+    @property
+    def aggregate(self) -> str: ...
+    @property
+    def influence(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How the mean update of one round is followed."""
+    """How the updates of one round become one, and how that is followed."""
 
+    aggregate: str  # As `robust.combine` has it.
     outer: str  # One of RULES.
     rate: np.float32
     momentum: np.float32
@@ -49,7 +55,7 @@ class Rule:
 def rule(plan: Plan, round_: int, rounds: int) -> Rule:
     """The rule of one of a run's rounds, counted from 1: nobody needs more than the recipe to know it."""
     mu = momentum(plan.outer_momentum, round_, rounds)
-    return Rule(plan.outer, np.float32(plan.outer_rate), mu, plan.down)
+    return Rule(plan.aggregate, plan.outer, np.float32(plan.outer_rate), mu, plan.down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +69,18 @@ class Moved:
 
 
 def step(base: Tensors, updates: Sequence[tuple[int, Tensors]], state: Tensors, rule: Rule) -> Iterator[Moved]:
-    """The next checkpoint, parameter by parameter: along the sum of these updates, each times its weight.
+    """The next checkpoint, parameter by parameter: along what these updates come to (`robust.combine`).
 
     `updates` are (weight in billionths, update), in the order of their members' names, because a sum of floats depends
-    on its order. What `state` has no tensor for is zero: so it is before the first step. Where the step goes is where
+    on its order; those of weight 0 are not read. What `state` has no tensor for is zero: so it is before the first step. Where the step goes is where
     what was sent of it leads; what the codec loses is remembered, and sent with the next one. Raises `Refused` as
     `codecs.encode`.
     """
+    live = [(weight, update) for weight, update in updates if weight]
     for name in sorted(base):
         total = np.zeros_like(base[name])
-        for weight, update in updates:
-            total += np.float32(weight / BILLION) * update[name]
+        if live:
+            total = combine(rule.aggregate, (update[name] for _, update in live), [weight for weight, _ in live])
         remembered = MEMORY[rule.outer]
         memory = tuple(_remembered(state, f"{name}/{each}", total) for each in remembered)
         move, memory = RULES[rule.outer](total, memory, rule.momentum)

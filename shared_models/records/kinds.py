@@ -205,6 +205,8 @@ class Recipe:
     outer: Annotated[str, Pattern("adam|mean|nesterov")]  # How a round's mean update is followed: server.outer.
     outer_rate: Decimal
     outer_momentum: Share  # What it grows to; `mean` has none.
+    aggregate: Annotated[str, Pattern("centred|krum|mean|median|trimmed")]  # How updates become one: lm.hygiene.
+    influence: Share  # No update counts more in a step than this, or than an equal share, whichever is more.
     corpus: Name
     seed: Count
     up: Name  # The codec, one of CODECS, of what members send,

@@ -12,11 +12,11 @@ from world import TOY
 from client import data
 from client.train import Trained, train
 from server import outer
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, hygiene, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.inner import Inner
 from shared_models.records import canonical
-from shared_models.records.kinds import CODECS, Recipe
+from shared_models.records.kinds import BILLION, CODECS, Recipe
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -42,7 +42,7 @@ def test_training_repeats_bit_for_bit_and_lowers_the_loss(inner):
 
 def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) -> list[steps.Moved]:
     """The step along the plain mean of these updates."""
-    weighted = [(steps.BILLION // len(updates), update) for update in updates]
+    weighted = [(BILLION // len(updates), update) for update in updates]
     rule = steps.rule(recipe, round_, rounds)
     return list(steps.step(BASE if base is None else base, weighted, state or {}, rule))
 
@@ -226,7 +226,7 @@ def test_a_step_is_taken_with_the_momentum_of_its_round():
 # The recipe.
 
 
-@pytest.mark.parametrize("name", ["inner", "outer", "outer_momentum"])
+@pytest.mark.parametrize("name", ["inner", "outer", "outer_momentum", "aggregate", "influence"])
 @pytest.mark.parametrize("value", ["", "sgd", "Muon", "adamw ", "1", "1.5", "0.90", "-0.5"])
 def test_a_recipe_says_only_what_can_be_done(name, value):
     with pytest.raises(Refused) as caught:
@@ -234,8 +234,9 @@ def test_a_recipe_says_only_what_can_be_done(name, value):
     assert (caught.value.refusal, f"Recipe.{name} " in caught.value.detail) == (Refusal.BAD_FIELD, True)
 
 
+@pytest.mark.parametrize("aggregate", sorted(hygiene.RULES))
 @pytest.mark.parametrize("outer_rule", sorted(steps.RULES))
 @pytest.mark.parametrize("inner", ["adamw", "muon"])
-def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule):
-    recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9")
+def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule, aggregate):
+    recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9", aggregate=aggregate)
     assert canonical.decode(Recipe, canonical.encode(recipe)) == recipe

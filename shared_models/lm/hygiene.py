@@ -1,0 +1,300 @@
+"""What each update of a round counts: clipped to the round's scale, scored on hidden text, compared with the others.
+
+Nobody is accused and nobody goes unpaid by this: it decides only what moves the model. All that it decides ends up in
+one integer for each update, its weight, which stands in the log; so the step can be repeated without any of it.
+
+Every rule that looks at whole updates is a function of their Gram matrix, the product of each with each: lengths,
+angles, distances, and all that stays in their span. So updates are read one or two tensors at a time, and memory does
+not grow with their number.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shared_models.lm import corpus
+from shared_models.lm.gpt import GPT
+from shared_models.lm.outer import Plan
+from shared_models.lm.robust import WHOLE, Tensor
+
+Update = Mapping[str, Tensor]
+Matrix = npt.NDArray[np.float64]
+Loss = Callable[[Update | None], float]
+
+# What honest members and liars measured against each of these stands in docs/experiments.md.
+CLIP = 1.5  # No update counts as longer than so many times the median one.
+AGREES = 1 / 3  # Who points along the others less than this part of what the median one does is against them.
+SURE_NATS, FAR_NATS = 0.02, 0.5  # Set aside is who is against them and so much worse than the median; or so much worse.
+ALIKE = (0.9, 0.5)  # Two updates of at least this cosine, or that share so many of their largest values,
+APART = 0.3  # and are nearer to one another than this part of the median distance, are copies.
+SAME = 1 - 1e-6  # Or at least as alike as this.
+SAMPLED, CHUNK, ONE_IN = 4, 4096, 64  # So many chunks of a tensor are searched for their largest, one value in so many.
+HIDDEN = 64  # Sequences that the updates of a round are scored on.
+CENTRINGS = 5  # Steps of centred clipping.
+MOST_NATS = 1000.0  # A gain is at most this, whichever way; a loss that is not finite is a harm of as much.
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one update counts, and why."""
+
+    weight: int  # Its coefficient in the round's step, in billionths; those of a round add up to at most one.
+    gain_unats: int  # Loss of the base minus that of base + this update as clipped, in millionths of a nat per byte.
+    note: str  # `whole`; or why it counts less: `empty`, `harmful`, `outlier`, `copied`, `clipped`, `capped`.
+
+
+def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes, loss: Loss) -> dict[str, Judged]:
+    """What each of these updates counts, by member, in the order given; one at least counts if not all are empty.
+
+    1. `empty`: all zeros. It counts nothing, so that it does not slow down the others.
+    2. `clipped`: longer than CLIP times the median. It counts as that long.
+    3. `harmful`: with it alone the held-out loss is clearly worse than with the median one, while it points away from
+       the others; or is worse by far. It counts nothing. The better half of a round is never harmful.
+    4. `copied`: k updates that are nearly one count as one, each a k-th of it. Who copied from whom cannot be known
+       here, so nobody is taken for the thief; and it never pays to copy.
+    5. The recipe's rule shares out the step: in equal parts, by `centred` clipping, or all to one, by `krum`, to which
+       the others are an `outlier` each. `trimmed` and `median` begin from equal parts (`robust.combine`).
+    6. `capped`: none counts more than the recipe's `influence`, or than an equal share of all who were invited,
+       whichever is more. But for `krum`, whose point is that one counts.
+
+    `loss(update)` is the held-out loss of base + update, and of the base for None, in nats per byte (`held_out_loss`).
+    `seed` says where copies are looked for: who knows it before could make a copy differ there, and nowhere else.
+    """
+    products = gram(updates)
+    lengths = np.sqrt(products.diagonal())
+    some = lengths > 0
+    limit = CLIP * np.median(lengths[some]) if some.any() else 0.0
+    scales = np.minimum(1.0, np.divide(limit, lengths, out=np.zeros_like(lengths), where=some))
+    gains = _gains(updates, scales, loss)
+    cosines = products / np.outer(*2 * [np.where(some, lengths, 1.0)])
+
+    live = harmless(cosines, gains, np.flatnonzero(some))
+    marks = [largest(each, seed) for number, each in enumerate(updates.values()) if number in live]
+    groups = copies(cosines[np.ix_(live, live)], overlaps(marks))
+    shares = np.zeros(len(lengths))
+    if live:
+        clipped = products * np.outer(scales, scales)
+        shares[live] = RULES[recipe.aggregate](clipped[np.ix_(live, live)], groups)
+    cap = 1.0 if recipe.aggregate == "krum" else max(float(recipe.influence), 1 / invited)
+
+    copied = {live[each] for group in groups if len(group) > 1 for each in group}
+    judged = {}
+    for number, name in enumerate(updates):
+        if not some[number]:
+            note = "empty"
+        elif number not in live:
+            note = "harmful"
+        elif not shares[number]:
+            note = "outlier"
+        elif number in copied:
+            note = "copied"
+        elif scales[number] < 1:
+            note = "clipped"
+        elif shares[number] > cap:
+            note = "capped"
+        else:
+            note = "whole"
+        weight = int(WHOLE * min(shares[number], cap) * scales[number])
+        judged[name] = Judged(weight, round(1e6 * gains[number]), note)
+    return judged
+
+
+# What is measured.
+
+
+def gram(updates: Mapping[str, Update]) -> Matrix:
+    """The products of each update with each, (n, n): float64, in the order of the tensors' names.
+
+    Not by a BLAS, whose sums depend on its threads.
+    """
+    members = list(updates.values())
+    products = np.zeros((len(members), len(members)))
+    for name in sorted(members[0]) if members else ():
+        for row, one in enumerate(members):
+            tensor = one[name].reshape(-1)
+            products[row, row] += np.einsum("i,i->", tensor, tensor, dtype=np.float64)
+            for column in range(row + 1, len(members)):
+                products[row, column] += np.einsum("i,i->", tensor, members[column][name].reshape(-1), dtype=np.float64)
+            del tensor
+    return products + np.triu(products, 1).T
+
+
+def largest(update: Update, seed: bytes) -> frozenset[tuple[str, int]]:
+    """Where the largest values of some chunks of each tensor are, with their signs: the chunks that the seed draws."""
+    random = _random(seed, "copies")
+    found = set()
+    for name in sorted(update):
+        values = update[name].reshape(-1)
+        chunks = -(-values.size // CHUNK)
+        for chunk in sorted(random.choice(chunks, min(SAMPLED, chunks), replace=False)):
+            part = values[chunk * CHUNK : (chunk + 1) * CHUNK]
+            keep = -(-part.size // ONE_IN)
+            at = np.argpartition(np.abs(part), part.size - keep)[part.size - keep :]
+            at = at[part[at] != 0]
+            found |= {(name, int(each)) for each in 2 * (chunk * CHUNK + at) + (part[at] < 0)}
+    return frozenset(found)
+
+
+def overlaps(marks: list[frozenset[tuple[str, int]]]) -> Matrix:
+    """What part of the smaller of each two sets is in the other, (n, n)."""
+    parts = [[len(one & other) / max(1, min(len(one), len(other))) for other in marks] for one in marks]
+    return np.array(parts).reshape(len(marks), len(marks))
+
+
+def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) -> Loss:
+    """How good the base is on these sequences, (count, context + 1), and how good with an update added.
+
+    The model's own weights are overwritten, one tensor at a time.
+    """
+    batch = torch.from_numpy(sequences)
+
+    def loss(update: Update | None) -> float:
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.copy_(torch.from_numpy(base[name] if update is None else base[name] + update[name]))
+            return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
+
+    return loss
+
+
+def hidden_loss(model: GPT, base: Update, context: int, seed: bytes) -> Loss:
+    """How good the base is on the held-out text that a round's seed draws, and how good with an update added."""
+    return held_out_loss(model, base, hidden(seed, HIDDEN, context))
+
+
+def hidden(seed: bytes, count: int, context: int) -> npt.NDArray[np.int64]:
+    """The held-out sequences that a seed of 32 bytes draws, (count, context + 1).
+
+    A member that knew them before a round ended could train on them. So the seed stands in the log by its hash when the
+    round opens, and in full when it closes: nobody can choose it afterwards, the coordinator included.
+    """
+    tokens = corpus.held_out()
+    starts = _random(seed, "held out").integers(0, tokens.size - context, count)
+    return corpus.windows(tokens, starts, context + 1)
+
+
+def _random(seed: bytes, use: str) -> np.random.Generator:
+    drawn = hashlib.sha256(seed + use.encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
+
+
+class _Scaled(Mapping[str, Tensor]):
+    """An update made shorter, tensor by tensor as it is read."""
+
+    def __init__(self, update: Update, scale: float) -> None:
+        self._update, self._scale = update, np.float32(scale)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._scale * self._update[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._update)
+
+    def __len__(self) -> int:
+        return len(self._update)
+
+
+def _gains(updates: Mapping[str, Update], scales: Matrix, loss: Loss) -> Matrix:
+    """How much better the base is with each of them alone; 0 for one of length 0, which is not tried."""
+    before = loss(None)
+    pairs = zip(updates.values(), scales, strict=True)
+    gains: Matrix = np.array([before - loss(_Scaled(each, scale)) if scale else 0.0 for each, scale in pairs])
+    gains[~np.isfinite(gains)] = -MOST_NATS
+    return gains.clip(-MOST_NATS, MOST_NATS)
+
+
+# What is decided.
+
+
+def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> list[int]:
+    """Which of these updates stay, by their number.
+
+    Loss alone does not tell: from random weights the opposite of an update may be as good by itself (two matrices that
+    both turn around still make the same product), and late in a run an honest one may be worse by itself than none,
+    because its noise is averaged away only with the others'. Direction alone would set aside whoever has other text.
+    So both must speak against an update, or its loss by far. The most opposed goes first, and the others are looked at
+    again without it: one liar makes two honest members look opposed who would not be.
+    """
+    median = np.median(gains[live]) if len(live) else 0.0
+    stay = [int(each) for each in live if gains[each] >= median - FAR_NATS]
+    while len(stay) > 1:
+        among = cosines[np.ix_(stay, stay)]
+        # The cosine between each and the sum of the others, all made equally long.
+        along = (among.sum(axis=1) - 1) / np.sqrt(np.maximum(among.sum() - 2 * among.sum(axis=1) + 1, 1e-12))
+        bound = AGREES * max(0.0, float(np.median(along)))
+        against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < median - SURE_NATS]
+        if not against:
+            break
+        del stay[min(against, key=lambda at: along[at])]
+    return stay
+
+
+def copies(cosines: Matrix, shared: Matrix) -> list[list[int]]:
+    """The updates in groups of nearly the same ones, the first of each in order; who is like nobody is alone.
+
+    How alike honest updates are depends on the run: those of large batches of similar text are nearly parallel at
+    first. So a copy is what is alike (ALIKE) and stands out from the round (APART); of two updates none can.
+    """
+    count = len(cosines)
+    group = list(range(count))
+    for likeness, least in zip((cosines, shared), ALIKE, strict=True):
+        pairs = 1 - likeness[np.triu_indices(count, 1)]
+        near = APART * float(np.median(pairs)) if pairs.size else 0.0
+        for row in range(count):
+            for column in range(row + 1, count):
+                alike = likeness[row, column]
+                if alike >= SAME or (alike >= least and 1 - alike <= near):
+                    old, new = sorted((group[row], group[column]))[::-1]
+                    group = [new if each == old else each for each in group]
+    return [[each for each in range(count) if group[each] == first] for first in sorted(set(group))]
+
+
+def equal(products: Matrix, groups: list[list[int]]) -> Matrix:
+    """An equal share to each group, and in it to each update."""
+    shares = np.zeros(len(products))
+    for group in groups:
+        shares[group] = 1 / (len(groups) * len(group))
+    return shares
+
+
+def centred(products: Matrix, groups: list[list[int]]) -> Matrix:
+    """Centred clipping (arXiv:2012.10333): from 0, steps to the mean of all differences, each cut to the median one.
+
+    The centre is a sum of the updates with these shares; so all of it happens between a few numbers.
+    """
+    part, centre = equal(products, groups), np.zeros(len(products))
+    for _ in range(CENTRINGS):
+        squares = products.diagonal() - 2 * products @ centre + centre @ products @ centre
+        apart = np.sqrt(np.maximum(squares, 0))
+        cut = part * np.minimum(1.0, np.divide(np.median(apart), apart, out=np.ones_like(apart), where=apart > 0))
+        centre = centre * (1 - cut.sum()) + cut
+    return centre
+
+
+def krum(products: Matrix, groups: list[list[int]]) -> Matrix:
+    """Krum (arXiv:1703.02757): all to the one whose nearest neighbours are nearest, with as many liars as it can bear.
+
+    Of a group of copies only the first is looked at: copies are one another's nearest neighbours.
+    """
+    firsts = [group[0] for group in groups]
+    lengths = products.diagonal()[firsts]
+    apart = np.maximum(lengths[:, None] + lengths - 2 * products[np.ix_(firsts, firsts)], 0)
+    liars = max(0, (len(firsts) - 3) // 2)
+    near = np.sort(apart, axis=1)[:, 1 : max(1, len(firsts) - liars - 2) + 1].sum(axis=1)
+    shares = np.zeros(len(products))
+    chosen = groups[int(np.argmin(near))]
+    shares[chosen] = 1 / len(chosen)
+    return shares
+
+
+RULES: Mapping[str, Callable[[Matrix, list[list[int]]], Matrix]] = {
+    "centred": centred,
+    "krum": krum,
+    "mean": equal,
+    "median": equal,  # And then, by `robust.combine`, coordinate by coordinate.
+    "trimmed": equal,
+}

@@ -1,0 +1,299 @@
+"""What an update counts: each way to count less, and who must not be hit by it."""
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from world import TOY
+
+from server import outer
+from shared_models.lm import codecs, corpus, hygiene, weights
+from shared_models.lm.hygiene import Judged, copies, gram, harmless, judge
+from shared_models.lm.robust import WHOLE
+
+SEED = bytes(32)
+SHAPES = {"a": (3, 4096), "b": (500,)}
+RANDOM = np.random.default_rng(1)
+TOWARDS = {name: RANDOM.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def update(number: int, noise: float = 1.5) -> dict[str, np.ndarray]:
+    """One that leads towards the best point, and by chance elsewhere too; each number has its own chance."""
+    random = np.random.default_rng(number)
+    return {
+        name: (0.1 * (tensor + noise * random.standard_normal(tensor.shape))).astype(np.float32)
+        for name, tensor in TOWARDS.items()
+    }
+
+
+def loss(change: Mapping[str, np.ndarray] | None) -> float:
+    """The mean square of how far it is to the best point."""
+    left = [TOWARDS[name] - (0 if change is None else change[name]) for name in TOWARDS]
+    return float(sum((each.astype(np.float64) ** 2).sum() for each in left) / sum(each.size for each in left))
+
+
+def times(factor: float, what: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.float32(factor) * tensor for name, tensor in what.items()}
+
+
+def four(**changed: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    return {name: changed.get(name, update(number)) for number, name in enumerate("abcd")}
+
+
+def judged(updates, invited: int = 4, **changes: str) -> dict[str, Judged]:
+    return judge(updates, replace(TOY, **changes), invited, SEED, loss)
+
+
+def counts(found: Mapping[str, Judged]) -> list[tuple[str, int]]:
+    return [(each.note, each.weight) for each in found.values()]
+
+
+def test_honest_updates_count_alike_and_each_is_scored():
+    found = judged(four())
+    assert counts(found) == [("whole", WHOLE // 4)] * 4
+    assert [each.gain_unats for each in found.values()] == [
+        round(1e6 * (loss(None) - loss(update(n)))) for n in range(4)
+    ]
+    assert min(each.gain_unats for each in found.values()) > 0
+
+
+def test_what_is_too_long_counts_as_one_and_a_half_times_the_median():
+    found = judged(four(b=times(10, update(1))))
+    middle = float(np.median(np.sqrt(gram(four()).diagonal())[[0, 2, 3]]))
+    assert counts(found)[0] == ("whole", WHOLE // 4)
+    assert found["b"].note == "clipped"
+    length = 10 * np.sqrt(gram(four())[1, 1])
+    assert found["b"].weight * length / (WHOLE / 4) == pytest.approx(1.5 * middle, rel=0.01)
+
+
+@pytest.mark.parametrize("factor", [-3, -1, -0.5])
+@pytest.mark.parametrize("liar", "abcd")
+def test_what_is_turned_around_is_set_aside_and_nobody_else(liar, factor):
+    found = judged(four(**{liar: times(factor, four()[liar])}))
+    assert {name: (each.note, each.weight) for name, each in found.items()} == {
+        name: ("harmful", 0) if name == liar else ("whole", WHOLE // 3) for name in "abcd"
+    }
+    assert found[liar].gain_unats < 0
+
+
+def test_a_long_way_elsewhere_is_set_aside_though_it_leads_a_little_along():
+    away = {name: 0.2 * tensor + other for (name, tensor), other in zip(update(0).items(), _elsewhere(), strict=True)}
+    found = judged(four(a=away))
+    assert found["a"].note == "harmful"
+    assert counts(found)[1:] == [("whole", WHOLE // 3)] * 3
+
+
+def _elsewhere() -> list[np.ndarray]:
+    return [np.random.default_rng(9).standard_normal(shape).astype(np.float32) for shape in SHAPES.values()]
+
+
+def test_what_is_worse_by_far_is_set_aside_wherever_it_points():
+    cosines = np.full((4, 4), 0.5) + 0.5 * np.eye(4)
+    everybody = np.arange(4)
+    assert harmless(cosines, np.array([0.1, -0.3, 0.1, 0.1]), everybody) == [0, 1, 2, 3]
+    assert harmless(cosines, np.array([0.1, -0.5, 0.1, 0.1]), everybody) == [0, 2, 3]
+
+
+def test_what_points_elsewhere_and_helps_stays_and_so_does_what_is_worse_and_points_along():
+    against = np.array([[1, -0.2, -0.2], [-0.2, 1, 0.4], [-0.2, 0.4, 1]])
+    everybody = np.arange(3)
+    assert harmless(against, np.array([0.29, 0.3, 0.3]), everybody) == [0, 1, 2]
+    assert harmless(against, np.array([0.27, 0.3, 0.3]), everybody) == [1, 2]
+    assert harmless(abs(against), np.array([0.0, 0.3, 0.3]), everybody) == [0, 1, 2]
+
+
+def test_who_looks_opposed_only_beside_a_liar_stays():
+    # Two honest ones, and one that is the first turned around: together they are against the second's neighbour.
+    cosines = np.array([[1, 0.1, -1], [0.1, 1, -0.1], [-1, -0.1, 1]])
+    assert harmless(cosines, np.array([0.05, 0.1, -0.4]), np.arange(3)) == [0, 1]
+
+
+def test_in_a_round_of_harm_the_better_half_stays():
+    opposed = 2 * np.eye(4) - np.ones((4, 4))
+    stay = harmless(opposed, np.array([-9.0, -8.0, -7.0, -6.0]), np.arange(4))
+    assert {2, 3} <= set(stay)
+
+
+def test_a_loss_that_is_no_number_is_a_harm():
+    broken = four()["b"]["a"][0, 0]
+    found = judge(four(), TOY, 4, SEED, lambda each: np.nan if each is not None and each["a"][0, 0] == broken else 1.0)
+    assert (found["b"].note, found["b"].gain_unats) == ("harmful", -1_000_000_000)
+
+
+def test_nothing_counts_nothing_and_slows_nobody_down():
+    found = judged(four(c=times(0, update(2))))
+    assert counts(found) == [("whole", WHOLE // 3)] * 2 + [("empty", 0)] + [("whole", WHOLE // 3)]
+    assert counts(judged({name: times(0, update(0)) for name in "ab"})) == [("empty", 0)] * 2
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda each: each,
+        lambda each: times(1.2, each),
+        lambda each: {name: np.float32(factor) * each[name] for name, factor in (("a", 0.3), ("b", 1.2))},
+        lambda each: codecs.send("int4", each, {}).values,
+        lambda each: {name: tensor + 0.25 * tensor.std() * _noise(tensor.shape) for name, tensor in each.items()},
+        lambda each: codecs.send("top64", each, {}).values,
+    ],
+)
+def test_a_copy_and_its_original_count_as_one(disguise):
+    found = judged(four(d=disguise(update(1))))
+    assert [each.note for each in found.values()] == ["whole", "copied", "whole", "copied"]
+    assert [each.weight for each in found.values()] == pytest.approx(
+        [WHOLE / 3, WHOLE / 6, WHOLE / 3, WHOLE / 6], abs=1
+    )
+
+
+def _noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def test_three_copies_share_one_share():
+    found = judged({**four(), **{name: update(0) for name in "xy"}})
+    assert [each.weight for each in found.values()] == [WHOLE // 12, *3 * [WHOLE // 4], *2 * [WHOLE // 12]]
+
+
+def test_a_copy_turned_around_takes_nothing_from_its_original():
+    found = judged(four(d=times(-1, update(1))))
+    assert [each.note for each in found.values()] == ["whole", "whole", "whole", "harmful"]
+
+
+def test_a_round_in_which_all_are_nearly_parallel_has_no_copies():
+    close = {name: update(number, noise=0.1) for number, name in enumerate("abcd")}
+    products = gram(close)
+    lengths = np.sqrt(products.diagonal())
+    assert (products / np.outer(lengths, lengths)).min() > 0.98
+    assert counts(judged(close)) == [("whole", WHOLE // 4)] * 4
+
+
+def test_of_two_updates_only_the_same_one_is_a_copy():
+    cosines = np.array([[1, 0.95], [0.95, 1]])
+    assert copies(cosines, np.eye(2)) == [[0], [1]]
+    assert copies(np.ones((2, 2)), np.eye(2)) == [[0, 1]]
+
+
+def test_a_copy_of_a_copy_is_in_their_group():
+    shared, cosines = np.eye(4), np.eye(4)
+    for one, other in ((0, 3), (3, 2)):
+        shared[one, other] = shared[other, one] = 0.8
+    assert copies(cosines, shared) == [[0, 2, 3], [1]]
+
+
+def test_no_update_counts_more_than_its_cap():
+    alone = {"a": update(0)}
+    assert counts(judged(alone)) == [("capped", WHOLE // 2)]
+    assert counts(judged(alone, influence="0.3")) == [("capped", 3 * WHOLE // 10)]
+    assert counts(judged(alone, influence="0.1")) == [("capped", WHOLE // 4)]  # An equal share of four.
+    assert counts(judged(alone, invited=1)) == [("whole", WHOLE)]
+    assert counts(judged(alone, aggregate="krum")) == [("whole", WHOLE)]
+
+
+def test_krum_takes_the_one_in_the_middle_and_no_pair_of_copies():
+    places = np.array([0.0, 3, 5, 6, 6])
+    products = np.outer(places, places)
+    assert hygiene.krum(products, [[0], [1], [2], [3, 4]]).tolist() == [0, 0, 1, 0, 0]
+    assert hygiene.krum(products, [[each] for each in range(5)]).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]  # Each vouched for by the other.
+    assert hygiene.krum(products[2:, 2:], [[0], [1, 2]]).tolist() == [1, 0, 0]
+    honest = {name: update(number, noise=0.5 + number) for number, name in enumerate("abcde")}
+    found = judged(honest, invited=5, aggregate="krum")
+    assert counts(found) == [("whole", WHOLE)] + [("outlier", 0)] * 4
+
+
+def test_centred_clipping_is_what_it_is_in_the_space_of_the_updates():
+    vectors = [np.concatenate([each.ravel() for each in update(number).values()]) for number in range(4)]
+    vectors[3] = vectors[3] * -2
+    shares = hygiene.centred(
+        gram({str(number): {"x": each} for number, each in enumerate(vectors)}), [[0], [1], [2], [3]]
+    )
+    centre = np.zeros_like(vectors[0], np.float64)
+    for _ in range(hygiene.CENTRINGS):
+        apart = [each - centre for each in vectors]
+        far = [np.linalg.norm(each) for each in apart]
+        centre = (
+            centre + sum(each * min(1, np.median(far) / length) for each, length in zip(apart, far, strict=True)) / 4
+        )
+    assert sum(share * each for share, each in zip(shares, vectors, strict=True)) == pytest.approx(
+        centre, rel=1e-3, abs=1e-5
+    )
+    assert (shares > 0).all()
+    assert 0.9 < shares.sum() <= 1
+    assert shares[3] < 0.8 * shares[0]
+
+
+@pytest.mark.parametrize("rule", sorted(hygiene.RULES))
+def test_weights_add_up_to_at_most_one(rule):
+    for updates in (four(), four(a=times(100, update(0))), four(b=update(0)), four(d=times(0, update(0)))):
+        found = judged(updates, aggregate=rule)
+        assert 0 < sum(each.weight for each in found.values()) <= WHOLE
+        assert list(found) == list(updates)
+
+
+class Lazy(Mapping[str, np.ndarray]):
+    """An update on a disk: a new tensor each time that it is read; how many there are at a time is noted."""
+
+    alive = most = 0
+
+    def __init__(self, update: dict[str, np.ndarray]) -> None:
+        self._update = update
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = self._update[name].copy()
+        Lazy.alive += 1
+        Lazy.most = max(Lazy.most, Lazy.alive)
+        weakref.finalize(tensor, Lazy._gone)
+        return tensor
+
+    @classmethod
+    def _gone(cls) -> None:
+        cls.alive -= 1
+
+    def __iter__(self):
+        return iter(self._update)
+
+    def __len__(self) -> int:
+        return len(self._update)
+
+
+def test_however_many_there_are_two_tensors_are_held():
+    many = {f"m{number}": update(number) for number in range(12)}
+    lazily = {name: Lazy(each) for name, each in many.items()}
+    assert judged(lazily, invited=12) == judged(many, invited=12)
+    assert Lazy.most <= 2
+
+
+def test_the_gram_matrix_is_every_product():
+    vectors = np.stack([np.concatenate([each.ravel() for each in made.values()]) for made in four().values()])
+    assert gram(four()) == pytest.approx(vectors.astype(np.float64) @ vectors.T.astype(np.float64))
+    assert gram({}).shape == (0, 0)
+
+
+# The hidden text.
+
+
+def test_a_seed_draws_held_out_text_and_another_one_other_text():
+    drawn = hygiene.hidden(SEED, 5, 16)
+    assert (drawn.shape, drawn.dtype) == ((5, 17), np.int64)
+    assert (drawn == hygiene.hidden(SEED, 5, 16)).all()
+    assert (drawn != hygiene.hidden(b"\1" * 32, 5, 16)).any()
+    text = corpus.held_out().tobytes()
+    assert all(bytes(row.tolist()) in text for row in drawn)
+
+
+def test_the_loss_is_that_of_base_and_update_together():
+    model, base = outer.model(TOY), outer.first(TOY)
+    change = {name: 0.01 * _noise(tensor.shape) for name, tensor in base.items()}
+    scored = hygiene.held_out_loss(model, base, hygiene.hidden(SEED, 20, TOY.context))
+    before, after = scored(None), scored(change)
+    assert before == pytest.approx(np.log(256))  # A zero head.
+    weights.put({name: base[name] + change[name] for name in base}, model)
+    assert (scored(None), scored(change)) == (before, after)
+    assert before != after
