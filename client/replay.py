@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_models.lm import codecs, outer, weights
+from shared_models.lm import codecs, gpt, hygiene, outer, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
@@ -16,6 +16,7 @@ from shared_models.records import merkle
 from shared_models.records.kinds import Manifest, Receipt, RoundClose
 from shared_models.records.refusals import Refusal, Refused
 
+BORNE, BORNE_UNATS = 1_000, 100  # What the same arithmetic on another processor may differ by.
 NOTHING = weights.digest({})  # What the outer step remembers before the first one.
 
 
@@ -99,4 +100,22 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
     for what, (right, came) in led.items():
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
+    named = {each.member: update for each, (_, update) in zip(close.included, updates, strict=True)}
+    return _misjudged(said, close, base, named)
+
+
+def _misjudged(said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors]) -> str:
+    """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
+    recipe, seed, invited = said.manifest.recipe, bytes.fromhex(close.seed), len(close.included) + len(close.excluded)
+    loss = hygiene.hidden_loss(gpt.GPT(gpt.Shape.of(recipe)), base, recipe.context, seed)
+    found = hygiene.judge(updates, recipe, invited, seed, loss)
+    for each in close.included:
+        right = found[each.member]
+        if right.note != each.judged or abs(right.weight - each.weight) > BORNE:
+            return (
+                f"{each.member} counts {each.weight} billionths, as {each.judged};"
+                f" by the rule it counts {right.weight}, as {right.note}"
+            )
+        if abs(right.gain_unats - each.gain_unats) > BORNE_UNATS:
+            return f"{each.member} gains {each.gain_unats} unats in the log, and {right.gain_unats} here"
     return ""

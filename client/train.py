@@ -47,8 +47,7 @@ def train(
     the same law within every member, so that nobody needs to be told it. Until the optimiser has made a twentieth of
     the run's steps it is warmed up: at the run's beginning, and wherever it had to start afresh.
     """
-    shape = gpt.Shape(recipe.vocabulary, recipe.layers, recipe.heads, recipe.width, recipe.context)
-    model = gpt.GPT(shape)
+    model = gpt.GPT(gpt.Shape.of(recipe))
     weights.put(base, model)
     optimiser = Inner(model, recipe.inner, memory)
     batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)

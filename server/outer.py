@@ -1,22 +1,82 @@
-"""What the coordinator knows of a checkpoint: the first one of a run, and how good one is on held-out text."""
+"""The coordinator's part of the outer step: checkpoints on its disk, how good each is, and the step to the next one.
 
-import numpy as np
-import torch
+Whatever the number of members, memory holds one model, to score with, and a few tensors: the rest is read from the disk
+when it is needed.
+"""
 
-from shared_models.lm import corpus, gpt, weights
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from shared_models import durable
+from shared_models.lm import gpt, hygiene, outer, weights
+from shared_models.lm.blob import Blob
 from shared_models.records.kinds import Recipe
 
-EVALUATED = 64  # Sequences of held-out text that a checkpoint is scored on.
+
+class Outer:
+    """One run's checkpoints, in one folder by digest, and in another what the step remembers behind each."""
+
+    def __init__(self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path) -> None:
+        self._recipe, self._rounds = recipe, rounds
+        self._checkpoints, self._states = checkpoints, states
+
+    @cached_property
+    def _model(self) -> gpt.GPT:
+        return model(self._recipe)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
+
+    def begin(self) -> tuple[str, str]:
+        """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept."""
+        return weights.keep(first(self._recipe), self._checkpoints), weights.keep({}, self._states)
+
+    def checkpoint(self, digest: str) -> weights.Stored:
+        """Raises `Refused`: NO_CHECKPOINT, CORRUPT."""
+        return weights.stored(self._checkpoints, digest)
+
+    def loss(self, digest: str) -> float:
+        """The held-out loss of a checkpoint, in nats per byte."""
+        return held_out_loss(self._model, self.checkpoint(digest), self._recipe)
+
+    def judge(
+        self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str
+    ) -> dict[str, hygiene.Judged]:
+        """What each of these updates of a base counts (`hygiene.judge`), scored on the text that the seed draws."""
+        drawn = bytes.fromhex(seed)
+        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn)
+        return hygiene.judge(updates, self._recipe, invited, drawn, loss)
+
+    def step(
+        self, number: int, base: str, state: str, updates: Sequence[tuple[int, weights.Tensors]], sent: Path
+    ) -> tuple[str, str, Blob]:
+        """Round `number`'s step along these (weight, update), in member order, tensor by tensor from disk to disk.
+
+        The digests of the next checkpoint and of what is remembered then, and what is sent of the step, kept at this
+        path. Raises `Refused` as `checkpoint`.
+        """
+        rule = outer.rule(self._recipe, number, self._rounds)
+        before, remembered = self.checkpoint(base), weights.stored(self._states, state)
+        with (
+            weights.writing(self._checkpoints, self.shapes) as after,
+            weights.writing(self._states, outer.state_shapes(self.shapes, rule)) as kept,
+            durable.writing(sent) as step,
+        ):
+            for moved in outer.step(before, updates, remembered, rule):
+                after.put(moved.name, moved.checkpoint)
+                for name, tensor in moved.state.items():
+                    kept.put(name, tensor)
+                step.write(moved.sent.data)
+        return after.digest, kept.digest, Blob(sent, rule.down, self.shapes)
 
 
-def held_out_loss(model: gpt.GPT, checkpoint: weights.Tensors, recipe: Recipe, sequences: int = EVALUATED) -> float:
+def held_out_loss(
+    model: gpt.GPT, checkpoint: weights.Tensors, recipe: Recipe, sequences: int = hygiene.EVALUATED
+) -> float:
     """Mean loss of a checkpoint on the held-out text, in nats per byte; always the same sequences."""
-    weights.put(checkpoint, model)
-    tokens = corpus.held_out()
-    starts = np.linspace(0, tokens.size - recipe.context - 1, sequences).astype(np.int64)
-    batch = torch.from_numpy(corpus.windows(tokens, starts, recipe.context + 1))
-    with torch.no_grad():
-        return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
+    return hygiene.held_out_loss(model, checkpoint, hygiene.spread(sequences, recipe.context))(None)
 
 
 def first(recipe: Recipe) -> weights.Weights:
@@ -25,5 +85,4 @@ def first(recipe: Recipe) -> weights.Weights:
 
 
 def model(recipe: Recipe, seed: int = 0) -> gpt.GPT:
-    shape = gpt.Shape(recipe.vocabulary, recipe.layers, recipe.heads, recipe.width, recipe.context)
-    return gpt.fresh(shape, seed)
+    return gpt.fresh(gpt.Shape.of(recipe), seed)

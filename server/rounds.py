@@ -6,24 +6,20 @@ them with the reason for each that does not; and the outer step adds up in membe
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from server import outer
 from server.admission import Admitted, Asked, admit
 from server.home import Home
 from server.journal import Turn
+from server.outer import Outer
 from shared_models import durable
 from shared_models.claims import Begin
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import codecs, hygiene, weights
-from shared_models.lm import outer as steps
-from shared_models.lm.blob import Blob
+from shared_models.lm import codecs
 from shared_models.lm.codecs import Decoded, Packed
-from shared_models.lm.gpt import GPT
 from shared_models.messages import Answer, Task
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
@@ -77,6 +73,9 @@ class Coordinator:
         self._status: dict[str, Any] = {"run": run}
         self.manifest, self._manifest_leaf, self._consents = self._find(run)
         self._folder = home.path / "runs" / merkle.leaf_hash(self._manifest_leaf).hex()
+        self._outer = Outer(
+            self.manifest.recipe, self.manifest.rounds, home.path / "checkpoints", self._folder / "state"
+        )
         self._checkpoint = self.manifest.base  # Digest of where the run is,
         self._state = ""  # and of what the outer step remembers.
         self._witnessed: dict[str, int] = {}  # The size of the tree head that each member last cited.
@@ -109,15 +108,12 @@ class Coordinator:
 
     def _rounds(self) -> str:
         """Train every round; why the run stops before its last one, or nothing."""
-        manifest, recipe = self.manifest, self.manifest.recipe
-        base = outer.first(recipe)
-        if weights.digest(base) != manifest.base:
+        manifest = self.manifest
+        base, self._state = self._outer.begin()
+        if base != manifest.base:
             raise Refused(
-                Refusal.WRONG_BASE, f"seed {recipe.seed} gives other first weights than {manifest.base[:12]}…"
+                Refusal.WRONG_BASE, f"seed {manifest.recipe.seed} gives other first weights than {manifest.base[:12]}…"
             )
-        weights.keep(base, self._checkpoints)
-        self._state = weights.keep({}, self._folder / "state")
-        del base
         self._show(phase="gathering", rounds=manifest.rounds, loss=manifest.loss_unats / 1e6)
         losses, gathered = [manifest.loss_unats], False
         for number in range(1, manifest.rounds + 1):
@@ -139,13 +135,14 @@ class Coordinator:
         """Have a round trained, and move the checkpoint by what comes of it."""
         asked, proof = self._open(number, turn)
         admitted, excluded = self._ask(asked, proof, turn)
-        judged = self._judge(admitted, asked.opened, turn)
+        updates = {member: admitted[member].update for member in sorted(admitted)}
+        judged = self._outer.judge(self._checkpoint, updates, len(asked.opened.invited), turn.seed())
         self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
         checkpoint, state = self._checkpoint, self._state
         if len(admitted) >= self.manifest.quorum:
-            updates = [(judged[member].weight, admitted[member].update) for member in judged]
-            checkpoint, state = self._move(number, updates, turn)
-        loss = outer.held_out_loss(self._model, weights.stored(self._checkpoints, checkpoint), self.manifest.recipe)
+            weighed = [(judged[member].weight, update) for member, update in updates.items()]
+            checkpoint, state, self._step = self._outer.step(number, checkpoint, state, weighed, turn.step)
+        loss = self._outer.loss(checkpoint)
         closing = RoundClose(
             seq=0,
             prev=FIRST,
@@ -153,7 +150,16 @@ class Coordinator:
             round=number,
             base=asked.opened.base,
             checkpoint=checkpoint,
-            included=tuple(judged.values()),
+            included=tuple(
+                Included(
+                    member=member,
+                    receipt=admitted[member].receipt,
+                    weight=found.weight,
+                    gain_unats=found.gain_unats,
+                    judged=found.note,
+                )
+                for member, found in judged.items()
+            ),
             excluded=tuple(
                 Excluded(member=member, reason=excluded[member].refusal.value) for member in sorted(excluded)
             ),
@@ -171,40 +177,6 @@ class Coordinator:
             loss,
         )
         return closing
-
-    def _judge(self, admitted: Mapping[str, Admitted], opened: RoundOpen, turn: Turn) -> dict[str, Included]:
-        """What each update counts, in the order of the members' names. Whoever has the updates can judge them again."""
-        updates = {member: admitted[member].update for member in sorted(admitted)}
-        base, seed = weights.stored(self._checkpoints, opened.base), bytes.fromhex(turn.seed())
-        loss = hygiene.hidden_loss(self._model, base, self.manifest.recipe.context, seed)
-        return {
-            member: Included(
-                member=member,
-                receipt=admitted[member].receipt,
-                weight=found.weight,
-                gain_unats=found.gain_unats,
-                judged=found.note,
-            )
-            for member, found in hygiene.judge(updates, self.manifest.recipe, len(opened.invited), seed, loss).items()
-        }
-
-    def _move(self, number: int, updates: Sequence[tuple[int, weights.Tensors]], turn: Turn) -> tuple[str, str]:
-        """Step the checkpoint, tensor by tensor: the digests of the next one, and of what is remembered then."""
-        base = weights.stored(self._checkpoints, self._checkpoint)
-        before = weights.stored(self._folder / "state", self._state)
-        rule = steps.rule(self.manifest.recipe, number, self.manifest.rounds)
-        with (
-            weights.writing(self._checkpoints, self._shapes) as checkpoint,
-            weights.writing(self._folder / "state", steps.state_shapes(self._shapes, rule)) as state,
-            durable.writing(turn.step) as step,
-        ):
-            for moved in steps.step(base, updates, before, rule):
-                checkpoint.put(moved.name, moved.checkpoint)
-                for name, tensor in moved.state.items():
-                    state.put(name, tensor)
-                step.write(moved.sent.data)
-        self._step = Blob(turn.step, rule.down, self._shapes)
-        return checkpoint.digest, state.digest
 
     def _reopened(self, turn: Turn) -> RoundClose:
         """A round that was closed before this process began; the log may not have been told."""
@@ -250,7 +222,7 @@ class Coordinator:
             opened = before
         leaf, proof = self._say(opened, turn.opened)
         keyring = self.home.keyring
-        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._shapes), proof
+        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes), proof
 
     def _ask(self, asked: Asked, proof: tlog.Proof, turn: Turn) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not).
@@ -261,7 +233,7 @@ class Coordinator:
         admitted: dict[str, Admitted] = {}
         excluded: dict[str, Refused] = {}
         for member in opened.invited:
-            if (kept := turn.answer(member, self.manifest.recipe.up, self._shapes)) is not None:
+            if (kept := turn.answer(member, self.manifest.recipe.up, self._outer.shapes)) is not None:
                 try:
                     admitted[member] = self._admit(kept, member, asked)
                     log.info("round %d: the answer of %s had come before", opened.round, member)
@@ -269,7 +241,7 @@ class Coordinator:
                     log.warning("round %d: what was kept of %s does not count: %s", opened.round, member, refused)
         left_s = min(self.manifest.deadline_ms, opened.deadline_ms - time.time_ns() // 1_000_000) / 1000
         until, cosigned = time.monotonic() + left_s, self._cosigned()
-        whole = codecs.Encoded("fp32", weights.stored(self._checkpoints, opened.base))
+        whole = codecs.Encoded("fp32", self._outer.checkpoint(opened.base))
         tasks = {
             member: Task(
                 self._begin(member, asked, proof, cosigned),
@@ -296,7 +268,7 @@ class Coordinator:
         answers = dict([*self._status.get("answers", {}).items()][-1:]) | {str(opened.round): answered}
         self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
         self._show(waiting=list(tasks), answers=answers)
-        most = sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._shapes.values())
+        most = sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._outer.shapes.values())
         for member, answer in self.exchange.ask(tasks, until, most, instead):
             try:
                 if isinstance(answer, Refused):
@@ -316,7 +288,7 @@ class Coordinator:
         work = admit(answer, member, asked, self._seen)
         if turn is not None:
             turn.keep(member, answer)
-            work = replace(work, update=Decoded(turn.update(member, self.manifest.recipe.up, self._shapes)))
+            work = replace(work, update=Decoded(turn.update(member, self.manifest.recipe.up, self._outer.shapes)))
         for at in self.ledger.append_all(work.entries, asked.keys):
             if isinstance(at, Refused):
                 raise at
@@ -359,19 +331,6 @@ class Coordinator:
         )
 
     # The log.
-
-    @cached_property
-    def _model(self) -> GPT:
-        """To score checkpoints with."""
-        return outer.model(self.manifest.recipe)
-
-    @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.home.path / "checkpoints"
 
     def _find(self, run: str) -> tuple[Manifest, bytes, set[str]]:
         for leaf, consents in self.ledger.runs():

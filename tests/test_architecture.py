@@ -45,7 +45,7 @@ FLOORS: dict[str, set[str]] = {
     "client": {"client", "shared_models", "psutil"},
     "server.app": {"server", "shared_models", "flwr"},
     "server.superlink": {"server", "shared_models", "flwr", "httpx", "cryptography"},
-    "server.outer": {"shared_models", "torch", "numpy"},
+    "server.outer": {"shared_models"},
     "server.home": {"server", "shared_models", "cryptography"},
     "server": {"server", "shared_models"},
     "ledger.migrations": {"alembic", "sqlalchemy"},

@@ -1,10 +1,26 @@
 """A small GPT, plain enough that its cost is a closed formula: `rules.pricing.flop_per_token` counts its matrices."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it.
 from torch import Tensor, nn
+
+
+class Sizes(Protocol):
+    """What a recipe says of the model."""
+
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def context(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +32,10 @@ class Shape:
     heads: int
     width: int
     context: int
+
+    @classmethod
+    def of(cls, recipe: Sizes) -> "Shape":
+        return cls(recipe.vocabulary, recipe.layers, recipe.heads, recipe.width, recipe.context)
 
 
 class Block(nn.Module):

@@ -33,7 +33,8 @@ ALIKE = (0.9, 0.5)  # Two updates of at least this cosine, or that share so many
 APART = 0.3  # and are nearer to one another than this part of the median distance, are copies.
 SAME = 1 - 1e-6  # Or at least as alike as this.
 SAMPLED, CHUNK, ONE_IN = 4, 4096, 64  # So many chunks of a tensor are searched for their largest, one value in so many.
-HIDDEN = 64  # Sequences that the updates of a round are scored on.
+EVALUATED = 64  # Sequences of held-out text that a checkpoint is scored on, always the same,
+HIDDEN = 64  # and that the updates of a round are, others in each.
 CENTRINGS = 5  # Steps of centred clipping.
 MOST_NATS = 1000.0  # A gain is at most this, whichever way; a loss that is not finite is a harm of as much.
 
@@ -159,6 +160,13 @@ def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) ->
             return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
 
     return loss
+
+
+def spread(count: int, context: int) -> npt.NDArray[np.int64]:
+    """Held-out sequences from all over the text, (count, context + 1); always the same."""
+    tokens = corpus.held_out()
+    starts = np.linspace(0, tokens.size - context - 1, count).astype(np.int64)
+    return corpus.windows(tokens, starts, context + 1)
 
 
 def hidden_loss(model: GPT, base: Update, context: int, seed: bytes) -> Loss:

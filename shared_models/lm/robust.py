@@ -1,9 +1,9 @@
 """From a round's updates to the one that is followed, tensor by tensor, from nothing but the weights in the log.
 
-`mean`, `centred` and `krum` differ in the weights only (`shared_models/lm/hygiene.py`): the step is one sum. `trimmed` and
-`median` look at each coordinate by itself (arXiv:1803.01498): they are no function of a few numbers for each member,
-and have their own rule here. All of it is float32, in member order, without a library that may use several threads; so
-anyone who has the updates repeats it to the bit.
+`mean`, `centred` and `krum` differ in the weights only (`lm/hygiene.py`): the step is one sum. `trimmed` and `median`
+look at each coordinate by itself (arXiv:1803.01498): they are no function of a few numbers for each member, and have
+their own rule here. All of it is float32, in member order, without a library that may use several threads; so anyone
+who has the updates repeats it to the bit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
