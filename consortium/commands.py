@@ -65,16 +65,16 @@ def _simulate(args: Namespace) -> int:
     import tempfile
 
     from client.bill import text
-    from consortium.faults import LIES
+    from consortium.faults import LIES, POISONS
     from consortium.simulate import simulate
     from server.launch import SMALL, read_recipe
     from shared_models.records.refusals import Refusal, Refused
 
     names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
     how = ["late"] * args.late + ["dead"] * args.dead + args.lie
-    unknown = set(args.lie) - LIES.keys()
-    if unknown or len(how) > len(names) or args.members < 1:
-        raise Refused(Refusal.BAD_FIELD, f"{len(names)} members, {', '.join(how)}; lies are {', '.join(sorted(LIES))}")
+    lies = sorted({*LIES, *POISONS})
+    if not set(args.lie) <= set(lies) or len(how) > len(names) or args.members < 1:
+        raise Refused(Refusal.BAD_FIELD, f"{len(names)} members, {', '.join(how)}; lies are {', '.join(lies)}")
     misbehave = dict(zip(reversed(names), how, strict=False))
     for member, why in sorted(misbehave.items()):
         print(f"{member} is {why}")

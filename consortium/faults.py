@@ -1,15 +1,20 @@
 """Members that are late, dead, or lie: how each behaves in a simulation, by name.
 
 A lie is told by the member itself, who holds its own key: it changes its answer and, where that helps it, signs again.
+A poison is an update that it did not train, claimed by its training process and signed for like any other.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
 
+import client.app
+from client.train import Trained
 from consortium.grid import Answer as Honest
 from consortium.grid import Behaviour
 from shared_models.lm import codecs, weights
@@ -21,6 +26,7 @@ from shared_models.records.kinds import Receipt
 from shared_models.records.refusals import Refusal, Refused
 
 Lie = Callable[[Answer, SigningKey], Answer]
+Poison = Callable[[weights.Weights], None]
 
 
 def dead(_message: Message, _answer: Honest) -> Message | None:
@@ -188,3 +194,52 @@ LIES: Mapping[str, Callable[[], Lie]] = {
     "wrong_round": lambda: wrong_round,
     "wrong_shape": lambda: wrong_shape,
 }
+
+
+def flipped(update: weights.Weights) -> None:
+    """Turned around, and three times as long."""
+    for tensor in update.values():
+        tensor *= -3
+
+
+def scaled(update: weights.Weights) -> None:
+    """Ten times as long."""
+    for tensor in update.values():
+        tensor *= 10
+
+
+def noise(update: weights.Weights) -> None:
+    """Ten times as long, and in no direction at all."""
+    random = np.random.default_rng(len(update))
+    length = np.sqrt(sum(np.sum(tensor.astype(np.float64) ** 2) for tensor in update.values()))
+    values = sum(tensor.size for tensor in update.values())
+    for tensor in update.values():
+        tensor[...] = 10 * length / np.sqrt(values) * random.standard_normal(tensor.shape)
+
+
+def zeros(update: weights.Weights) -> None:
+    """Nothing: it lets the others train."""
+    for tensor in update.values():
+        tensor[...] = 0
+
+
+POISONS: Mapping[str, Poison] = {"flipped": flipped, "noise": noise, "scaled": scaled, "zeros": zeros}
+
+
+@contextmanager
+def poisoning(poisons: Mapping[str, Poison]) -> Iterator[None]:
+    """While this lasts, the training processes of these members hand in poison: a machine runs what its owner likes."""
+    process = vars(client.app)
+    honest = process["train"]
+
+    def train(*what: Any, member: str, **more: Any) -> Trained:
+        trained: Trained = honest(*what, member=member, **more)
+        if member in poisons:
+            poisons[member](trained.update)
+        return trained
+
+    process["train"] = train
+    try:
+        yield
+    finally:
+        process["train"] = honest

@@ -70,9 +70,9 @@ def simulate(
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
-    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`,
-    or a lie. `attempt` is given what the coordinator does, from the gathering to the end: it may be stopped anywhere,
-    and is then done again. Raises `Refused` for what a real run would refuse as a whole.
+    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
+    or `faults.POISONS`, or a lie. `attempt` is given what the coordinator does, from the gathering to the end: it may
+    be stopped anywhere, and is then done again. Raises `Refused` for what a real run would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -119,7 +119,12 @@ def simulate(
         context = Context(
             run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
         )
-        with _environment(HOME, str(coordinator.path)):
+        poisons = {
+            name: faults.POISONS[how]
+            for name, how in (misbehave or {}).items()
+            if isinstance(how, str) and how in faults.POISONS
+        }
+        with _environment(HOME, str(coordinator.path)), faults.poisoning(poisons):
             attempt(lambda: server_app(grid, context))
 
         for name, witness in zip(founded.members, witnesses, strict=True):
@@ -141,7 +146,7 @@ def simulate(
 
 
 def _behaviour(how: str | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
-    if how is None:
+    if how is None or how in faults.POISONS:
         return honest
     if how == "dead":
         return faults.dead

@@ -26,6 +26,7 @@ Matrix = npt.NDArray[np.float64]
 Loss = Callable[[Update | None], float]
 
 # What honest members and liars measured against each of these stands in docs/experiments.md.
+SCORED = 16  # Held-out sequences that an update is scored on.
 CLIP = 1.5  # No update counts as longer than so many times the median one.
 AGREES = 1 / 3  # Who points along the others less than this part of what the median one does is against them.
 SURE_NATS, FAR_NATS = 0.02, 0.5  # Set aside is who is against them and so much worse than the median; or so much worse.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from world import TOY
 
-from consortium.faults import LIES, resigned
+from consortium.faults import LIES, POISONS, resigned
 from consortium.simulate import Result, simulate
 from server import outer
 from server.launch import propose
@@ -107,6 +107,18 @@ def test_an_answer_sent_again_is_refused_as_replayed(tmp_path):
 
 def test_every_lie_is_tried_here():
     assert {*NAMED, "replayed"} == set(LIES)
+
+
+@pytest.mark.parametrize("poison", sorted(POISONS))
+def test_a_poisoner_is_signed_for_and_paid_like_anybody(tmp_path, poison):
+    result = toy(tmp_path, misbehave={"birch": poison}, rounds=3)
+    assert (result.excluded, result.report.findings) == ((), [])
+    assert len({balance.flop for balance in result.bill.balances}) == 1
+    assert len({each.update for each in receipts(result) if each.member == "birch"}) == (1 if poison == "zeros" else 3)
+    honest = toy(tmp_path / "honest", rounds=3)
+    first = {each.member: each.update for each in receipts(honest) if each.round == 1}
+    said = {each.member: each.update for each in receipts(result) if each.round == 1}
+    assert {name for name in first if first[name] != said[name]} == {"birch"}
 
 
 def test_a_dead_member_ends_no_round_but_its_own_part_of_it(tmp_path):
