@@ -78,7 +78,7 @@ def figures(
     losses: dict[tuple[str, str], float] = {}
     sent: dict[str, int] = {}
     for start in STARTS:
-        bases = {seed: _base(start, replace(recipe, seed=seed), steps) for seed in range(1, seeds + 1)}
+        bases = {seed: started(start, replace(recipe, seed=seed), steps) for seed in range(1, seeds + 1)}
         for row in rows(recipe, steps):
             for rate in rates if row.exchanges else (recipe.inner_rate,):
                 loss = statistics.mean(_loss(row, base, rate, seed) for seed, base in bases.items())
@@ -110,7 +110,7 @@ def rows(recipe: Recipe, steps: int) -> list[Row]:
     ]
 
 
-def _base(start: str, recipe: Recipe, steps: int) -> weights.Weights:
+def started(start: str, recipe: Recipe, steps: int) -> weights.Weights:
     """Random weights; or what AdamW makes of them in twice the steps of two sequences, on other draws of all text."""
     base = outer.first(recipe)
     if start == "scratch":

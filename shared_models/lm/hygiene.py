@@ -53,7 +53,7 @@ def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes
     """What each of these updates counts, by member, in the order given; one at least counts if not all are empty.
 
     1. `empty`: all zeros. It counts nothing, so that it does not slow down the others.
-    2. `clipped`: longer than CLIP times the median. It counts as that long.
+    2. `clipped`: longer than CLIP times the median; of an even number, the lower one. It counts as that long.
     3. `harmful`: with it alone the held-out loss is clearly worse than with the median one, while it points away from
        the others; or is worse by far. It counts nothing. The better half of a round is never harmful.
     4. `copied`: k updates that are nearly one count as one, each a k-th of it. Who copied from whom cannot be known
@@ -69,7 +69,7 @@ def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes
     products = gram(updates)
     lengths = np.sqrt(products.diagonal())
     some = lengths > 0
-    limit = CLIP * np.median(lengths[some]) if some.any() else 0.0
+    limit = CLIP * np.quantile(lengths[some], 0.5, method="lower") if some.any() else 0.0
     scales = np.minimum(1.0, np.divide(limit, lengths, out=np.zeros_like(lengths), where=some))
     gains = _gains(updates, scales, loss)
     cosines = products / np.outer(*2 * [np.where(some, lengths, 1.0)])

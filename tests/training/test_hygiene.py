@@ -15,7 +15,7 @@ from shared_models.lm.robust import WHOLE
 
 SEED = bytes(32)
 SHAPES = {"a": (3, 4096), "b": (500,)}
-RANDOM = np.random.default_rng(1)
+RANDOM = np.random.default_rng(100)
 TOWARDS = {name: RANDOM.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
 
 
@@ -66,6 +66,11 @@ def test_what_is_too_long_counts_as_one_and_a_half_times_the_median():
     assert found["b"].note == "clipped"
     length = 10 * np.sqrt(gram(four())[1, 1])
     assert found["b"].weight * length / (WHOLE / 4) == pytest.approx(1.5 * middle, rel=0.01)
+
+
+def test_of_two_the_shorter_one_is_the_scale():
+    found = judged({"a": update(0), "b": times(10, update(1))})
+    assert counts(found) == [("whole", WHOLE // 2), ("clipped", pytest.approx(0.15 * WHOLE / 2, rel=0.02))]
 
 
 @pytest.mark.parametrize("factor", [-3, -1, -0.5])
