@@ -234,7 +234,7 @@ def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> lis
         among = cosines[np.ix_(stay, stay)]
         # The cosine between each and the sum of the others, all made equally long.
         along = (among.sum(axis=1) - 1) / np.sqrt(np.maximum(among.sum() - 2 * among.sum(axis=1) + 1, 1e-12))
-        bound = AGREES * max(0.0, float(np.median(along)))
+        bound = AGREES * float(np.median(along))
         against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < median - SURE_NATS]
         if not against:
             break

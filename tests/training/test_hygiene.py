@@ -1,5 +1,6 @@
 """What an update counts: each way to count less, and who must not be hit by it."""
 
+import hashlib
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -115,6 +116,12 @@ def test_who_looks_opposed_only_beside_a_liar_stays():
     assert harmless(cosines, np.array([0.05, 0.1, -0.4]), np.arange(3)) == [0, 1]
 
 
+def test_the_most_opposed_goes_first_and_the_others_are_looked_at_again():
+    # The last is the first turned around, whose own gain is the least of the honest ones.
+    cosines = np.array([[1, 0.3, 0.3, -1], [0.3, 1, 0.6, -0.3], [0.3, 0.6, 1, -0.3], [-1, -0.3, -0.3, 1]])
+    assert harmless(cosines, np.array([0.05, 0.1, 0.1, -0.4]), np.arange(4)) == [0, 1, 2]
+
+
 def test_in_a_round_of_harm_the_better_half_stays():
     opposed = 2 * np.eye(4) - np.ones((4, 4))
     stay = harmless(opposed, np.array([-9.0, -8.0, -7.0, -6.0]), np.arange(4))
@@ -125,6 +132,12 @@ def test_a_loss_that_is_no_number_is_a_harm():
     broken = four()["b"]["a"][0, 0]
     found = judge(four(), TOY, 4, SEED, lambda each: np.nan if each is not None and each["a"][0, 0] == broken else 1.0)
     assert (found["b"].note, found["b"].gain_unats) == ("harmful", -1_000_000_000)
+
+
+@pytest.mark.parametrize("huge", [1e9, np.inf])
+def test_a_gain_has_its_bounds(huge):
+    found = judge({"a": update(0)}, TOY, 1, SEED, lambda each: 0.0 if each is None else huge)
+    assert found["a"].gain_unats == -1_000_000_000
 
 
 def test_nothing_counts_nothing_and_slows_nobody_down():
@@ -177,7 +190,31 @@ def test_a_round_in_which_all_are_nearly_parallel_has_no_copies():
 def test_of_two_updates_only_the_same_one_is_a_copy():
     cosines = np.array([[1, 0.95], [0.95, 1]])
     assert copies(cosines, np.eye(2)) == [[0], [1]]
-    assert copies(np.ones((2, 2)), np.eye(2)) == [[0, 1]]
+    assert copies(np.full((2, 2), 1 - 1e-9), np.eye(2)) == [[0, 1]]
+
+
+def test_two_members_with_the_same_kind_of_text_are_no_copies():
+    cosines = np.eye(4)
+    cosines[0, 1] = cosines[1, 0] = 0.85
+    assert copies(cosines, np.eye(4)) == [[0], [1], [2], [3]]
+
+
+def test_what_is_compared_is_where_the_largest_values_are_and_their_signs():
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
+    assert hygiene.largest(zeros, SEED) == frozenset()
+    marks = hygiene.largest(update(0), SEED)
+    assert len(marks) == 3 * 64 + 8  # One in 64 of three whole chunks, and of 500 values.
+    assert marks == hygiene.largest(times(5, update(0)), SEED)
+    assert not marks & hygiene.largest(times(-1, update(0)), SEED)
+    value = min(abs(update(0)["b"][at // 2]) for name, at in marks if name == "b")
+    assert value == np.sort(abs(update(0)["b"]))[-8]
+
+
+def test_only_some_chunks_are_looked_at_and_the_seed_says_which():
+    large = {"x": update(0)["a"].reshape(-1).repeat(10)}
+    looked = [{at // 2 // 4096 for _, at in hygiene.largest(large, seed)} for seed in (SEED, b"\1" * 32)]
+    assert [len(each) for each in looked] == [4, 4]
+    assert looked[0] != looked[1]
 
 
 def test_a_copy_of_a_copy_is_in_their_group():
@@ -232,6 +269,14 @@ def test_centred_clipping_is_what_it_is_in_the_space_of_the_updates():
     assert (shares > 0).all()
     assert 0.9 < shares.sum() <= 1
     assert shares[3] < 0.8 * shares[0]
+
+
+def test_centred_clipping_goes_on_from_what_is_clipped_to_the_scale_of_the_round():
+    long = judged(four(b=times(10, update(1))), aggregate="centred")
+    scale = 1.5 * float(np.sqrt(np.sort(gram(four()).diagonal()[[0, 2, 3]])[1] / gram(four())[1, 1]))
+    cut = judged(four(b=times(scale, update(1))), aggregate="centred")
+    assert 10 * long["b"].weight == pytest.approx(scale * cut["b"].weight, rel=1e-3)
+    assert [long[name].weight for name in "acd"] == pytest.approx([cut[name].weight for name in "acd"], rel=1e-3)
 
 
 @pytest.mark.parametrize("rule", sorted(hygiene.RULES))
@@ -289,8 +334,10 @@ def test_a_seed_draws_held_out_text_and_another_one_other_text():
     assert (drawn.shape, drawn.dtype) == ((5, 17), np.int64)
     assert (drawn == hygiene.hidden(SEED, 5, 16)).all()
     assert (drawn != hygiene.hidden(b"\1" * 32, 5, 16)).any()
-    text = corpus.held_out().tobytes()
-    assert all(bytes(row.tolist()) in text for row in drawn)
+    tokens = corpus.held_out()
+    start = int.from_bytes(hashlib.sha256(SEED + b"held out").digest()[:16], "big")  # As docs/protocol.md says.
+    places = np.random.Generator(np.random.PCG64(start)).integers(0, tokens.size - 16, 5)
+    assert [row.tolist() for row in drawn] == [tokens[place : place + 17].tolist() for place in places]
 
 
 def test_the_loss_is_that_of_base_and_update_together():
