@@ -3,15 +3,15 @@
 `python -m bench.robust [--steps N] [--quick] [--json]`. Four members hold different packages of the standard library
 and train by the product's inner loop; one of them turns its updates around, makes them longer, hands in noise, nothing,
 or another's. Each row is a whole run; its figure is its held-out loss over that of the honest run with the default
-rule. `unguarded` is the plain mean of all updates, as it was before `server/hygiene.py`. With four members `median` is
-the same as `trimmed`.
+rule. `unguarded` is the plain mean of all updates, as it was before `lm/hygiene.py`. With four members `median` is the
+same as `trimmed`.
 
 What counts less in a run in which all are honest is a false alarm, and is counted; so is what of the liar counts whole.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +20,10 @@ import torch
 from bench import Figures, report, training
 from client.train import train
 from consortium.faults import POISONS
-from server import hygiene, outer, robust
-from server.hygiene import Judged
+from server import outer
 from server.launch import SMALL
-from shared_models.lm import codecs, corpus
+from shared_models.lm import codecs, corpus, hygiene, robust
+from shared_models.lm.hygiene import Judged
 from shared_models.lm.weights import Weights
 from shared_models.records.kinds import Recipe
 
@@ -108,7 +108,7 @@ def _trained(base: Weights, row: Row, recipe: Recipe, rounds: int) -> tuple[Weig
     """The checkpoint that a row leads to, and what each round's updates counted."""
     recipe = replace(recipe, aggregate="mean" if row.rule in ("default", "unguarded") else row.rule, up=row.up)
     shards = [corpus.shard(number, len(MEMBERS)) for number in range(len(MEMBERS))]
-    memory, inner = outer.still(base, recipe), {member: Weights() for member in MEMBERS}
+    state, inner = Weights(), {member: Weights() for member in MEMBERS}
     unsent, model, verdicts = {member: Weights() for member in MEMBERS}, outer.model(recipe), []
     for round_ in range(1, rounds + 1):
         updates = {}
@@ -135,31 +135,12 @@ def _trained(base: Weights, row: Row, recipe: Recipe, rounds: int) -> tuple[Weig
             judged = {member: Judged(robust.WHOLE // len(MEMBERS), 0, "whole") for member in MEMBERS}
         else:
             seed = round_.to_bytes(32, "big")
-            loss = hygiene.held_out_loss(model, base, hygiene.hidden(seed, hygiene.SCORED, recipe.context))
+            loss = hygiene.hidden_loss(model, base, recipe.context, seed)
             judged = hygiene.judge(updates, recipe, len(MEMBERS), seed, loss)
         verdicts.append(judged)
-        base, memory = _step(base, updates, judged, memory, recipe, round_, rounds)
+        weighed = [(judged[member].weight, updates[member]) for member in MEMBERS]
+        base, state = training.stepped(base, weighed, state, recipe, round_, rounds)
     return base, verdicts
-
-
-def _step(
-    base: Weights,
-    updates: Mapping[str, Weights],
-    judged: Mapping[str, Judged],
-    memory: outer.Memory,
-    recipe: Recipe,
-    round_: int,
-    rounds: int,
-) -> tuple[Weights, outer.Memory]:
-    """The next checkpoint and memory, by the recipe's rule along what the updates come to."""
-    counted = {name: each.weight for name, each in judged.items() if each.weight}
-    rule, mu, rate = outer.RULES[recipe.outer], outer.momentum(recipe, round_, rounds), np.float32(recipe.outer_rate)
-    fresh, remembered = Weights(), outer.Memory()
-    for name, tensor in base.items():
-        parts = (updates[member][name] for member in counted)
-        move, remembered[name] = rule(robust.combine(recipe.aggregate, parts, list(counted.values())), memory[name], mu)
-        fresh[name] = tensor + rate * move
-    return fresh, remembered
 
 
 def _cost(recipe: Recipe) -> float:
@@ -177,7 +158,7 @@ def _cost(recipe: Recipe) -> float:
     }
     began = time.process_time()
     seed = bytes(32)
-    loss = hygiene.held_out_loss(model, base, hygiene.hidden(seed, hygiene.SCORED, recipe.context))
+    loss = hygiene.hidden_loss(model, base, recipe.context, seed)
     hygiene.judge(updates, recipe, len(MEMBERS), seed, loss)
     return (time.process_time() - began) / trained
 

@@ -147,10 +147,22 @@ def _trained(base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], ro
             )
             inner[number] = trained.memory
             updates.append((BILLION // len(shards), trained.update))
-        moved = list(steps.step(base, updates, state, steps.rule(recipe, round_, rounds)))
-        base = {each.name: each.checkpoint for each in moved}
-        state = {name: tensor for each in moved for name, tensor in each.state.items()}
+        base, state = stepped(base, updates, state, recipe, round_, rounds)
     return base
+
+
+def stepped(
+    base: weights.Weights,
+    updates: Sequence[tuple[int, weights.Weights]],
+    state: weights.Weights,
+    recipe: Recipe,
+    round_: int,
+    rounds: int,
+) -> tuple[weights.Weights, weights.Weights]:
+    """The next checkpoint, and what the outer step remembers then, all in memory."""
+    moved = list(steps.step(base, updates, state, steps.rule(recipe, round_, rounds)))
+    state = {name: tensor for each in moved for name, tensor in each.state.items()}
+    return {each.name: each.checkpoint for each in moved}, state
 
 
 def main() -> None:

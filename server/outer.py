@@ -23,15 +23,19 @@ class Outer:
 
     @cached_property
     def _model(self) -> gpt.GPT:
-        return model(self._recipe)
+        """To score checkpoints with. It has the run's first weights until it does."""
+        return model(self._recipe, self._recipe.seed)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
 
     def begin(self) -> tuple[str, str]:
-        """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept."""
-        return weights.keep(first(self._recipe), self._checkpoints), weights.keep({}, self._states)
+        """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept.
+
+        To be called before anything is scored.
+        """
+        return weights.keep(weights.views(self._model), self._checkpoints), weights.keep({}, self._states)
 
     def checkpoint(self, digest: str) -> weights.Stored:
         """Raises `Refused`: NO_CHECKPOINT, CORRUPT."""

@@ -26,7 +26,8 @@ Matrix = npt.NDArray[np.float64]
 Loss = Callable[[Update | None], float]
 
 # What honest members and liars measured against each of these stands in docs/experiments.md.
-SCORED = 16  # Held-out sequences that an update is scored on.
+EVALUATED = 64  # Held-out sequences that a checkpoint is scored on, always the same,
+SCORED = 16  # and that the updates of a round are, others in each.
 CLIP = 1.5  # No update counts as longer than so many times the median one.
 AGREES = 1 / 3  # Who points along the others less than this part of what the median one does is against them.
 SURE_NATS, FAR_NATS = 0.02, 0.5  # Set aside is who is against them and so much worse than the median; or so much worse.
@@ -34,8 +35,6 @@ ALIKE = (0.9, 0.5)  # Two updates of at least this cosine, or that share so many
 APART = 0.3  # and are nearer to one another than this part of the median distance, are copies.
 SAME = 1 - 1e-6  # Or at least as alike as this.
 SAMPLED, CHUNK, ONE_IN = 4, 4096, 64  # So many chunks of a tensor are searched for their largest, one value in so many.
-EVALUATED = 64  # Sequences of held-out text that a checkpoint is scored on, always the same,
-HIDDEN = 64  # and that the updates of a round are, others in each.
 CENTRINGS = 5  # Steps of centred clipping.
 MOST_NATS = 1000.0  # A gain is at most this, whichever way; a loss that is not finite is a harm of as much.
 
@@ -125,10 +124,13 @@ def gram(updates: Mapping[str, Update]) -> Matrix:
     return products + np.triu(products, 1).T
 
 
-def largest(update: Update, seed: bytes) -> frozenset[tuple[str, int]]:
-    """Where the largest values of some chunks of each tensor are, with their signs: the chunks that the seed draws."""
-    random = _random(seed, "copies")
-    found = set()
+def largest(update: Update, seed: bytes) -> npt.NDArray[np.int64]:
+    """Where the largest values of some chunks of each tensor are, with their signs: the chunks that the seed draws.
+
+    2 × the place of a value in the update, and one more if it is negative; each once.
+    """
+    random, start = _random(seed, "copies"), 0
+    found = [np.zeros(0, np.int64)]
     for name in sorted(update):
         values = update[name].reshape(-1)
         chunks = -(-values.size // CHUNK)
@@ -137,14 +139,19 @@ def largest(update: Update, seed: bytes) -> frozenset[tuple[str, int]]:
             keep = -(-part.size // ONE_IN)
             at = np.argpartition(np.abs(part), part.size - keep)[part.size - keep :]
             at = at[part[at] != 0]
-            found |= {(name, int(each)) for each in 2 * (chunk * CHUNK + at) + (part[at] < 0)}
-    return frozenset(found)
+            found.append(2 * (start + chunk * CHUNK + at) + (part[at] < 0))
+        start += values.size
+    return np.concatenate(found)
 
 
-def overlaps(marks: list[frozenset[tuple[str, int]]]) -> Matrix:
+def overlaps(marks: list[npt.NDArray[np.int64]]) -> Matrix:
     """What part of the smaller of each two sets is in the other, (n, n)."""
-    parts = [[len(one & other) / max(1, min(len(one), len(other))) for other in marks] for one in marks]
-    return np.array(parts).reshape(len(marks), len(marks))
+    shared = np.zeros((len(marks), len(marks)))
+    for row, one in enumerate(marks):
+        for column, other in enumerate(marks[: row + 1]):
+            both = np.intersect1d(one, other, assume_unique=True).size
+            shared[row, column] = shared[column, row] = both / max(1, min(one.size, other.size))
+    return shared
 
 
 def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) -> Loss:
@@ -172,7 +179,7 @@ def spread(count: int, context: int) -> npt.NDArray[np.int64]:
 
 def hidden_loss(model: GPT, base: Update, context: int, seed: bytes) -> Loss:
     """How good the base is on the held-out text that a round's seed draws, and how good with an update added."""
-    return held_out_loss(model, base, hidden(seed, HIDDEN, context))
+    return held_out_loss(model, base, hidden(seed, SCORED, context))
 
 
 def hidden(seed: bytes, count: int, context: int) -> npt.NDArray[np.int64]:

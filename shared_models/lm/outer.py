@@ -72,9 +72,9 @@ def step(base: Tensors, updates: Sequence[tuple[int, Tensors]], state: Tensors, 
     """The next checkpoint, parameter by parameter: along what these updates come to (`robust.combine`).
 
     `updates` are (weight in billionths, update), in the order of their members' names, because a sum of floats depends
-    on its order; those of weight 0 are not read. What `state` has no tensor for is zero: so it is before the first step. Where the step goes is where
-    what was sent of it leads; what the codec loses is remembered, and sent with the next one. Raises `Refused` as
-    `codecs.encode`.
+    on its order; those of weight 0 are not read. What `state` has no tensor for is zero: so it is before the first
+    step. Where the step goes is where what was sent of it leads; what the codec loses is remembered, and sent with the
+    next one. Raises `Refused` as `codecs.encode`.
     """
     live = [(weight, update) for weight, update in updates if weight]
     for name in sorted(base):

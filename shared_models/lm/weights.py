@@ -30,6 +30,11 @@ def of(model: nn.Module) -> Weights:
     return {name: weight.detach().cpu().numpy().astype(np.float32) for name, weight in model.named_parameters()}
 
 
+def views(model: nn.Module) -> Weights:
+    """The same, not copied: they change with the model. Of a float32 model that is not on another device."""
+    return {name: weight.detach().numpy() for name, weight in model.named_parameters()}
+
+
 def put(weights: Tensors, model: nn.Module) -> None:
     """Set a model's parameters to these weights."""
     with torch.no_grad():

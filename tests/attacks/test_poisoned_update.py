@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from world import TOY
 
+from client.replay import logged, repeat
 from client.train import train
 from consortium.faults import POISONS
-from server import hygiene, outer, robust
-from shared_models.lm import corpus
+from consortium.simulate import simulate
+from server import outer
+from shared_models.lm import corpus, hygiene, robust
+from shared_models.published import fetch, reader
 
 MEMBERS = ("acme", "birch", "cedar", "dogwood")
 RECIPE = replace(TOY, inner="muon", inner_rate="0.008", batch=4, inner_steps=10)
@@ -84,3 +87,29 @@ def test_who_hands_in_anothers_update_adds_nothing_to_its_weight(turn, thief):
 
 def test_all_kinds_of_poison_are_tried_here():
     assert set(NOTES) == set(POISONS)
+
+
+@pytest.mark.parametrize("poison", sorted(POISONS))
+def test_in_a_whole_run_a_poison_stands_in_the_log_by_name_and_is_paid_for_like_any_other(tmp_path, poison):
+    """Who judges again comes to the same: the coordinator cannot say of an update what is not so."""
+    benefits = dict.fromkeys(MEMBERS, 1)
+    result = simulate(tmp_path / "p", benefits, rounds=2, recipe=RECIPE, misbehave={"birch": poison})
+    assert (result.report.findings, result.excluded) == ([], ())
+    leaves = fetch(reader(str(result.founded.ledger / "log"))).leaves
+    said = logged(leaves, "r1")
+    for close in said.closes:
+        found = {each.member: each for each in close.included}
+        assert {each.judged for member, each in found.items() if member != "birch"} == {"whole"}
+        assert found["birch"].weight < found["acme"].weight
+    assert found["birch"].judged == NOTES[poison]
+    assert len({balance.flop for balance in result.bill.balances}) == 1
+    files = result.founded.coordinator.path
+    assert [each.wrong for each in repeat(said, files)] == ["", ""]
+    last = said.closes[1]
+    for changes, wrong in (
+        ({"judged": "capped"}, "birch counts"),
+        ({"gain_unats": found["birch"].gain_unats + 1000}, "birch gains"),
+    ):
+        bent = tuple(replace(each, **changes) if each.member == "birch" else each for each in last.included)
+        forged = replace(said, closes=(said.closes[0], replace(last, included=bent)))
+        assert next(each.wrong for each in repeat(forged, files, only=2)).startswith(wrong)
