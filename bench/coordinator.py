@@ -68,7 +68,7 @@ def _round(folder: Path, recipe: Recipe, members: int, random: np.random.Generat
     for name in names:
         _came(name, turn, outer.shapes, random)
     updates = {name: Decoded(turn.update(name, "fp32", outer.shapes)) for name in names}
-    judged = outer.judge(base, updates, members, seed)
+    judged = outer.judge(base, updates, members, seed, {})
     weighed = [(each.weight, updates[name]) for name, each in judged.items()]
     checkpoint, _, _ = outer.step(1, base, state, weighed, turn.step)
     outer.loss(checkpoint)

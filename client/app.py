@@ -42,7 +42,7 @@ def _answer(task: Task, context: Context) -> Answer:
             base,
             recipe,
             data.load(str(context.node_config["data"])),
-            memory.recall(remembered, turn),
+            memory.recall(remembered, turn, manifest.late),
             member=member,
             round_=opened.round,
             rounds=manifest.rounds,

@@ -36,8 +36,10 @@ class Turn:
     base: Hash  # The checkpoint that the round begins from.
 
 
-def recall(folder: Path, turn: Turn) -> Weights:
+def recall(folder: Path, turn: Turn, late: int = 0) -> Weights:
     """The memory to begin this turn with: what `keep` kept after the round before, or nothing if it kept nothing.
+
+    In a run that takes answers so many rounds late, a member may be asked again only that many later.
 
     Raises `Refused`: WRONG_BASE if this round was trained before, from another base; BAD_MEMORY if a file is not as it
     was written, or does not belong where it lies.
@@ -47,7 +49,8 @@ def recall(folder: Path, turn: Turn) -> Weights:
         raise Refused(
             Refusal.WRONG_BASE, f"round {turn.round} was trained from {again[0].base[:12]}…, not {turn.base[:12]}…"
         )
-    before = _read(folder, turn, turn.round - 1)
+    last = max((round_ for round_ in _rounds(folder, turn) if round_ < turn.round), default=0)
+    before = _read(folder, turn, last) if last >= turn.round - 1 - late else None
     return load(before[1]) if before is not None else {}
 
 
@@ -57,9 +60,13 @@ def keep(folder: Path, turn: Turn, memory: Weights) -> None:
     path = _path(folder, turn, turn.round)
     durable.make_folder(path.parent)
     durable.write(path, hashlib.sha256(whole).hexdigest().encode() + b"\n" + whole)
-    for other in path.parent.glob("*.memory"):
-        if int(other.stem) < turn.round - 1:
-            other.unlink()
+    for other in [each for each in _rounds(folder, turn) if each < turn.round][:-1]:
+        _path(folder, turn, other).unlink()
+
+
+def _rounds(folder: Path, turn: Turn) -> list[int]:
+    """The rounds of which there is a memory, in order."""
+    return sorted(int(path.stem) for path in (folder / turn.manifest).glob("*.memory"))
 
 
 def _path(folder: Path, turn: Turn, round_: int) -> Path:

@@ -79,7 +79,7 @@ def _rounds(books: Books, read: Read, wanted: set[Checkpoint]) -> dict[Checkpoin
             close = entries.peek(leaf) if leaf.partition(b"\n")[0].endswith(_CLOSE) else None
             if isinstance(close, RoundClose) and (at := Checkpoint(run=close.run, round=close.round)) in wanted:
                 closes[at] = index, close
-    asked = {each.receipt for _, close in closes.values() for each in close.included}
+    asked = {each.receipt for _, close in closes.values() for each in (*close.included, *close.late)}
     asked |= {books.run(at.run).hash for at in closes}
     places = {
         hashed.hex(): index
@@ -95,7 +95,7 @@ def _rounds(books: Books, read: Read, wanted: set[Checkpoint]) -> dict[Checkpoin
             "entry": index,
             "receipts": [
                 {"member": each.member, "receipt": each.receipt, "entry": places[each.receipt]}
-                for each in close.included
+                for each in (*close.included, *close.late)
             ],
             "manifest": books.run(at.run).hash,
             "manifest_entry": places[books.run(at.run).hash],

@@ -27,7 +27,7 @@ class Logged:
     hash: str  # Of the manifest.
     manifest: Manifest
     closes: tuple[RoundClose, ...]
-    updates: Mapping[str, str]  # From the leaf hash of each receipt to the digest of its update.
+    updates: Mapping[str, tuple[int, str]]  # From the leaf hash of each receipt to its round and its update's digest.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Repeated:
 
 def logged(leaves: Iterable[bytes], run: str) -> Logged:
     """What these entries say of a run; they have been audited. Raises `Refused(UNKNOWN_RUN)`."""
-    manifest, hashed, closes, updates = None, "", list[RoundClose](), dict[str, str]()
+    manifest, hashed, closes, updates = None, "", list[RoundClose](), dict[str, tuple[int, str]]()
     for leaf in leaves:
         record = entries.peek(leaf)
         if isinstance(record, Manifest) and record.run == run:
@@ -50,7 +50,7 @@ def logged(leaves: Iterable[bytes], run: str) -> Logged:
         elif isinstance(record, RoundClose) and record.run == run:
             closes.append(record)
         elif isinstance(record, Receipt) and record.run == run:
-            updates[merkle.leaf_hash(leaf).hex()] = record.update
+            updates[merkle.leaf_hash(leaf).hex()] = record.round, record.update
     if manifest is None:
         raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
     return Logged(hashed, manifest, tuple(closes), updates)
@@ -70,7 +70,7 @@ def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repea
                 wrong = _wrong(said, close, state, files)
             except Refused as refused:
                 wrong = str(refused)
-            yield Repeated(close.round, len(close.included), close.checkpoint, wrong)
+            yield Repeated(close.round, len(close.included) + len(close.late), close.checkpoint, wrong)
         state = close.state
 
 
@@ -79,16 +79,18 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
     run, recipe = files / "runs" / said.hash, said.manifest.recipe
     base = weights.stored(files / "checkpoints", close.base)
     before = weights.stored(run / "state", state) if state != NOTHING else weights.Weights()
-    if len(close.included) < said.manifest.quorum:
+    counted = (*close.included, *close.late)
+    if len(counted) < said.manifest.quorum:
         return "" if (close.checkpoint, close.state) == (close.base, state) else "a step without a quorum"
     shapes, updates = codecs.shapes(base), list[tuple[int, Decoded]]()
-    for each in close.included:
-        update = Decoded(Blob(run / f"{close.round:08}" / f"{each.member}.update", recipe.up, shapes))
+    for each in counted:
+        of, meant = said.updates[each.receipt]
+        update = Decoded(Blob(run / f"{of:08}" / f"{each.member}.update", recipe.up, shapes))
         try:
             found = weights.digest(update)
         except FileNotFoundError as error:
             raise Refused(Refusal.NOT_FOUND, f"the update of {each.member}: {error}") from None
-        if found != (meant := said.updates[each.receipt]):
+        if found != meant:
             raise Refused(Refusal.WRONG_DIGEST, f"{each.member} sent {meant[:12]}…, not {found[:12]}…")
         updates.append((each.weight, update))
     checkpoint, after = weights.Hash(), weights.Hash()
@@ -100,17 +102,19 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
     for what, (right, came) in led.items():
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
-    named = {each.member: update for each, (_, update) in zip(close.included, updates, strict=True)}
+    named = {each.receipt: update for each, (_, update) in zip(counted, updates, strict=True)}
     return _misjudged(said, close, base, named)
 
 
 def _misjudged(said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors]) -> str:
     """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
-    recipe, seed, invited = said.manifest.recipe, bytes.fromhex(close.seed), len(close.included) + len(close.excluded)
+    recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
+    invited = len(close.included) + len(close.excluded) + len(close.late)
+    ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
     loss = hygiene.hidden_loss(gpt.GPT(gpt.Shape.of(recipe)), base, recipe.context, seed)
-    found = hygiene.judge(updates, recipe, invited, seed, loss)
-    for each in close.included:
-        right = found[each.member]
+    found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
+    for each in (*close.included, *close.late):
+        right = found[each.receipt]
         if right.note != each.judged or abs(right.weight - each.weight) > BORNE:
             return (
                 f"{each.member} counts {each.weight} billionths, as {each.judged};"

@@ -62,7 +62,9 @@ def simulate(
     recipe: Recipe = SMALL,
     deadline_s: float = 60.0,
     quorum: int | None = None,
-    misbehave: Mapping[str, str | faults.Lie] | None = None,
+    misbehave: Mapping[str, str | float | faults.Lie] | None = None,
+    wait: str = "all",
+    late: int = 0,
     patience: int = 0,
     price: Fraction = PRICE,
     workers: int = 2,
@@ -71,8 +73,9 @@ def simulate(
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
     `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
-    or `faults.POISONS`, or a lie. `attempt` is given what the coordinator does, from the gathering to the end: it may
-    be stopped anywhere, and is then done again. Raises `Refused` for what a real run would refuse as a whole.
+    or `faults.POISONS`, a lie, or seconds: so much longer it takes. `attempt` is given what the coordinator does, from
+    the gathering to the end: it may be stopped anywhere, and is then done again. Raises `Refused` for what a real run
+    would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -96,6 +99,8 @@ def simulate(
             rounds=rounds,
             quorum=quorum,
             deadline_ms=round(1000 * deadline_s),
+            wait=wait,
+            late=late,
             patience=patience,
         )
         leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
@@ -145,7 +150,9 @@ def simulate(
     )
 
 
-def _behaviour(how: str | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
+def _behaviour(how: str | float | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
+    if isinstance(how, float):
+        return faults.late(how)
     if how is None or how in faults.POISONS:
         return honest
     if how == "dead":

@@ -136,7 +136,8 @@ def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
                 {"run": record.run, "round": record.round},
                 {"closed": index, "checkpoint": record.checkpoint, "loss_unats": loss},
             )
-            yield from (Change(tables.Receipt, {"hash": each.receipt}, {"included": index}) for each in record.included)
+            counted = (*record.included, *record.late)
+            yield from (Change(tables.Receipt, {"hash": each.receipt}, {"included": index}) for each in counted)
             for part, out in enumerate(record.excluded):
                 yield _row(tables.Excluded, out, index, part, run=record.run, round=record.round)
         case RunEnd():

@@ -60,6 +60,10 @@ def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quorum", type=int, help="accepted answers a round needs; more than half by default")
     parser.add_argument("--deadline", type=float, default=120.0, help="seconds a round waits for the last answer")
     parser.add_argument("--consents", type=float, default=60.0, help="seconds to wait for the members' consents")
+    parser.add_argument(
+        "--wait", choices=("all", "quorum"), default="all", help="for whom a round waits; quorum: for no more than that"
+    )
+    parser.add_argument("--late", type=int, default=0, help="rounds behind its own in which an answer still counts")
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
 
@@ -83,6 +87,8 @@ def _run(args: Namespace) -> int:
             quorum=args.quorum,
             deadline_s=args.deadline,
             consents_s=args.consents,
+            wait=args.wait,
+            late=args.late,
             patience=args.patience,
         )
     print(f"run {args.run}: {status} {details}".rstrip())

@@ -61,6 +61,8 @@ def propose(
     rounds: int,
     quorum: int | None,
     deadline_ms: int,
+    wait: str = "all",
+    late: int = 0,
     patience: int = 0,
 ) -> Manifest:
     """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored."""
@@ -76,6 +78,8 @@ def propose(
         rounds=rounds,
         deadline_ms=deadline_ms,
         quorum=len(members) // 2 + 1 if quorum is None else quorum,
+        wait=wait,
+        late=late,
         patience=patience,
         flop_per_token=flop_per_token(recipe),
         base=weights.digest(first),
@@ -92,6 +96,8 @@ def launch(
     quorum: int | None,
     deadline_s: float,
     consents_s: float,
+    wait: str = "all",
+    late: int = 0,
     patience: int = 0,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`."""
@@ -106,6 +112,8 @@ def launch(
         rounds=rounds,
         quorum=quorum,
         deadline_ms=round(1000 * deadline_s),
+        wait=wait,
+        late=late,
         patience=patience,
     )
     leaf, proof = home.say(ledger, home.key, manifest)

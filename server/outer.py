@@ -46,12 +46,12 @@ class Outer:
         return held_out_loss(self._model, self.checkpoint(digest), self._recipe)
 
     def judge(
-        self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str
+        self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str, ages: Mapping[str, int]
     ) -> dict[str, hygiene.Judged]:
-        """What each of these updates of a base counts (`hygiene.judge`), scored on the text that the seed draws."""
+        """What each of these updates counts (`hygiene.judge`) in a step from a base, by text that the seed draws."""
         drawn = bytes.fromhex(seed)
         loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn)
-        return hygiene.judge(updates, self._recipe, invited, drawn, loss)
+        return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages)
 
     def step(
         self, number: int, base: str, state: str, updates: Sequence[tuple[int, weights.Tensors]], sent: Path

@@ -56,12 +56,20 @@ class Exchange(Protocol):
         until: float,
         max_bytes: int,
         instead: Callable[[str, Refused], Task | None],
+        enough: Callable[[], bool],
+        keep: bool,
     ) -> Iterator[tuple[str, Answer | Refused]]:
         """Ask each member its task; each answer as it comes, or why there is none.
 
-        Ends when all have answered, at `until` (monotonic clock) at the latest. An update may hold `max_bytes`. To whom
-        a refusal is no answer yet, `instead` gives another task, and it is asked that.
+        Ends when all have answered, when there are `enough` answers, or at `until` (monotonic clock). An update may
+        hold `max_bytes`. To whom a refusal is no answer yet, `instead` gives another task, and it is asked that. With
+        `keep`, who is LATE then may answer later, among the answers to what is asked next; without tasks, one of
+        these is waited for.
         """
+        ...
+
+    def drop(self, member: str) -> None:
+        """Wait for a member's late answer no more."""
         ...
 
 
@@ -83,6 +91,9 @@ class Coordinator:
         self._holding: set[str] = set()  # Members that answered in the last round: they hold its base,
         self._since = ""  # which is this,
         self._step: Mapping[str, Packed] = {}  # and from which this leads to where the run is.
+        self._working: dict[str, tuple[Asked, Turn]] = {}  # Members that still work for an earlier round.
+        self._late: dict[str, tuple[int, Admitted]] = {}  # Their answers, by member, with the round, not yet counted.
+        self._counted: set[str] = set()  # Receipts that a close has included.
 
     def train(self) -> None:
         """Train the run to its end, from where it was left; how it ended is in the log, whatever happens.
@@ -121,8 +132,11 @@ class Coordinator:
             if turn.closed.is_file():
                 closed = self._reopened(turn)
             else:
-                gathered = gathered or self._gather()
+                if not gathered:
+                    gathered = self._gather()
+                    self._recover(number)
                 closed = self._round(number, turn)
+            self._counted |= {each.receipt for each in (*closed.included, *closed.late)}
             self._checkpoint, self._state = closed.checkpoint, closed.state
             losses.append(closed.loss_unats)
             self._show(loss=closed.loss_unats / 1e6)
@@ -135,12 +149,27 @@ class Coordinator:
         """Have a round trained, and move the checkpoint by what comes of it."""
         asked, proof = self._open(number, turn)
         admitted, excluded = self._ask(asked, proof, turn)
-        updates = {member: admitted[member].update for member in sorted(admitted)}
-        judged = self._outer.judge(self._checkpoint, updates, len(asked.opened.invited), turn.seed())
+        late, self._late = self._late, {}
+        works = {member: admitted[member] for member in sorted(admitted)}
+        works |= {f"{member}/{late[member][0]}": late[member][1] for member in sorted(late)}
+        ages = {f"{member}/{of}": number - of for member, (of, _) in late.items()}
+        updates = {name: work.update for name, work in works.items()}
+        invited = len(asked.opened.invited) + len(late)
+        judged = self._outer.judge(self._checkpoint, updates, invited, turn.seed(), ages)
+        included = {
+            name: Included(
+                member=work.member,
+                receipt=work.receipt,
+                weight=judged[name].weight,
+                gain_unats=judged[name].gain_unats,
+                judged=judged[name].note,
+            )
+            for name, work in works.items()
+        }
         self._holding, self._since, self._step = set(admitted), self._checkpoint, {}
         checkpoint, state = self._checkpoint, self._state
-        if len(admitted) >= self.manifest.quorum:
-            weighed = [(judged[member].weight, update) for member, update in updates.items()]
+        if len(works) >= self.manifest.quorum:
+            weighed = [(judged[name].weight, update) for name, update in updates.items()]
             checkpoint, state, self._step = self._outer.step(number, checkpoint, state, weighed, turn.step)
         loss = self._outer.loss(checkpoint)
         closing = RoundClose(
@@ -150,16 +179,8 @@ class Coordinator:
             round=number,
             base=asked.opened.base,
             checkpoint=checkpoint,
-            included=tuple(
-                Included(
-                    member=member,
-                    receipt=admitted[member].receipt,
-                    weight=found.weight,
-                    gain_unats=found.gain_unats,
-                    judged=found.note,
-                )
-                for member, found in judged.items()
-            ),
+            included=tuple(each for name, each in included.items() if name not in ages),
+            late=tuple(each for name, each in included.items() if name in ages),
             excluded=tuple(
                 Excluded(member=member, reason=excluded[member].refusal.value) for member in sorted(excluded)
             ),
@@ -211,7 +232,7 @@ class Coordinator:
             round=number,
             manifest=merkle.leaf_hash(self._manifest_leaf).hex(),
             base=self._checkpoint,
-            invited=tuple(sorted(self._consents - self.home.keyring.agreement.left.keys())),
+            invited=self._free(number),
             opened_ms=opened_ms,
             deadline_ms=opened_ms + self.manifest.deadline_ms,
             sealed=sealed_seed(turn.seed()),
@@ -223,6 +244,59 @@ class Coordinator:
         leaf, proof = self._say(opened, turn.opened)
         keyring = self.home.keyring
         return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes), proof
+
+    def _free(self, number: int) -> tuple[str, ...]:
+        """The members that can be invited to a round: those that do not still work for one before it.
+
+        Whose answer would come too late to count is waited for no more. If all are at work, one of them is waited for,
+        or none any longer.
+        """
+        for member, (asked, _) in [*self._working.items()]:
+            if asked.opened.round < number - self.manifest.late:
+                del self._working[member]
+                self.exchange.drop(member)
+        present = self._consents - self.home.keyring.agreement.left.keys()
+        while present <= self._working.keys():
+            self._show(phase="waiting", waiting=sorted(self._working))
+            until = time.monotonic() + self.manifest.deadline_ms / 1000
+            before = len(self._working)
+            for member, answer in self.exchange.ask({}, until, self._most(), _no_other, _never, keep=True):
+                self._take_late(member, answer)
+            if len(self._working) == before:
+                for member in [*self._working]:
+                    del self._working[member]
+                    self.exchange.drop(member)
+        return tuple(sorted(present - self._working.keys()))
+
+    def _take_late(self, member: str, answer: Answer | Refused) -> None:
+        """An answer to an earlier round: it is admitted as it would have been then, and counts in the next step."""
+        asked, turn = self._working.pop(member)
+        try:
+            if isinstance(answer, Refused):
+                raise answer
+            self._late[member] = asked.opened.round, self._admit(answer, member, asked, turn)
+        except Refused as refused:
+            log.warning("round %d: %s, late, does not count: %s", asked.opened.round, member, refused)
+
+    def _recover(self, number: int) -> None:
+        """Find the late answers that had come before this process began."""
+        self.home.learn_keys(self.ledger)
+        keyring = self.home.keyring
+        for before in range(max(1, number - self.manifest.late), number):
+            turn = Turn(self._folder, before)
+            leaf = turn.opened.read_bytes()
+            opened = entries.peek(leaf)
+            assert isinstance(opened, RoundOpen)
+            asked = Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes)
+            for member in opened.invited:
+                kept = turn.answer(member, self.manifest.recipe.up, self._outer.shapes)
+                if kept is not None and merkle.leaf_hash(kept.entries[-1]).hex() not in self._counted:
+                    self._working[member] = asked, turn
+                    self._take_late(member, kept)
+
+    def _most(self) -> int:
+        """The bytes of an update."""
+        return sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._outer.shapes.values())
 
     def _ask(self, asked: Asked, proof: tlog.Proof, turn: Turn) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not).
@@ -263,13 +337,20 @@ class Coordinator:
             tasks[member] = replace(tasks[member], since="", weights=whole)
             return tasks[member]
 
+        def enough() -> bool:
+            return self.manifest.wait == "quorum" and len(admitted) + len(self._late) >= self.manifest.quorum
+
         answered: dict[str, dict[str, Any]] = {}
         # The round before stays on show: who looks only now and then misses no answer.
         answers = dict([*self._status.get("answers", {}).items()][-1:]) | {str(opened.round): answered}
         self._show(phase="training", round=opened.round, deadline_ms=opened.deadline_ms, since_ms=opened.opened_ms)
         self._show(waiting=list(tasks), answers=answers)
-        most = sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._outer.shapes.values())
-        for member, answer in self.exchange.ask(tasks, until, most, instead):
+        for member, answer in self.exchange.ask(
+            tasks, until, self._most(), instead, enough, keep=self.manifest.late > 0
+        ):
+            if member in self._working:
+                self._take_late(member, answer)
+                continue
             try:
                 if isinstance(answer, Refused):
                     raise answer
@@ -278,6 +359,8 @@ class Coordinator:
                 answered[member] = {"bytes_up": codecs.nbytes(answer.update) + sum(map(len, answer.entries))}
             except Refused as refused:
                 excluded[member] = refused
+                if refused.refusal is Refusal.LATE and self.manifest.late:
+                    self._working[member] = asked, turn
                 log.warning("round %d: %s does not count: %s", opened.round, member, refused)
                 answered[member] = {"refused": str(refused), "remedy": refused.remedy}
             self._show(waiting=[each for each in tasks if each not in answered], answers=answers)
@@ -353,6 +436,14 @@ class Coordinator:
     def _show(self, **what: Any) -> None:
         self._status |= what | {"at_ms": time.time_ns() // 1_000_000}
         durable.show(self.home.path / "status.json", self._status)
+
+
+def _no_other(_member: str, _refused: Refused) -> None:
+    """No task instead of one that was refused."""
+
+
+def _never() -> bool:
+    return False
 
 
 def _line(text: str) -> str:

@@ -9,6 +9,7 @@ not grow with their number.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -45,10 +46,17 @@ class Judged:
 
     weight: int  # Its coefficient in the round's step, in billionths; those of a round add up to at most one.
     gain_unats: int  # Loss of the base minus that of base + this update as clipped, in millionths of a nat per byte.
-    note: str  # `whole`; or why it counts less: `empty`, `harmful`, `outlier`, `copied`, `clipped`, `capped`.
+    note: str  # `whole`; or why it counts less: `empty`, `harmful`, `outlier`, `copied`, `clipped`, `capped`, `stale`.
 
 
-def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes, loss: Loss) -> dict[str, Judged]:
+def judge(
+    updates: Mapping[str, Update],
+    recipe: Plan,
+    invited: int,
+    seed: bytes,
+    loss: Loss,
+    ages: Mapping[str, int] | None = None,
+) -> dict[str, Judged]:
     """What each of these updates counts, by member, in the order given; one at least counts if not all are empty.
 
     1. `empty`: all zeros. It counts nothing, so that it does not slow down the others.
@@ -61,6 +69,7 @@ def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes
        the others are an `outlier` each. `trimmed` and `median` begin from equal parts (`robust.combine`).
     6. `capped`: none counts more than the recipe's `influence`, or than an equal share of all who were invited,
        whichever is more. But for `krum`, whose point is that one counts.
+    7. `stale`: of an earlier round, so many steps (`ages`) behind. It counts 1/√(1 + steps) of that (arXiv:2106.06639).
 
     `loss(update)` is the held-out loss of base + update, and of the base for None, in nats per byte (`held_out_loss`).
     `seed` says where copies are looked for: who knows it before could make a copy differ there, and nowhere else.
@@ -82,6 +91,9 @@ def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes
         shares[live] = RULES[recipe.aggregate](clipped[np.ix_(live, live)], groups)
     cap = 1.0 if recipe.aggregate == "krum" else max(float(recipe.influence), 1 / invited)
 
+    def age(name: str) -> int:
+        return ages.get(name, 0) if ages else 0
+
     copied = {live[each] for group in groups if len(group) > 1 for each in group}
     judged = {}
     for number, name in enumerate(updates):
@@ -98,8 +110,8 @@ def judge(updates: Mapping[str, Update], recipe: Plan, invited: int, seed: bytes
         elif shares[number] > cap:
             note = "capped"
         else:
-            note = "whole"
-        weight = int(WHOLE * min(shares[number], cap) * scales[number])
+            note = "stale" if age(name) else "whole"
+        weight = int(WHOLE * min(shares[number], cap) * scales[number] / math.sqrt(1 + age(name)))
         judged[name] = Judged(weight, round(1e6 * gains[number]), note)
     return judged
 

@@ -228,6 +228,8 @@ class Manifest:
     rounds: Positive
     deadline_ms: Positive  # From the opening of a round until it ends without those still missing.
     quorum: Positive  # Fewer accepted answers than this, and a round changes nothing.
+    wait: Annotated[str, Pattern("all|quorum")]  # For whom a round waits until its deadline: `quorum`, for no more.
+    late: Count  # An answer still counts in the so many rounds behind its own; 0: in none.
     patience: Count  # The run stops early when the loss was no lower for so many rounds; 0: it does not.
     flop_per_token: Positive  # rules.pricing.flop_per_token of the recipe.
     base: Hash  # Digest of the first checkpoint,
@@ -353,6 +355,7 @@ class RoundClose:
     checkpoint: Hash
     included: tuple[Included, ...]  # In member order: a sum of floats depends on its order.
     excluded: tuple[Excluded, ...]  # In member order.
+    late: tuple[Included, ...]  # Answers to earlier rounds that did not come in time for them; in member order.
     loss_unats: Count  # Held-out loss of `checkpoint`, in millionths of a nat per byte.
     state: Hash  # Digest of what the outer step remembers: with it and the updates, anyone can repeat the next one.
     seed: Hash  # Drew the held-out text that the answers were scored on.

@@ -238,7 +238,7 @@ class Audit:
         record = entry.record
         report.receipts += isinstance(record, Receipt)
         if isinstance(record, RoundClose):
-            report.accepted += len(record.included)
+            report.accepted += len(record.included) + len(record.late)
         if isinstance(record, Statement):
             report.numbers += 2 * len(record.lines) + 3 * len(record.balances) + len(record.transfers)
             if self._billed is not None:

@@ -97,6 +97,7 @@ class Run:
     checkpoint: str
     consents: set[str] = field(default_factory=set)
     rounds: list[Round] = field(default_factory=list)
+    late: dict[str, tuple[int, Work]] = field(default_factory=dict)  # By leaf hash: (round, work) that may still count.
     ended: RunEnd | None = None
 
 
@@ -399,11 +400,22 @@ class Books:
                 raise Refused(
                     Refusal.WRONG_RECEIPT, f"{each.receipt[:12]}… is no receipt of {each.member} in this round"
                 )
-        if len(inside) < run.manifest.quorum and close.checkpoint != close.base:
+        if not _rising(tuple([each.member for each in close.late])):
+            raise Refused(Refusal.WRONG_RECEIPT, "the late answers are not in member order, or two are of one member")
+        for each in close.late:
+            number, work = run.late.get(each.receipt, (0, None))
+            if work is None or work.member != each.member or number < close.round - run.manifest.late:
+                raise Refused(
+                    Refusal.WRONG_RECEIPT,
+                    f"{each.receipt[:12]}… is no receipt of {each.member} for one of the {run.manifest.late} rounds"
+                    " before, or has counted",
+                )
+        if len(inside) + len(close.late) < run.manifest.quorum and close.checkpoint != close.base:
             raise Refused(
-                Refusal.WRONG_CHECKPOINT, f"{len(inside)} answers, quorum {run.manifest.quorum}: the base must stay"
+                Refusal.WRONG_CHECKPOINT,
+                f"{len(inside) + len(close.late)} answers, quorum {run.manifest.quorum}: the base must stay",
             )
-        if (weight := sum([each.weight for each in close.included])) > BILLION:
+        if (weight := sum([each.weight for each in (*close.included, *close.late)])) > BILLION:
             raise Refused(Refusal.BAD_FIELD, f"the updates count {weight} billionths together, more than a whole")
         if sealed_seed(close.seed) != turn.sealed:
             raise Refused(Refusal.WRONG_SEED, f"{close.seed[:12]}… is not the seed that the round's opening sealed")
@@ -573,7 +585,11 @@ class Books:
             assert isinstance(turn.said, set)
             turn.said.add(named)
             turn.receipts[hashed] = Work(receipt.member, receipt.turn.flop, index, receipt.key_id)
-        else:  # One that comes later stands in the log, and earns nothing.
+        else:  # One that comes later stands in the log, and earns nothing; unless the run takes it late.
+            run = self.runs[receipt.turn.run]
+            if turn.number >= len(run.rounds) - run.manifest.late:
+                work = Work(receipt.member, receipt.turn.flop, index, receipt.key_id)
+                run.late[hashed] = turn.number, work
             turn.said = self._one(turn.said | {self._one(named)})
 
     def _add_close(self, close: RoundClose, index: int) -> None:
@@ -582,6 +598,15 @@ class Books:
         turn = run.rounds[-1]
         # All of them are there after `check`; the audit goes on where that failed.
         works = [work for each in close.included if (work := turn.receipts.get(each.receipt))]
+        late = {turn.number: works}
+        for each in close.late:
+            if (found := run.late.pop(each.receipt, None)) is not None:
+                late.setdefault(found[0], []).append(found[1])
+        if run.manifest.late:
+            counted = {each.receipt for each in close.included}
+            left = {key: (turn.number, work) for key, work in turn.receipts.items() if key not in counted}
+            first = turn.number - run.manifest.late
+            run.late = {key: found for key, found in (run.late | left).items() if found[0] > first}
         said = frozenset(turn.said)
         turn.sealed = ""
         turn.receipts, turn.said = {}, self._same.get(said) or self._one(frozenset(map(self._one, said)))
@@ -591,8 +616,9 @@ class Books:
             self._one(tuple([(each.member, each.reason) for each in close.excluded])),
             close.loss_unats,
         )
-        if works:
-            self.accounts.add_close(index, close.run, close.round, works)
+        for number in sorted(late):
+            if late[number]:
+                self.accounts.add_close(index, close.run, number, late[number])
 
     def access(self, member: str, artefact: str, *, anew: bool = True) -> Verdict:
         """Whether a member may download an artefact, as the log stands. Raises `Refused(NOT_FOUND)`."""

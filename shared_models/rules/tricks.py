@@ -167,6 +167,8 @@ class Play:
             rounds=1,
             deadline_ms=10_000,
             quorum=1,
+            wait="all",
+            late=0,
             patience=0,
             flop_per_token=flop_per_token(RECIPE),
             base=FIRST,
@@ -201,7 +203,7 @@ class Play:
             Included(member=name, receipt=receipt, weight=BILLION // len(included), gain_unats=0, judged="whole")
             for name, receipt in included.items()
         )
-        named |= {"checkpoint": FIRST, "state": FIRST, "seed": FIRST, "included": counted}
+        named |= {"checkpoint": FIRST, "state": FIRST, "seed": FIRST, "included": counted, "late": ()}
         closing = RoundClose(seq=0, prev=FIRST, excluded=(), loss_unats=0, **named)
         self.say(COORDINATOR, closing)
 

@@ -81,6 +81,7 @@ class Consortium:
             checkpoint=digest("checkpoint"),
             included=tuple(self.receipts),
             excluded=(Excluded(member="cedar", reason="late"),),
+            late=(),
             loss_unats=1,
             state=digest("state"),
             seed=SEED,

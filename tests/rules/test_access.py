@@ -100,6 +100,7 @@ def closed(run: str, number: int) -> RoundClose:
         checkpoint=digest("c"),
         included=(),
         excluded=(),
+        late=(),
         loss_unats=1,
         state=digest("s"),
         seed=digest("seed"),
