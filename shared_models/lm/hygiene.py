@@ -132,7 +132,6 @@ def gram(updates: Mapping[str, Update]) -> Matrix:
             products[row, row] += np.einsum("i,i->", tensor, tensor, dtype=np.float64)
             for column in range(row + 1, len(members)):
                 products[row, column] += np.einsum("i,i->", tensor, members[column][name].reshape(-1), dtype=np.float64)
-            del tensor
     return products + np.triu(products, 1).T
 
 
@@ -250,15 +249,20 @@ def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> lis
     median = np.median(gains[live]) if len(live) else 0.0
     stay = [int(each) for each in live if gains[each] >= median - FAR_NATS]
     while len(stay) > 1:
-        among = cosines[np.ix_(stay, stay)]
-        # The cosine between each and the sum of the others, all made equally long.
-        along = (among.sum(axis=1) - 1) / np.sqrt(np.maximum(among.sum() - 2 * among.sum(axis=1) + 1, 1e-12))
+        along = agreement(cosines[np.ix_(stay, stay)])
         bound = AGREES * float(np.median(along))
         against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < median - SURE_NATS]
         if not against:
             break
         del stay[min(against, key=lambda at: along[at])]
     return stay
+
+
+def agreement(cosines: Matrix) -> Matrix:
+    """The cosine between each and the sum of the others, all made equally long."""
+    each = cosines.sum(axis=1)
+    agreed: Matrix = (each - 1) / np.sqrt(np.maximum(cosines.sum() - 2 * each + 1, 1e-12))
+    return agreed
 
 
 def copies(cosines: Matrix, shared: Matrix) -> list[list[int]]:

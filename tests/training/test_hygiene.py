@@ -116,6 +116,15 @@ def test_who_looks_opposed_only_beside_a_liar_stays():
     assert harmless(cosines, np.array([0.05, 0.1, -0.4]), np.arange(3)) == [0, 1]
 
 
+def test_agreement_is_the_cosine_with_the_sum_of_the_others():
+    vectors = np.random.default_rng(1).standard_normal((3, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    others = vectors.sum(axis=0) - vectors
+    expected = (vectors * others).sum(axis=1) / np.linalg.norm(others, axis=1)
+    assert hygiene.agreement(vectors @ vectors.T) == pytest.approx(expected)
+    assert np.isfinite(hygiene.agreement(np.array([[1.0, 0, 0], [0, 1, -1], [0, -1, 1]]))).all()  # Two that cancel.
+
+
 def test_the_most_opposed_goes_first_and_the_others_are_looked_at_again():
     # The last is the first turned around, whose own gain is the least of the honest ones.
     cosines = np.array([[1, 0.3, 0.3, -1], [0.3, 1, 0.6, -0.3], [0.3, 0.6, 1, -0.3], [-1, -0.3, -0.3, 1]])
@@ -191,6 +200,14 @@ def test_of_two_updates_only_the_same_one_is_a_copy():
     cosines = np.array([[1, 0.95], [0.95, 1]])
     assert copies(cosines, np.eye(2)) == [[0], [1]]
     assert copies(np.full((2, 2), 1 - 1e-9), np.eye(2)) == [[0, 1]]
+
+
+def test_where_all_are_nearly_parallel_a_little_nearer_is_no_copy():
+    cosines = np.full((4, 4), 0.9) + 0.1 * np.eye(4)
+    cosines[0, 1] = cosines[1, 0] = 0.95
+    assert copies(cosines, np.eye(4)) == [[0], [1], [2], [3]]
+    cosines[0, 1] = cosines[1, 0] = 0.98
+    assert copies(cosines, np.eye(4)) == [[0, 1], [2], [3]]
 
 
 def test_two_members_with_the_same_kind_of_text_are_no_copies():
