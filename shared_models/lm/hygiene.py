@@ -30,7 +30,7 @@ Loss = Callable[[Update | None], float]
 EVALUATED = 64  # Held-out sequences that a checkpoint is scored on, always the same,
 SCORED = 16  # and that the updates of a round are, others in each.
 CLIP = 1.5  # No update counts as longer than so many times the median one.
-AGREES = 1 / 3  # Who points along the others less than this part of what the median one does is against them.
+AGREES = 0.1  # Who points along the others less than this part of what the median one does is against them.
 SURE_NATS, FAR_NATS = 0.02, 0.5  # Set aside is who is against them and so much worse than the median; or so much worse.
 ALIKE = (0.9, 0.5)  # Two updates of at least this cosine, or that share so many of their largest values,
 APART = 0.3  # and are nearer to one another than this part of the median distance, are copies.
@@ -243,14 +243,16 @@ def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> lis
     Loss alone does not tell: from random weights the opposite of an update may be as good by itself (two matrices that
     both turn around still make the same product), and late in a run an honest one may be worse by itself than none,
     because its noise is averaged away only with the others'. Direction alone would set aside whoever has other text.
-    So both must speak against an update, or its loss by far. The most opposed goes first, and the others are looked at
-    again without it: one liar makes two honest members look opposed who would not be.
+    So both must speak against an update, or its loss by far; and to point elsewhere is not to point away: of text like
+    nobody else's an update is nearly at right angles to all. The most opposed goes first, and the others are looked at
+    again without it: one liar makes two honest members look opposed who would not be. The median is the lower one, so
+    that two who agree on everything, such as copies, do not make two others look opposed.
     """
     median = np.median(gains[live]) if len(live) else 0.0
     stay = [int(each) for each in live if gains[each] >= median - FAR_NATS]
     while len(stay) > 1:
         along = agreement(cosines[np.ix_(stay, stay)])
-        bound = AGREES * float(np.median(along))
+        bound = AGREES * float(np.quantile(along, 0.5, method="lower"))
         against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < median - SURE_NATS]
         if not against:
             break

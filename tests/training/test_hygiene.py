@@ -84,15 +84,22 @@ def test_what_is_turned_around_is_set_aside_and_nobody_else(liar, factor):
     assert found[liar].gain_unats < 0
 
 
-def test_a_long_way_elsewhere_is_set_aside_though_it_leads_a_little_along():
-    away = {name: 0.2 * tensor + other for (name, tensor), other in zip(update(0).items(), _elsewhere(), strict=True)}
-    found = judged(four(a=away))
+def test_a_long_way_elsewhere_is_set_aside():
+    found = judged(four(a={name: _noise(shape) for name, shape in SHAPES.items()}))
     assert found["a"].note == "harmful"
     assert counts(found)[1:] == [("whole", WHOLE // 3)] * 3
 
 
-def _elsewhere() -> list[np.ndarray]:
-    return [np.random.default_rng(9).standard_normal(shape).astype(np.float32) for shape in SHAPES.values()]
+def test_who_has_text_like_nobody_elses_is_not_against_the_others():
+    apart = np.array([[1, 0.5, 0.5, 0.06], [0.5, 1, 0.5, 0.06], [0.5, 0.5, 1, 0.06], [0.06, 0.06, 0.06, 1]])
+    assert harmless(apart, np.array([0.3, 0.3, 0.3, 0.1]), np.arange(4)) == [0, 1, 2, 3]
+
+
+def test_two_who_agree_on_everything_do_not_make_the_others_look_opposed():
+    # As updates in `top64` are: honest ones nearly at right angles, and a copy.
+    cosines = np.full((4, 4), 0.04) + 0.96 * np.eye(4)
+    cosines[0, 1] = cosines[1, 0] = 1
+    assert harmless(cosines, np.array([0.3, 0.3, 0.2, 0.1]), np.arange(4)) == [0, 1, 2, 3]
 
 
 def test_what_is_worse_by_far_is_set_aside_wherever_it_points():
