@@ -6,7 +6,7 @@ COPY client /source/client
 COPY server /source/server
 COPY ledger /source/ledger
 COPY consortium /source/consortium
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '/source[ledger,postgres]' && /venv/bin/pip uninstall -y pip
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '/source[ledger,postgres,s3]' && /venv/bin/pip uninstall -y pip
 
 FROM python:3.11-slim-bookworm AS ledger
 COPY --from=build /venv /venv

@@ -2,15 +2,13 @@
 
     GET|HEAD /v1/artefacts/SHA256?access=INDEX    the file, or the part of it that `Range` asks for
 
-A file lies in one folder under its SHA-256. The folder is not trusted: who can write there can make a download fail,
-and whoever fetched hashes what came. It is read as fast as it is taken, a piece at a time.
+The files stand on a shelf (shared_models/shelf.py), which is not trusted. They are read as fast as they are taken, a
+piece at a time.
 """
 
 import base64
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -21,19 +19,19 @@ from shared_models import http_signatures
 from shared_models.ledger_http import PROBLEM
 from shared_models.records.kinds import Artefact
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.shelf import Shelf
 
 FRESH_S = 300  # A signature is good for so long: clocks differ, and who listens could use it again.
-PIECE_BYTES = 1 << 20
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _KEY_ID = re.compile(r"(([^/+]+)/compute)\+([0-9a-f]{8})")
 
 
-class Shelf:
-    """The artefacts of one open log, in a folder."""
+class Desk:
+    """Where the artefacts of one open log are handed out."""
 
-    def __init__(self, log: Log, folder: Path) -> None:
-        self._log, self._folder = log, folder
+    def __init__(self, log: Log, shelf: Shelf) -> None:
+        self._log, self._shelf = log, shelf
 
     def answer(self, request: Request, artefact: str, access: int) -> Response:
         """The response to a request for an artefact, if all of this holds.
@@ -45,18 +43,16 @@ class Shelf:
         4. The file is here, and as long as the log says.
 
         Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, WRONG_MEMBER, NOT_FOUND, NO_ACCESS, NOT_SET_UP,
-        CORRUPT. Bytes that the file does not have are answered with BAD_RANGE and the file's size.
+        CORRUPT, UNREACHABLE. Bytes that the file does not have are answered with BAD_RANGE and the file's size.
         """
         member = self._signer(request)
         record = self._log.granted(member, artefact, access)
-        path = self._folder / record.artefact  # 64 hex digits, as the log has it.
-        try:
-            size = path.stat().st_size
-        except OSError:
-            raise Refused(Refusal.NOT_SET_UP, f"artefact {artefact} is not on the ledger's shelf") from None
+        size = self._shelf.size(artefact)
+        if size is None:
+            raise Refused(Refusal.NOT_SET_UP, f"artefact {artefact} is not on the ledger's shelf")
         if size != record.size:
             raise Refused(Refusal.CORRUPT, f"artefact {artefact} is {size:,} bytes here, {record.size:,} in the log")
-        return _response(request, record, path)
+        return _response(request, record, self._shelf)
 
     def _signer(self, request: Request) -> str:
         headers = request.headers
@@ -78,7 +74,7 @@ class Shelf:
         return named[2]
 
 
-def _response(request: Request, record: Artefact, path: Path) -> Response:
+def _response(request: Request, record: Artefact, shelf: Shelf) -> Response:
     etag = f'"{record.artefact}"'
     digest = base64.b64encode(bytes.fromhex(record.artefact)).decode()
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": f"sha-256=:{digest}:"}
@@ -94,7 +90,7 @@ def _response(request: Request, record: Artefact, path: Path) -> Response:
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
-    return StreamingResponse(_read(path, start, end), status, headers, "application/octet-stream")
+    return StreamingResponse(shelf.read(record.artefact, start, end), status, headers, "application/octet-stream")
 
 
 def _range(request: Request, size: int) -> tuple[int, int] | None:
@@ -108,12 +104,3 @@ def _range(request: Request, size: int) -> tuple[int, int] | None:
     if not found[1]:
         return max(0, size - int(found[2])), size
     return int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
-
-
-def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from start to end. A file that is cut meanwhile ends the connection."""
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end and (piece := file.read(min(PIECE_BYTES, end - start))):
-            start += len(piece)
-            yield piece

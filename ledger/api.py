@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ledger.access import Shelf
+from ledger.access import Desk
 from ledger.hot import Hot, problem, read_body
 from ledger.log import open_log
 from ledger.projections import Projector
@@ -27,6 +27,7 @@ from ledger.witnesses import Witnesses
 from shared_models.ledger_http import PROBLEM, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.shelf import Shelf
 
 SWITCH_S = 0.0005
 EX_IOERR = 74  # sysexits.h.
@@ -36,10 +37,10 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
-def create_app(sequencer: Sequencer, artefacts: Path) -> Hot:
-    """The service for an open log, the queue in front of it, and the folder with the files of its artefacts."""
+def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
+    """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
-    witnesses, projector, shelf = Witnesses(log), Projector(log), Shelf(log, artefacts)
+    witnesses, projector, desk = Witnesses(log), Projector(log), Desk(log, shelf)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -116,7 +117,7 @@ def create_app(sequencer: Sequencer, artefacts: Path) -> Hot:
 
     @app.api_route("/v1/artefacts/{artefact}", methods=["GET", "HEAD"], response_class=Response)
     def artefact(request: Request, artefact: Sha256, access: Index) -> Response:
-        return shelf.answer(request, artefact, access)
+        return desk.answer(request, artefact, access)
 
     @app.get("/checkpoint")
     def head() -> Response:
@@ -179,10 +180,11 @@ def serve(settings: Settings) -> None:
         os._exit(EX_IOERR)
 
     sys.setswitchinterval(SWITCH_S)
+    shelf = settings.shelf()
     with opened(settings, stopped) as sequencer:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
-        app = create_app(sequencer, settings.artefacts)
+        app = create_app(sequencer, shelf)
         uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none")
 
 
@@ -191,7 +193,7 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer:
-        app = create_app(sequencer, found.artefacts)
+        app = create_app(sequencer, found.shelf())
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

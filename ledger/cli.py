@@ -25,7 +25,8 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="default 8443")
     parser.epilog = (
         "Settings also come from the environment: CONSORTIUM_LEDGER__DIR, __HOST, __PORT, __DATABASE_URL"
-        " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS_DIR, __WAITING."
+        " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS"
+        " (a folder or s3://...; artefacts/ in the folder by default), __WAITING."
     )
 
 

@@ -36,6 +36,7 @@ STATUS = {
     Refusal.BUSY: 429,
     Refusal.STOPPED: 503,
     Refusal.NOT_SET_UP: 503,
+    Refusal.UNREACHABLE: 503,
     Refusal.CORRUPT: 500,
 }
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared_models.shelf import Shelf, open_shelf
+
 
 class Settings(BaseSettings):
     """The settings of a ledger. What all members agreed on is in the charter, and not here."""
@@ -18,8 +20,10 @@ class Settings(BaseSettings):
     register_dir: Path | None = Field(
         None, description="where the head register is, register/ in the folder by default"
     )
-    artefacts_dir: Path | None = Field(
-        None, description="where the files of artefacts lie, by SHA-256; artefacts/ in the folder by default"
+    artefacts: str = Field(
+        "",
+        description="where the files of artefacts stand, by SHA-256: a folder, or a bucket, s3://NAME/PREFIX;"
+        " artefacts/ in the folder by default",
     )
     waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
 
@@ -32,6 +36,6 @@ class Settings(BaseSettings):
     def register(self) -> Path:
         return self.register_dir or self.dir / "register"
 
-    @property
-    def artefacts(self) -> Path:
-        return self.artefacts_dir or self.dir / "artefacts"
+    def shelf(self) -> Shelf:
+        """Where the files of artefacts stand. Raises `Refused`: NOT_SET_UP, BAD_FIELD."""
+        return open_shelf(self.artefacts or str(self.dir / "artefacts"), self.dir / "uploads")

@@ -103,7 +103,7 @@ def _publish_arguments(parser: ArgumentParser) -> None:
         "--parent", action="append", default=[], metavar="SHA256", help="it is derived from; repeatable"
     )
     parser.add_argument("--form", default="safetensors", help="of the file; default %(default)s")
-    parser.add_argument("--shelf", type=Path, help="put it there: artefacts/ in the ledger's folder")
+    parser.add_argument("--shelf", help="put it there: artefacts/ in the ledger's folder, or s3://BUCKET/PREFIX")
 
 
 def _publish(args: Namespace) -> int:
@@ -111,6 +111,7 @@ def _publish(args: Namespace) -> int:
     from server.publish import publish
     from shared_models.records.kinds import Checkpoint
     from shared_models.records.refusals import Refusal, Refused
+    from shared_models.shelf import open_shelf
 
     checkpoints = []
     for each in args.checkpoint:
@@ -118,10 +119,12 @@ def _publish(args: Namespace) -> int:
         if not number.isdecimal():
             raise Refused(Refusal.BAD_FIELD, f"--checkpoint {each} is not of the form RUN/ROUND")
         checkpoints.append(Checkpoint(run=run, round=int(number)))
-    made = publish(Home(args.home), args.file, tuple(checkpoints), tuple(args.parent), args.form, args.shelf)
+    home = Home(args.home)
+    shelf = open_shelf(args.shelf, home.path / "uploads") if args.shelf else None
+    made = publish(home, args.file, tuple(checkpoints), tuple(args.parent), args.form, shelf)
     print(f"{made.sha256} is published: entry {made.at}")
     if args.shelf is None:
-        print(f"put the file into artefacts/ in the ledger's folder, as {made.sha256}")
+        print(f"put the file on the ledger's shelf, artefacts/ in its folder, as {made.sha256}")
     return RIGHT
 
 

@@ -10,8 +10,7 @@ from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records.kinds import FIRST, Artefact, Checkpoint
 from shared_models.records.refusals import Refusal, Refused
-
-PIECE_BYTES = 1 << 20
+from shared_models.shelf import PIECE_BYTES, Shelf
 
 
 class Published(NamedTuple):
@@ -22,11 +21,16 @@ class Published(NamedTuple):
 
 
 def publish(
-    home: Home, file: Path, checkpoints: tuple[Checkpoint, ...], parents: tuple[str, ...], form: str, shelf: Path | None
+    home: Home,
+    file: Path,
+    checkpoints: tuple[Checkpoint, ...],
+    parents: tuple[str, ...],
+    form: str,
+    shelf: Shelf | None,
 ) -> Published:
-    """Register this file as an artefact. With a shelf it lies there, under its SHA-256, before the log names it.
+    """Register this file as an artefact. With a shelf it stands there, under its SHA-256, before the log names it.
 
-    Raises `Refused`: NOT_FOUND without a file, or as the ledger, CONFLICT if it is registered already.
+    Raises `Refused`: NOT_FOUND without a file, or as the shelf and the ledger, CONFLICT if it is registered already.
     """
     try:
         sha256, size = _copied(file, shelf)
@@ -45,12 +49,12 @@ def publish(
     return Published(sha256, home.say(LedgerHttp(home.settings.ledger), home.key, record)[1].index)
 
 
-def _copied(file: Path, shelf: Path | None) -> tuple[str, int]:
-    """(SHA-256, bytes) of a file. On the shelf it appears whole, or not at all."""
+def _copied(file: Path, shelf: Shelf | None) -> tuple[str, int]:
+    """(SHA-256, bytes) of a file. What stands on the shelf is what was hashed, whatever becomes of the file."""
     hashed, size, aside = hashlib.sha256(), 0, Path(os.devnull)
     if shelf is not None:
-        durable.make_folder(shelf)
-        aside = shelf / f".{file.name}.{os.getpid()}"
+        durable.make_folder(shelf.spool)
+        aside = shelf.spool / f".{file.name}.{os.getpid()}"
     with file.open("rb") as source, aside.open("wb") as copy:
         while piece := source.read(PIECE_BYTES):
             hashed.update(piece)
@@ -59,6 +63,9 @@ def _copied(file: Path, shelf: Path | None) -> tuple[str, int]:
         if shelf is not None:
             copy.flush()
             os.fsync(copy.fileno())
-            aside.replace(shelf / hashed.hexdigest())
-            durable.sync_folder(shelf)
+    if shelf is not None:
+        try:
+            shelf.take(hashed.hexdigest(), aside)
+        finally:
+            aside.unlink(missing_ok=True)
     return hashed.hexdigest(), size

@@ -45,6 +45,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/access.py": ["tests/rules/test_access.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py"],
+    "shared_models/shelf.py": ["tests/ledger/test_shelf.py", "tests/ledger/test_artefacts.py"],
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
     "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],

@@ -34,6 +34,7 @@ FLOORS: dict[str, set[str]] = {
     },
     "shared_models.messages": {"shared_models", "flwr"},
     "shared_models.bundle": {"flwr"},
+    "shared_models.shelf": {"shared_models", "obstore"},
     "shared_models": {"shared_models"},
     "client.app": {"client", "shared_models", "flwr"},
     "client.train": {"client", "shared_models", "torch", "numpy"},

@@ -47,6 +47,7 @@ BUNDLE = [
     "shared_models/messages.py",
     "shared_models/processes.py",
     "shared_models/published.py",
+    "shared_models/shelf.py",
     "shared_models/lm/__init__.py",
     "shared_models/lm/blob.py",
     "shared_models/lm/codecs.py",
@@ -223,7 +224,7 @@ def test_pip_install_gives_the_auditor(wheel, tmp_path):
 @pytest.mark.timeout(600)
 def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel, tmp_path):
     tools = ("pytest", "pytest-timeout", "hypothesis", "rfc8785", "pynacl")
-    python = environment(tmp_path / "venv", f"{wheel}[ledger,postgres]", *tools)
+    python = environment(tmp_path / "venv", f"{wheel}[ledger,postgres,s3]", *tools)
     found = installed(python)
     assert not {"flwr", "torch"} & set(found)
     newest = tuple(map(int, found["fastapi"].split(".")[:2]))

@@ -204,7 +204,7 @@ def test_what_is_published_lies_on_the_shelf_and_is_registered_once(consortium, 
     assert run(*missing, "--checkpoint", "r1/1")[2].startswith("error not_found")
     consortium.file.write_bytes(b"a second one")
     code, out, _ = run(*again, "--parent", NAME)
-    assert (code, out.splitlines()[1].startswith("put the file into artefacts/")) == (0, True)
+    assert (code, out.splitlines()[1].startswith("put the file on the ledger's shelf")) == (0, True)
 
 
 # Fetching.

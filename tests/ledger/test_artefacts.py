@@ -99,22 +99,25 @@ def registered(name: str, size: int) -> Artefact:
 
 
 @contextmanager
-def served_in(folder: Path):
+def served_in(folder: Path, shelf: str = "folder"):
     (folder / "artefacts").mkdir()
     (folder / "artefacts" / NAME).write_bytes(DATA)
-    with serving(folder) as ledger:
+    with serving(folder, artefacts=f"file://{folder / 'artefacts'}" if shelf == "objects" else "") as ledger:
         yield Served(ledger, folder)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    with served_in(tmp_path_factory.mktemp("ledger")) as served:
+SHELVES = ["folder", "objects"]  # What stands where makes no difference to who asks for it.
+
+
+@pytest.fixture(scope="module", params=SHELVES)
+def shared(tmp_path_factory, request):
+    with served_in(tmp_path_factory.mktemp("ledger"), request.param) as served:
         yield served
 
 
-@pytest.fixture
-def fresh(tmp_path):
-    with served_in(tmp_path) as served:
+@pytest.fixture(params=SHELVES)
+def fresh(tmp_path, request):
+    with served_in(tmp_path, request.param) as served:
         yield served
 
 
