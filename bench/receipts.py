@@ -128,7 +128,7 @@ def charter(count: int) -> Charter:
         minor_digits=2,
         price=Fraction(10**14),
         compute_pot="compute",
-        pots=(Pot(name="compute", rule="proportional", driver="benefit", table=()),),
+        pots=(Pot(name="compute", rule="proportional", driver="benefit", table=(), floors=(), caps=()),),
         members=tuple(
             Member(name=name, **{role: vkey(f"{name}/{role}") for role in MEMBER_ROLES}, benefit=1, pledge=0)
             for name in sorted(f"m{number:03}" for number in range(count))

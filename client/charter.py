@@ -16,13 +16,28 @@ from client.home import Home
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import canonical
 from shared_models.records.entry import CONSORTIUM_ROLES, MEMBER_ROLES
-from shared_models.records.kinds import FIRST, Amendment, Charter, Coalition, Device, Leave, Member, Pot, Tier, Vote
+from shared_models.records.kinds import (
+    FIRST,
+    Amendment,
+    Charter,
+    Coalition,
+    Device,
+    Leave,
+    Limit,
+    Member,
+    Pot,
+    Tier,
+    Vote,
+)
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import LISTS, Agreement, Change, Proposal, changes
 
 OF = {"members": Member, "pots": Pot, "devices": Device, "tiers": Tier}
-USUAL: dict[str, dict[str, Any]] = {"pots": {"driver": "benefit", "table": ()}, "members": {"pledge": 0}}
+USUAL: dict[str, dict[str, Any]] = {
+    "pots": {"driver": "benefit", "table": (), "floors": (), "caps": ()},
+    "members": {"pledge": 0},
+}
 ORDER: dict[str, Any] = {"members": lambda each: each.name, "tiers": lambda each: each.share}
 
 
@@ -153,6 +168,8 @@ def _values(cls: type, given: dict[str, Any]) -> dict[str, Any]:
             found[name] = number(str(value))
         elif name == "table":
             found[name] = tuple(map(_coalition, _list(value)))
+        elif name in ("floors", "caps"):
+            found[name] = tuple(Limit(member=each, amount=amount) for each, amount in sorted(_object(value).items()))
         else:
             found[name] = value
     return found

@@ -244,7 +244,10 @@ def _bill(args: Namespace) -> int:
         disputed = books.accounts.disputed(shown)
         if disputed and not args.json and this is not None:
             print(f"\nin dispute: {', '.join(about for about, _ in disputed)}; without it:")
-            print(bill.text(this.without(put for _, put in disputed), charter))
+            try:
+                print(bill.text(this.without(put for _, put in disputed), charter))
+            except Refused as refused:  # Floors that the cost reaches with it only.
+                print(refused)
     if report.findings:
         print(f"this log is not right, and the numbers above may not be: consortium audit {args.log}", file=sys.stderr)
         return WRONG

@@ -179,6 +179,10 @@ def _charge(opened: Opened, member: str, name: str) -> Iterable[str]:
             found = ", ".join(f"{who} {driver}" for who, driver in drivers(pot, opened.facts).items())
             by = f"{pot.driver} as the charter and the log have it: {found}"
         yield f"  divided by the rule {pot.rule}, whose text is `shared_models.rules.allocation.{pot.rule}`, by {by}"
+    if pot is not None and (pot.floors or pot.caps):
+        floors, caps = (", ".join(f"{each.member} {each.amount}" for each in said) for said in (pot.floors, pot.caps))
+        yield f"  by `shared_models.rules.allocation.bounded` none below its floor: {floors or 'none'}"
+        yield f"  and none above its cap: {caps or 'none'}; in minor units, where the pot holds a cost"
 
 
 def _receipt(opened: Opened, leaf: bytes) -> str:

@@ -173,14 +173,15 @@ def _parts(
     if pot.name == charter.compute_pot:
         quantities, unit = _divided(sum(each.flop for each in bill.balances), shares, bill.period), "NCU"
     benefits = {each.name: each.benefit for each in charter.members}
+    limited = "/bounded" if pot.floors or pot.caps else ""
     found = dict[str, dict[str, str]]()
     for member, ratio in ratios.items():
         driver = ""
-        if pot.driver == "benefit" and not pot.table:
+        if pot.driver == "benefit" and not (pot.table or limited):
             driver = f',"UsageUnit":"Benefit","UsageQuantity":{benefits[member]}'
         found[member] = {
             "AllocatedMethodDetails": f'{{"Elements":[{{"AllocatedRatio":{_plain(ratio)}{driver}}}]}}',
-            "AllocatedMethodId": f"{pot.rule}/{pot.driver}",
+            "AllocatedMethodId": f"{pot.rule}/{pot.driver}{limited}",
             "AllocatedResourceId": member,
             "AllocatedResourceName": member,
         }

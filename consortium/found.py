@@ -94,8 +94,8 @@ def found(
         price=price,
         compute_pot="compute",
         pots=(
-            Pot(name="compute", rule="proportional", driver="benefit", table=()),
-            Pot(name="services", rule="equal", driver="benefit", table=()),
+            Pot(name="compute", rule="proportional", driver="benefit", table=(), floors=(), caps=()),
+            Pot(name="services", rule="equal", driver="benefit", table=(), floors=(), caps=()),
         ),
         members=tuple(
             Member(

@@ -40,6 +40,7 @@ from shared_models.records.kinds import (
     KeyAffirm,
     KeyRevoke,
     Leave,
+    Limit,
     Manifest,
     Member,
     Pot,
@@ -121,8 +122,19 @@ def member(name: str, benefit: int, pledge: int = 0) -> Member:
     return Member(name=name, **keys, benefit=benefit, pledge=pledge)
 
 
-def pot(name: str, rule: str, driver: str = "benefit", table: tuple[Coalition, ...] = ()) -> Pot:
-    return Pot(name=name, rule=rule, driver=driver, table=table)
+def pot(
+    name: str,
+    rule: str,
+    driver: str = "benefit",
+    table: tuple[Coalition, ...] = (),
+    floors: dict[str, int] | None = None,
+    caps: dict[str, int] | None = None,
+) -> Pot:
+    limits = (
+        tuple(Limit(member=member, amount=amount) for member, amount in sorted((said or {}).items()))
+        for said in (floors, caps)
+    )
+    return Pot(name=name, rule=rule, driver=driver, table=table, floors=next(limits), caps=next(limits))
 
 
 def charter(benefits: dict[str, int], **changes: Any) -> Charter:
@@ -489,8 +501,9 @@ def _december(world: World) -> None:
 
 
 def _amend(world: World) -> None:
-    """The members agree on another quorum, and one of them leaves."""
-    small = replace(world.charter, quorum=1)
+    """The members agree on another quorum, and on floors and caps, and one of them leaves."""
+    limited = pot("services", "two_part", "usage", floors={"acme": 100, "birch": 50}, caps={"cedar": 10**6})
+    small = replace(world.charter, quorum=1, pots=(world.charter.pots[0], limited))
     proposal = Amendment(
         seq=0, prev=FIRST, member="birch", amendment="quorum", replaces=world.books.agreement.hash, charter=small
     )

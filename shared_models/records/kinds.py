@@ -58,6 +58,8 @@ class Pot:
     rule: Word  # One of rules.allocation.RULES, or of TABLE_RULES.
     driver: Annotated[str, Pattern("benefit|usage|paid")]  # What a rule divides by; who has `paid` a cost bears it.
     table: "tuple[Coalition, ...]"  # What each coalition would cost by itself, for a rule of TABLE_RULES; else nothing.
+    floors: "tuple[Limit, ...]"  # What a member is charged at least, of all that the pot holds in a period,
+    caps: "tuple[Limit, ...]"  # and at most: in order of their names; who is not named has no such limit.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,14 @@ class Coalition:
 
     members: tuple[Name, ...]  # In order of their names.
     cost: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A floor or a cap of what one member is charged from a pot for a period."""
+
+    member: Name
+    amount: Count  # Minor units.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

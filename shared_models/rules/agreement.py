@@ -234,6 +234,7 @@ def _check_pot(pot: Pot, members: list[str]) -> None:
         raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: no rule with{without} a table is called {pot.rule}")
     if pot.driver == "paid" and pot.rule != "proportional":
         raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: who has paid a cost bears it: the rule is proportional")
+    _check_limits(pot, members)
     if not pot.table:
         return
     table = {frozenset(each.members): Fraction(each.cost) for each in pot.table}
@@ -243,4 +244,20 @@ def _check_pot(pot: Pot, members: list[str]) -> None:
     spelled = all(list(each.members) == sorted(set(each.members)) for each in pot.table)
     if not spelled or len(table) != len(pot.table) or strangers:
         raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: a coalition stands twice, or is not of members in order")
-    by_table(pot.rule, table)
+    shares = by_table(pot.rule, table)
+    if (pot.floors or pot.caps) and min(shares.values()) < 0:
+        raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: its table gives somebody back, so it has no floors and caps")
+
+
+def _check_limits(pot: Pot, members: list[str]) -> None:
+    """Whether floors and caps can be kept to, if the cost allows it. Raises `Refused(BAD_FIELD)`."""
+    if (pot.floors or pot.caps) and pot.driver == "paid":
+        raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: who has paid a cost bears it, without floors and caps")
+    caps = {each.member: each.amount for each in pot.caps}
+    for limits in (pot.floors, pot.caps):
+        names = [each.member for each in limits]
+        if names != sorted(set(names)) or not set(names) <= set(members):
+            raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: a limit stands twice, or is not of a member in order")
+    for floor in pot.floors:
+        if floor.amount > caps.get(floor.member, floor.amount):
+            raise Refused(Refusal.BAD_FIELD, f"pot {pot.name}: the floor of {floor.member} is above its cap")

@@ -12,6 +12,7 @@ from fractions import Fraction
 from math import floor
 
 from shared_models.records.kinds import Balance, Charter, Pot, Statement, StatementLine
+from shared_models.records.refusals import Refused
 from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES, bounded
 from shared_models.rules.games import by_table
@@ -57,7 +58,8 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
     """The statement that follows from these facts. Raises `Refused`: INFEASIBLE, or as a rule of allocation.
 
     1. A member is credited, in each pot, what it put into it; in the compute pot also its accepted work at the price.
-    2. What a pot holds is charged to the members by the pot's rule, driven by their benefit or what they used.
+    2. What a pot holds is charged to the members by the pot's rule, driven by their benefit or what they used, within
+       the pot's floors and caps.
     3. If the charter caps, nobody is charged more than what it quoted for going alone; the others bear the rest.
     4. Who joined pays its part of the price of all earlier work to those who did it.
     5. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
@@ -108,7 +110,10 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
 
 
 def charge(pot: Pot, credits_: Mapping[str, Fraction], facts: Facts) -> dict[str, Fraction]:
-    """What a pot that holds these credits charges whom. Raises `Refused` as its rule."""
+    """What a pot that holds these credits charges whom; what it gives back knows no floors and caps.
+
+    Raises `Refused` as its rule; INFEASIBLE, by how much, if its floors and caps cannot be kept to.
+    """
     cost = sum(credits_.values(), Fraction(0))
     if pot.driver == "paid":  # In proportion to what one has put in is what one has put in.
         return dict(credits_)
@@ -116,8 +121,23 @@ def charge(pot: Pot, credits_: Mapping[str, Fraction], facts: Facts) -> dict[str
         return dict.fromkeys(credits_, Fraction(0))
     if pot.table:
         shares = by_table(pot.rule, {frozenset(each.members): Fraction(each.cost) for each in pot.table})
-        return {member: cost * shares.get(member, 0) for member in credits_}
-    return RULES[pot.rule](cost, drivers(pot, facts))
+        charges = {member: cost * shares.get(member, 0) for member in credits_}
+    else:
+        charges = RULES[pot.rule](cost, drivers(pot, facts))
+    return _limited(pot, cost, charges, facts) if (pot.floors or pot.caps) and cost > 0 else charges
+
+
+def _limited(pot: Pot, cost: Fraction, charges: Mapping[str, Fraction], facts: Facts) -> dict[str, Fraction]:
+    """The same charges, but none below the pot's floors or above its caps; who has left has no floor any more.
+
+    Raises `Refused(INFEASIBLE)`, by how much.
+    """
+    floors = {each.member: Fraction(each.amount) for each in pot.floors if each.member not in facts.gone}
+    caps_ = {each.member: Fraction(each.amount) for each in pot.caps}
+    try:
+        return bounded(cost, charges, floors, caps_)
+    except Refused as refused:
+        raise Refused(refused.refusal, f"pot {pot.name}: {refused.detail}") from None
 
 
 def drivers(pot: Pot, facts: Facts) -> dict[str, Fraction]:

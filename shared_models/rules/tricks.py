@@ -105,7 +105,9 @@ class Play:
             minor_digits=2,
             price=Fraction(WORTH * FLOP_PER_NCU, FLOP),
             compute_pot="compute",
-            pots=tuple(Pot(name=name, rule=rule, driver="benefit", table=()) for name, rule in pots),
+            pots=tuple(
+                Pot(name=name, rule=rule, driver="benefit", table=(), floors=(), caps=()) for name, rule in pots
+            ),
             members=members,
             devices=(Device(name="gpu", peak_flops=FLOP),),  # A round takes it one second.
             quorum=0,

@@ -205,6 +205,28 @@ def test_a_rule_or_a_pot_that_there_is_not_is_refused(bill, asked):
     assert (code, out, err.startswith("error bad_field")) == (2, "", True)
 
 
+def test_floors_and_caps_are_told_and_hold_under_another_rule_too(tmp_path, capsys):
+    limits = {"floors": {"acme": 900}, "caps": {"cedar": 50}}
+    world = World(pots=(pot_of("compute", "proportional"), pot_of("services", "equal", **limits)))
+    world.say("birch/admin", world.item("birch", 1_000))
+    world.say("cedar/admin", world.item("cedar", 200, "mail"))
+    world.bill(NOVEMBER)
+    bill = published(tmp_path / "bill", capsys, world)
+    code, out, _ = bill("--explain", "acme/services")
+    assert (code, "charge 9.000000, which is 900 minor units" in out) == (0, True)
+    assert "`shared_models.rules.allocation.bounded` none below its floor: acme 900\n" in out
+    assert "  and none above its cap: cedar 50; in minor units" in out
+    told = json.loads(bill("--what-if", "services=proportional", "--json")[1])
+    assert [each["charge"] for each in told["lines"] if each["pot"] == "services"] == ["900", "250", "50"]
+    world.say("acme/admin", Dispute(seq=0, prev=FIRST, member="acme", about="item/birch/hosting", reason=""))
+    bill = published(tmp_path / "later", capsys, world)
+    code, out, _ = bill()
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "infeasible: pot services: the floors sum to 900, 700 more than the cost",
+    )
+
+
 # Money in other currencies, caps, who joins, disputes, certificates.
 
 

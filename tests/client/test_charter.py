@@ -74,6 +74,8 @@ def test_what_a_file_says_is_put_into_the_charter_exactly(tmp_path):
         table = [{members = ["acme"], cost = 3}]
         [pots.mail]
         rule = "equal"
+        floors = {birch = 5, acme = 1}
+        caps = {acme = 9}
         [tiers.full]
         share = "1/3"
         right = "use"
@@ -94,7 +96,8 @@ def test_what_a_file_says_is_put_into_the_charter_exactly(tmp_path):
         ("birch", 1, 0),
     ]
     table = (Coalition(members=("acme",), cost=3),)
-    assert new.pots == (TOY.pots[0], replace(TOY.pots[1], rule="shapley", table=table), pot("mail", "equal"))
+    mail = pot("mail", "equal", floors={"acme": 1, "birch": 5}, caps={"acme": 9})
+    assert new.pots == (TOY.pots[0], replace(TOY.pots[1], rule="shapley", table=table), mail)
     assert [(each.name, each.share) for each in new.tiers] == [("free", 0), ("full", Fraction(1, 3))]
     (tmp_path / "new.json").write_text(json.dumps({"price": "1/3", "accession": 0.25, "tiers": {"full": False}}))
     again = changed(new, read(tmp_path / "new.json"))
@@ -116,6 +119,9 @@ def test_what_a_file_says_is_put_into_the_charter_exactly(tmp_path):
         {"members": {"acme": 5}},
         {"members": {"dora": {"benefit": 1}}},
         {"pots": {"mail": {"rule": "shapley", "table": 5}}},
+        {"pots": {"mail": {"rule": "equal", "caps": 5}}},
+        {"pots": {"mail": {"rule": "equal", "caps": {"acme": "5"}}}},
+        {"pots": {"mail": {"rule": "equal", "floors": {"acme": -1}}}},
         {"pots": {"mail": {"rule": "shapley", "table": [{"members": ["acme"]}]}}},
         {"pots": {"mail": {"rule": "shapley", "table": [{"members": "acme", "cost": 1}]}}},
     ],
@@ -133,11 +139,17 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 def test_every_change_is_shown_with_what_was_there_before():
     new = changed(
-        TOY, {"price": 2, "members": {"acme": {"benefit": 5}}, "pots": {"mail": {"rule": "equal"}}, "quorum": 1}
+        TOY,
+        {
+            "price": 2,
+            "members": {"acme": {"benefit": 5}},
+            "pots": {"mail": {"rule": "equal", "caps": {"acme": 9}}},
+            "quorum": 1,
+        },
     )
     assert charter.lines(list(changes(TOY, new))) == [
         "  price: 100000000000000 -> 2",
-        "  pots/mail: nothing -> rule equal, driver benefit, table none",
+        "  pots/mail: nothing -> rule equal, driver benefit, table none, floors none, caps member acme, amount 9",
         "  members/acme/benefit: 2 -> 5",
         "  quorum: 0 -> 1",
     ]

@@ -17,6 +17,7 @@ import pytest
 from bills import CHARTER, HASH, bill
 from hypothesis import given
 from hypothesis import strategies as st
+from world import pot as pot_of
 
 from client.focus import as_focus, costs, items, rows
 from client.home import Home
@@ -194,6 +195,15 @@ def test_a_bill_is_a_focus_data_set_that_sums_to_what_each_pays():
         assert (row["BillingPeriodStart"], row["BillingPeriodEnd"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
         assert (row["BillingAccountId"], row["BillingCurrency"]) == (CHARTER.consortium, "EUR")
     assert all("UsageUnit" not in row["AllocatedMethodDetails"] for row in found if row["ServiceName"] == "storage")
+
+
+def test_a_pot_with_floors_or_caps_says_so_and_is_not_by_benefit_alone():
+    pots = (CHARTER.pots[0], pot_of("storage", "equal", caps={"cedar": 10}), CHARTER.pots[2])
+    stated = bill(("storage", {"acme": (30, 20), "birch": (0, 0), "cedar": (0, 10)}))
+    found = validated(as_focus([(7, stated, replace(CHARTER, pots=pots))], None))
+    storage = [row for row in found if row["AllocatedMethodId"]]
+    assert {row["AllocatedMethodId"] for row in storage} == {"equal/benefit/bounded"}
+    assert not any("UsageUnit" in row["AllocatedMethodDetails"] for row in storage)
 
 
 def test_what_a_pot_repays_is_a_correction_and_moves_no_quantity():

@@ -23,6 +23,7 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import currency
+from shared_models.rules.audit import audit
 from shared_models.rules.statement import ACCESSION, CAP, Facts, statement
 
 ADMIN = f"{CONSORTIUM}/admin"
@@ -424,6 +425,23 @@ def test_caps_below_the_cost_are_an_error_that_says_by_how_much():
     said = facts(charter({"acme": 1, "birch": 1}, cap="alone"), work={"acme": 300}, quotes=alone(acme=100, birch=150))
     with pytest.raises(Refused, match="infeasible: the caps sum to 250, 50 less than the cost"):
         stated(said)
+
+
+def test_floors_and_caps_that_cannot_be_kept_to_close_no_period_and_the_audit_recomputes_those_that_can():
+    limits = {"floors": {"acme": 900, "birch": 100}, "caps": {"birch": 150, "cedar": 250}}
+    world = trained(pots=(pot("compute", "proportional"), pot("services", "equal", **limits)))
+    world.say("birch/admin", world.item("birch", 700))
+    with pytest.raises(Refused, match="infeasible: pot services: the floors sum to 1000, 300 more than the cost"):
+        world.bill()
+    world.say("cedar/admin", world.item("cedar", 700, "mail"))
+    honest = world.statement()
+    charges = {each.member: each.charge for each in honest.lines if each.pot == "services"}
+    assert charges == {"acme": 1_000, "birch": 150, "cedar": 250}
+    moved = {"acme": Fraction(1_100), "cedar": Fraction(150)}
+    lines = (replace(each, charge=moved.get(each.member, each.charge)) for each in honest.lines)
+    assert refused(world, ADMIN, replace(honest, lines=tuple(lines))) is Refusal.WRONG_STATEMENT
+    world.bill()
+    assert audit(world.leaves, world.head(), world.hashes()).findings == []
 
 
 def test_who_joins_pays_for_earlier_work_at_today_s_price_to_those_who_did_it():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from world import CONSORTIUM, World, added, charter, digest, key, member, pot, revoked, vkey
 
 from shared_models.records import entry as entries
-from shared_models.records.kinds import FIRST, Amendment, Coalition, Device, Leave, Tier, Vote
+from shared_models.records.kinds import FIRST, Amendment, Coalition, Device, Leave, Limit, Tier, Vote
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement, carried, changes, check_charter
 from shared_models.rules.audit import audit
@@ -215,6 +215,19 @@ def divided(rule: str, *table: Coalition, driver: str = "benefit") -> dict:
     return {"pots": (pot("compute", "proportional"), pot("services", rule, driver, tuple(table)))}
 
 
+REPAYS = (replace(A, cost=9), replace(B, cost=1), replace(AB, cost=2))  # birch's part is below zero.
+
+
+def limited(rule: str = "equal", **more) -> dict:
+    return {"pots": (pot("compute", "proportional"), pot("services", rule, **more))}
+
+
+def twice(which: str) -> dict:
+    """A pot with two floors, or two caps, of one member."""
+    (compute, services) = limited(**{which: {"acme": 1}})["pots"]
+    return {"pots": (compute, replace(services, **{which: 2 * getattr(services, which)}))}
+
+
 @pytest.mark.parametrize(
     ("new", "refusal"),
     [
@@ -247,6 +260,14 @@ def divided(rule: str, *table: Coalition, driver: str = "benefit") -> dict:
         (divided("shapley", A, B, replace(AB, members=("birch", "acme"))), Refusal.BAD_FIELD),
         (divided("shapley", replace(A, members=("elm",))), Refusal.BAD_FIELD),
         (divided("nucleolus", A, B, replace(AB, cost=12)), Refusal.INFEASIBLE),
+        (limited(floors={"elm": 1}), Refusal.BAD_FIELD),
+        (limited(caps={"elm": 1}), Refusal.BAD_FIELD),
+        (limited(floors={"acme": 2}, caps={"acme": 1}), Refusal.BAD_FIELD),
+        (limited(driver="paid", rule="proportional", floors={"acme": 1}), Refusal.BAD_FIELD),
+        (limited(driver="paid", rule="proportional", caps={"acme": 1}), Refusal.BAD_FIELD),
+        (limited(rule="shapley", table=REPAYS, caps={"acme": 1}), Refusal.BAD_FIELD),
+        (twice("floors"), Refusal.BAD_FIELD),
+        (twice("caps"), Refusal.BAD_FIELD),
         ({"log": vkey(f"{CONSORTIUM}/admin")}, Refusal.BAD_FIELD),
     ],
 )
@@ -256,6 +277,13 @@ def test_a_charter_that_cannot_be_kept_to_is_refused_from_the_first_one_on(new, 
     assert caught.value.refusal is refusal, caught.value
     world = World()
     refuses(world, "acme/admin", amendment(world, **new), refusal)
+
+
+def test_a_pot_has_floors_and_caps_whatever_divides_it():
+    world = World()
+    amended(world, **limited(floors={"acme": 1, "birch": 5}, caps={"acme": 1, "cedar": 0}))
+    amended(world, name="b", **limited(rule="shapley", table=(A, B, AB), floors={"acme": 1}))
+    assert world.books.charter.pots[1].floors == (Limit(member="acme", amount=1),)
 
 
 @pytest.mark.parametrize("rule", ["shapley", "scrb", "nucleolus"])

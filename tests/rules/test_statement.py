@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from world import charter
+from world import pot as pot_of
 
 from client.bill import money, text
 from shared_models.records.kinds import Statement
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES, equal, proportional
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.statement import Facts, Put, settle, statement
@@ -106,6 +108,76 @@ def test_the_order_of_members_and_items_does_not_matter(case, random):
     for each in (*mixed, items):
         random.shuffle(each)
     assert bill(dict(mixed[0]), dict(mixed[1]), items, price=price) == bill(benefits, work, items, price=price)
+
+
+@st.composite
+def limits(draw):
+    """Benefits, what each member has paid into a pot, its rule, and floors and caps that are not below them."""
+    members = draw(names)
+    benefits = {member: draw(st.integers(0, 9)) for member in members}
+    benefits[members[0]] += 1
+    paid = [item(draw(st.sampled_from(members)), draw(st.integers(1, 300))) for _ in range(draw(st.integers(1, 3)))]
+    some = st.lists(st.sampled_from(members), unique=True)
+    floors = {member: draw(st.integers(0, 100)) for member in draw(some)}
+    caps = {member: floors.get(member, 0) + draw(st.integers(0, 100)) for member in draw(some)}
+    return benefits, paid, draw(st.sampled_from(sorted(RULES))), floors, caps
+
+
+def limited(benefits, paid, rule, floors, caps, **more) -> Statement:
+    pots = (pot_of("compute", "proportional"), pot_of("services", rule, floors=floors, caps=caps))
+    said = facts(benefits, put=paid, **more)
+    said = replace(said, charter=replace(said.charter, pots=pots))
+    return statement(said, root="", cosignatures=(), seq=0, prev="")
+
+
+@given(limits(), st.randoms())
+def test_no_charge_is_below_its_floor_or_above_its_cap_and_all_of_them_are_the_cost(case, random):
+    """Or there is no division, and the refusal says by how much: asked here of the sums alone."""
+    benefits, paid, rule, floors, caps = case
+    cost = sum(each.amount for each in paid)
+    most = [caps.get(each, cost) if benefit else floors.get(each, 0) for each, benefit in benefits.items()]
+    over, short = sum(floors.values()) - cost, cost - sum(most)
+    if over > 0 or short > 0:
+        with pytest.raises(Refused) as caught:
+            limited(benefits, paid, rule, floors, caps)
+        said = (
+            f"floors sum to {sum(floors.values())}, {over} more"
+            if over > 0
+            else f"caps sum to {cost - short}, {short} less"
+        )
+        assert caught.value.refusal is Refusal.INFEASIBLE
+        assert caught.value.detail == f"pot services: the {said} than the cost"
+        return
+    bill = limited(benefits, paid, rule, floors, caps)
+    charges = {each.member: each.charge for each in bill.lines if each.pot == "services"}
+    assert sum(charges.values()) == cost
+    for each, charge in charges.items():
+        assert floors.get(each, 0) <= charge <= caps.get(each, cost)
+    assert sum(each.net for each in bill.balances) == 0
+    mixed = [list(each.items()) for each in (benefits, floors, caps)]
+    for each in (*mixed, paid):
+        random.shuffle(each)
+    assert limited(dict(mixed[0]), paid, rule, dict(mixed[1]), dict(mixed[2])) == bill
+
+
+def test_floors_and_caps_that_can_be_checked_by_hand():
+    """200 by benefit would be 100, 50, 50: bob stays at 80, and of the rest ada pays no more than 70."""
+    paid = [item("ada", 200)]
+    bill = limited({"ada": 2, "bob": 1, "eve": 1}, paid, "proportional", {"bob": 80}, {"ada": 70})
+    assert [each.charge for each in bill.lines if each.pot == "services"] == [70, 80, 50]
+
+
+def test_what_a_pot_gives_back_or_does_not_hold_knows_no_limits():
+    floors, caps = {"ada": 80}, {"ada": 90, "bob": 90}
+    back = limited({"ada": 1, "bob": 1}, [item("ada", -50)], "equal", floors, caps)
+    assert [each.charge for each in back.lines if each.pot == "services"] == [-25, -25]
+    nothing = limited({"ada": 1, "bob": 1}, [], "equal", floors, caps)
+    assert [each.charge for each in nothing.lines if each.pot == "services"] == [0, 0]
+
+
+def test_who_has_left_has_no_floor_any_more():
+    bill = limited({"ada": 1, "bob": 1}, [item("ada", 50)], "equal", {"bob": 40}, {"bob": 60}, gone=["bob"])
+    assert [each.charge for each in bill.lines if each.pot == "services"] == [50, 0]
 
 
 @given(bills(), st.integers(1, 8), st.integers(0, 10**6))
