@@ -752,6 +752,28 @@ def _model_get(args: Namespace) -> int:
     return RIGHT
 
 
+def _model_derive_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("file", type=Path, help="what your member has made from other models")
+    parser.add_argument(
+        "--parent", action="append", required=True, metavar="SHA256", help="it is derived from; repeatable"
+    )
+    parser.add_argument("--form", default="safetensors", help="of the file; default %(default)s")
+
+
+def _model_derive(args: Namespace) -> int:
+    """Register a file under the models it descends from, and upload it. The same command goes on if it broke off."""
+    from client.home import Home
+    from shared_models.artefacts import publish
+    from shared_models.ledger_http import LedgerHttp
+
+    home = Home(args.home)
+    ledger, key = LedgerHttp(home.settings.ledger), home.key("admin")
+    made = publish(home, ledger, key, args.file, form=args.form, parents=tuple(args.parent))
+    print(f"{made.sha256} is published by {home.settings.member}: entry {made.at}")
+    return RIGHT
+
+
 def _charter_propose_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("file", type=Path, help="TOML or JSON: the fields that change; members, pots, tiers by name")
@@ -822,6 +844,7 @@ COMMANDS = (
     Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
     Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),
     Command("model get", MONEY, "Fetch a model that your member may have.", _model_get_arguments, _model_get),
+    Command("model derive", MONEY, "Publish what was made from a model.", _model_derive_arguments, _model_derive),
     Command("charter show", MONEY, "What is agreed, and what is proposed.", _charter_show_arguments, _charter_show),
     Command("charter propose", MONEY, "Propose another charter.", _charter_propose_arguments, _charter_propose),
     Command("charter vote", MONEY, "Vote on what is proposed.", _charter_vote_arguments, _charter_vote),

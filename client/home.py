@@ -8,6 +8,7 @@ ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission;
                   who signs holds entries/lock meanwhile
 evidence/         of each cost that was entered, the note that was signed and the salt of its commitment to the invoice
+published/        the note of each model that this member has published, by its SHA-256
 keyring/          keys that were added and revoked after the charter, as the log's entries say
 quotes/           0700: what was sealed, and will be opened: a quote is lost without it
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it

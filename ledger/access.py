@@ -1,30 +1,40 @@
-"""The files of the artefacts: served to members that have access, and said so themselves, in the log, before.
+"""The files of the artefacts: served to members that have access, and said so themselves, in the log, before; and taken
+in from who has published them.
 
     GET|HEAD /v1/artefacts/SHA256?access=INDEX    the file, or the part of it that `Range` asks for
+    PUT      /v1/artefacts/SHA256                 the piece of it that `Content-Range` names; `bytes */SIZE`: none
 
 The files stand on a shelf (shared_models/shelf.py), which is not trusted. They are read as fast as they are taken, a
-piece at a time.
+piece at a time. What comes is kept in the shelf's spool until it is whole: who was broken off asks how much is here.
 """
 
 import base64
+import hashlib
+import os
 import re
+import shutil
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ledger.hot import problem
 from ledger.log import Log
-from shared_models import http_signatures
+from shared_models import durable, http_signatures
 from shared_models.ledger_http import PROBLEM
 from shared_models.records.kinds import Artefact
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.shelf import Shelf
+from shared_models.shelf import PIECE_BYTES, Shelf
 
 FRESH_S = 300  # A signature is good for so long: clocks differ, and who listens could use it again.
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_KEY_ID = re.compile(r"(([^/+]+)/compute)\+([0-9a-f]{8})")
+_KEY_ID = re.compile(r"(([^+]+)/([a-z]+))\+([0-9a-f]{8})")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 
 
 class Desk:
@@ -32,6 +42,7 @@ class Desk:
 
     def __init__(self, log: Log, shelf: Shelf) -> None:
         self._log, self._shelf = log, shelf
+        self._turn, self._coming = threading.Lock(), set[str]()
 
     def answer(self, request: Request, artefact: str, access: int) -> Response:
         """The response to a request for an artefact, if all of this holds.
@@ -45,7 +56,7 @@ class Desk:
         Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, WRONG_MEMBER, NOT_FOUND, NO_ACCESS, NOT_SET_UP,
         CORRUPT, UNREACHABLE. Bytes that the file does not have are answered with BAD_RANGE and the file's size.
         """
-        member = self._signer(request)
+        member = self._signer(request, "compute", "range")
         record = self._log.granted(member, artefact, access)
         size = self._shelf.size(artefact)
         if size is None:
@@ -54,24 +65,106 @@ class Desk:
             raise Refused(Refusal.CORRUPT, f"artefact {artefact} is {size:,} bytes here, {record.size:,} in the log")
         return _response(request, record, self._shelf)
 
-    def _signer(self, request: Request) -> str:
+    def upload(self, request: Request, artefact: str, piece: bytes) -> int:
+        """Take in a piece of an artefact's file; how many bytes of it are here then, all of them once it is served.
+
+        1. The entry that registers it is in the log, on the disk.
+        2. The request is signed, not long ago, by the publisher's key: where the piece belongs, and its digest.
+        3. The piece is the one that was signed, and no gap is before it.
+        4. There is room for the file, twice over: an upload fills no disk that the log is on.
+        5. The whole has the SHA-256 that is its name, or nothing of it is kept.
+
+        Raises `Refused`: NOT_FOUND, BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, WRONG_MEMBER, BAD_RANGE, TOO_LARGE,
+        CORRUPT, UNREACHABLE; BUSY while another request is at this file.
+        """
+        record = self._log.registered(artefact)
+        role = "coordinator" if record.publisher == self._log.books.charter.consortium else "admin"
+        signer = self._signer(request, role, "content-range", "content-digest")
+        if signer != record.publisher:
+            raise Refused(Refusal.WRONG_MEMBER, f"{record.publisher} has published {artefact[:12]}…, not {signer}")
+        if request.headers.get("content-digest") != http_signatures.digest(piece):
+            raise Refused(Refusal.BAD_SIGNATURE, "Content-Digest is not that of these bytes")
+        start = _start(request.headers.get("content-range", ""), len(piece), record.size)
+        if self._shelf.size(artefact) == record.size:
+            return record.size
+        with self._alone(artefact):
+            path = self._shelf.spool / f".{artefact}.part"
+            here = path.stat().st_size if path.exists() else 0
+            if start > here:
+                raise Refused(Refusal.BAD_RANGE, f"{here:,} bytes are here, the piece begins behind {start:,}")
+            durable.make_folder(self._shelf.spool)
+            room = shutil.disk_usage(self._shelf.spool).free // 2
+            if record.size - here > room:
+                raise Refused(
+                    Refusal.TOO_LARGE, f"{record.size - here:,} bytes are to come, there is room for {room:,}"
+                )
+            if piece:
+                _write(path, start, piece)
+                here = max(here, start + len(piece))
+            if here == record.size:
+                self._finish(artefact, path)
+            return here
+
+    def _finish(self, artefact: str, path: Path) -> None:
+        hashed = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                hashed.update(piece)
+        if hashed.hexdigest() != artefact:
+            path.unlink()
+            raise Refused(Refusal.CORRUPT, f"what came as {artefact[:12]}… hashes to {hashed.hexdigest()[:12]}…")
+        self._shelf.take(artefact, path)
+
+    @contextmanager
+    def _alone(self, artefact: str) -> Iterator[None]:
+        """No other request writes this file."""
+        with self._turn:
+            if artefact in self._coming:
+                raise Refused(Refusal.BUSY, f"another request is at {artefact[:12]}…")
+            self._coming.add(artefact)
+        try:
+            yield
+        finally:
+            self._coming.discard(artefact)
+
+    def _signer(self, request: Request, role: str, *fields: str) -> str:
+        """Who has signed this request, its method, path, query, and these fields as far as they are there.
+
+        Raises `Refused`: BAD_SIGNATURE, UNKNOWN_KEY if it is no key of this role, REVOKED, STALE.
+        """
         headers = request.headers
         signature = http_signatures.parse(headers.get("signature-input", ""), headers.get("signature", ""))
         parts = {"@method": request.method, "@path": request.url.path, "@query": f"?{request.url.query}"}
-        if "range" in headers:
-            parts["range"] = ", ".join(headers.getlist("range"))
+        parts |= {name: ", ".join(headers.getlist(name)) for name in fields if name in headers}
         if set(signature.covered) != set(parts):
             raise Refused(Refusal.BAD_SIGNATURE, f"it covers {' '.join(signature.covered)}, not {' '.join(parts)}")
         named = _KEY_ID.fullmatch(signature.parameters.get("keyid", ""))
-        key = self._log.books.keys.get((named[1], bytes.fromhex(named[3]))) if named else None
-        if named is None or key is None:
-            raise Refused(Refusal.UNKNOWN_KEY, "keyid is not MEMBER/compute+ID of a key in the log")
+        key = self._log.books.keys.get((named[1], bytes.fromhex(named[4]))) if named else None
+        if named is None or key is None or named[3] != role:
+            raise Refused(Refusal.UNKNOWN_KEY, f"keyid is not NAME/{role}+ID of a key in the log")
         signature.check(parts, key)
         self._log.books.keyring.check_counts(key.name, key.id)
         created, now = signature.parameters.get("created", ""), int(time.time())
         if not created.isdigit() or abs(now - int(created)) > FRESH_S:
             raise Refused(Refusal.STALE, f"signed at {created or 'no time'}, it is {now}")
         return named[2]
+
+
+def _start(said: str, length: int, size: int) -> int:
+    """Where a piece of this length begins; 0 if it only asks how much is here. Raises `Refused(BAD_RANGE)`."""
+    found = _CONTENT_RANGE.fullmatch(said)
+    start, end = (int(found[1]), int(found[2]) + 1) if found and found[1] else (0, 0)
+    if found is None or int(found[3]) != size or end - start != length or end > size:
+        raise Refused(Refusal.BAD_RANGE, f"{said[:80]!r} of {length:,} bytes; the file has {size:,}")
+    return start
+
+
+def _write(path: Path, start: int, piece: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+        file.seek(start)
+        file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _response(request: Request, record: Artefact, shelf: Shelf) -> Response:

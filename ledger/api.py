@@ -24,7 +24,7 @@ from ledger.projections import Projector
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
 from ledger.witnesses import Witnesses
-from shared_models.ledger_http import PROBLEM, LedgerHttp
+from shared_models.ledger_http import PROBLEM, UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import Shelf
@@ -118,6 +118,12 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
     @app.api_route("/v1/artefacts/{artefact}", methods=["GET", "HEAD"], response_class=Response)
     def artefact(request: Request, artefact: Sha256, access: Index) -> Response:
         return desk.answer(request, artefact, access)
+
+    @app.put("/v1/artefacts/{artefact}")
+    async def upload(request: Request, artefact: Sha256) -> dict[str, int]:
+        """Take in a piece of a file; how much of it is here then."""
+        piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
+        return {"size": await run_in_threadpool(desk.upload, request, artefact, piece)}
 
     @app.get("/checkpoint")
     def head() -> Response:

@@ -347,6 +347,14 @@ class Log:
         with self._turn:
             return self.books.access(member, artefact), self.books.library.held(artefact).record
 
+    def registered(self, artefact: str) -> Artefact:
+        """What the log says of an artefact, on the disk. Raises `Refused(NOT_FOUND)`."""
+        with self._turn:
+            held = self.books.library.held(artefact)
+            if held.at >= self._head.size:  # Below the head it is on the disk.
+                raise Refused(Refusal.NOT_FOUND, f"no artefact {artefact}")
+            return held.record
+
     def granted(self, member: str, artefact: str, at: int) -> Artefact:
         """The artefact that this member may fetch now, by its access entry at this index.
 

@@ -103,12 +103,13 @@ def _publish_arguments(parser: ArgumentParser) -> None:
         "--parent", action="append", default=[], metavar="SHA256", help="it is derived from; repeatable"
     )
     parser.add_argument("--form", default="safetensors", help="of the file; default %(default)s")
-    parser.add_argument("--shelf", help="put it there: artefacts/ in the ledger's folder, or s3://BUCKET/PREFIX")
+    parser.add_argument("--shelf", help="put it there and upload nothing: artefacts/ in the ledger's folder, s3://...")
 
 
 def _publish(args: Namespace) -> int:
     from server.home import Home
-    from server.publish import publish
+    from shared_models.artefacts import publish
+    from shared_models.ledger_http import LedgerHttp
     from shared_models.records.kinds import Checkpoint
     from shared_models.records.refusals import Refusal, Refused
     from shared_models.shelf import open_shelf
@@ -121,10 +122,17 @@ def _publish(args: Namespace) -> int:
         checkpoints.append(Checkpoint(run=run, round=int(number)))
     home = Home(args.home)
     shelf = open_shelf(args.shelf, home.path / "uploads") if args.shelf else None
-    made = publish(home, args.file, tuple(checkpoints), tuple(args.parent), args.form, shelf)
+    made = publish(
+        home,
+        LedgerHttp(home.settings.ledger),
+        home.key,
+        args.file,
+        form=args.form,
+        checkpoints=tuple(checkpoints),
+        parents=tuple(args.parent),
+        shelf=shelf,
+    )
     print(f"{made.sha256} is published: entry {made.at}")
-    if args.shelf is None:
-        print(f"put the file on the ledger's shelf, artefacts/ in its folder, as {made.sha256}")
     return RIGHT
 
 

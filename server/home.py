@@ -6,6 +6,7 @@ tls/               ca.crt goes to every member; ca.key and server.key stay
 charter.note       the charter it works under
 checkpoints/       weights by digest
 runs/              what each run left, to go on with: server/journal.py
+published/         the note of each model that was published, by its SHA-256
 status.json        what the run is doing now, for whoever looks
 flwr/              Flower's home
 """

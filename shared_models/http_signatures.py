@@ -5,6 +5,7 @@ begins with a quote, and the text of a note never does: no signature for one is 
 """
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -43,6 +44,11 @@ class Signature(NamedTuple):
         """Whether this key signed these parts, as far as they are covered. Raises `Refused(BAD_SIGNATURE)`."""
         if not key.verifies(self.raw, self.base(parts)):
             raise Refused(Refusal.BAD_SIGNATURE, f"{key.name} did not sign this request")
+
+
+def digest(body: bytes) -> str:
+    """The value of `Content-Digest` of a request with this body (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
 def parse(described: str, signed: str) -> Signature:

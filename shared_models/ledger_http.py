@@ -16,6 +16,7 @@
     GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
     GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing", "size"}   of a member's access
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
+    PUT  /v1/artefacts/SHA256        a piece of a file, by its publisher; signed: {"size": how much of it is here}
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
@@ -28,9 +29,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from shared_models import http_signatures
 from shared_models.records import merkle, note, tlog
@@ -38,6 +39,8 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.refusals import Refusal, Refused
 
 PROBLEM = "application/problem+json"
+UPLOAD_BYTES = 8 << 20  # Of a file, in one request: small enough to hold, and to send again.
+UPLOAD_S = 600.0  # The last one is answered when the whole was hashed and stands on its shelf.
 
 
 class Consistency(NamedTuple):
@@ -157,6 +160,27 @@ class LedgerHttp:
             raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
         return reply
 
+    def upload(self, artefact: str, size: int, file: BinaryIO, key: SigningKey) -> None:
+        """Bring an artefact of this size onto the ledger's shelf; what is there of it is not sent again.
+
+        `key` is the publisher's: a member's admin key, or the coordinator's. Raises `Refused`: CORRUPT if the file is
+        not the artefact, and then the ledger keeps nothing of it; BAD_FIELD if the file has become shorter.
+        """
+        here = self._upload(artefact, f"bytes */{size}", b"", key)
+        while here < size:
+            file.seek(here)
+            piece = file.read(min(UPLOAD_BYTES, size - here))
+            if not piece:
+                raise Refused(Refusal.BAD_FIELD, f"the file has {here:,} bytes left of {size:,}")
+            here = self._upload(artefact, f"bytes {here}-{here + len(piece) - 1}/{size}", piece, key)
+
+    def _upload(self, artefact: str, where: str, piece: bytes, key: SigningKey) -> int:
+        path = f"/v1/artefacts/{artefact}"
+        sent = {"content-range": where, "content-digest": http_signatures.digest(piece)}
+        parts = {"@method": "PUT", "@path": path, "@query": "?", **sent}
+        headers = http_signatures.sign(parts, key, int(time.time())) | sent
+        return int(json.loads(self._call(path, piece, headers, "PUT", UPLOAD_S))["size"])
+
     def size(self) -> int:
         return int(self._json("/healthz")["size"])
 
@@ -167,13 +191,21 @@ class LedgerHttp:
     def _json(self, path: str) -> Any:
         return json.loads(self._call(path))
 
-    def _call(self, path: str, body: bytes | None = None) -> bytes:
-        headers = {"Content-Type": "application/octet-stream"} if body is not None else {}
-        request = urllib.request.Request(self.url.rstrip("/") + path, body, headers)  # noqa: S310 - see `checked`.
+    def _call(
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str | None = None,
+        timeout_s: float = 30,
+    ) -> bytes:
+        kind = {"Content-Type": "application/octet-stream"} if body is not None else {}
+        address, named = self.url.rstrip("/") + path, {**kind, **(headers or {})}
+        request = urllib.request.Request(address, body, named, method=method)  # noqa: S310 - see `checked`.
         until, pause_s = time.monotonic() + self.patience_s, 0.05
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
+                with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
                     return bytes(reply.read())
             except urllib.error.HTTPError as error:
                 refused = _refused(error)

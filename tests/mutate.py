@@ -91,7 +91,7 @@ GUARDED: dict[str, list[str]] = {
     "client/attest.py": ["tests/client/test_attest.py"],
     "client/auditor.py": ["tests/client/test_auditor.py", "tests/client/test_quotes_kept.py"],
     "shared_models/rules/fork.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
-    "server/publish.py": ["tests/client/test_models.py"],
+    "shared_models/artefacts.py": ["tests/client/test_models.py"],
     "server/cli.py": ["tests/client/test_models.py"],
     "server/admission.py": ["tests/server/test_admission.py"],
     "ledger/log.py": [

@@ -199,7 +199,7 @@ def test_light_commands_load_nothing_heavy(command):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_importing_does_nothing():
+def test_importing_does_nothing(tmp_path):
     """No file, no process, no thread, no settings read: importing every module leaves no trace."""
     code = (
         "import sys, threading, importlib, os; before = set(os.listdir('.'))\n"
@@ -208,4 +208,4 @@ def test_importing_does_nothing():
         "assert threading.active_count() == 1, threading.enumerate()\n"
         "assert set(os.listdir('.')) == before"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/tmp")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -94,7 +94,7 @@ class Refusal(StrEnum):
 
 
 REMEDY: dict[Refusal, str] = {
-    Refusal.TOO_LARGE: "send less: an entry is at most 65,535 bytes, an update what its codec makes of the model",
+    Refusal.TOO_LARGE: "send less: an entry is at most 65,535 bytes, an update what its codec makes; or make room",
     Refusal.NOT_TEXT: "send UTF-8 without control characters other than newline",
     Refusal.NOT_A_NOTE: "send a C2SP signed note: text, a blank line, signature lines",
     Refusal.UNKNOWN_KEY: "sign with a key that the charter names",

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import socket
 import threading
@@ -21,6 +22,8 @@ from client.signer import Signer
 from client.witness import Witness
 from consortium.cli import main
 from ledger.api import serving
+from shared_models import ledger_http
+from shared_models.artefacts import publish
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
 from shared_models.published import reader, save
@@ -129,6 +132,11 @@ def fetch(consortium: Consortium, name: str, to: Path, url: str = "") -> int:
     return get(consortium.home(name), LedgerHttp(url or consortium.url, patience_s=0.5), NAME, to)
 
 
+def leaves_of(consortium: Consortium) -> list[bytes]:
+    size = LedgerHttp(consortium.url).size()
+    return tlog.unpack(LedgerHttp(consortium.url).read(f"tile/entries/000.p/{size}"))
+
+
 def accesses(consortium: Consortium, name: str) -> list[Access]:
     found = map(entries.peek, consortium.home(name).signed())
     return [each for each in found if isinstance(each, Access)]
@@ -200,11 +208,82 @@ def test_what_is_published_lies_on_the_shelf_and_is_registered_once(consortium, 
     code, _, err = run(*again, "--checkpoint", "r1/1", "--form", "gguf")
     assert (code, err.startswith("error conflict")) == (2, True)
     assert run(*again, "--checkpoint", "r1")[2].startswith("error bad_field")
+    # What was signed once is sent again as it is: it would prove that its author has said two things.
+    size = LedgerHttp(consortium.url).size()
+    assert run(*again, "--checkpoint", "r1/1")[:2] == (0, f"{NAME} is published: entry {size - 1}\n")
+    assert LedgerHttp(consortium.url).size() == size
     missing = ("model", "publish", "--home", consortium.parties.home.path, consortium.folder / "nothing")
     assert run(*missing, "--checkpoint", "r1/1")[2].startswith("error not_found")
+
+
+def test_without_a_shelf_at_hand_the_coordinator_uploads(consortium, run):
     consortium.file.write_bytes(b"a second one")
-    code, out, _ = run(*again, "--parent", NAME)
-    assert (code, out.splitlines()[1].startswith("put the file on the ledger's shelf")) == (0, True)
+    code, out, _ = run("model", "publish", "--home", consortium.parties.home.path, consortium.file, "--parent", NAME)
+    second = hashlib.sha256(b"a second one").hexdigest()
+    assert (code, out.split()[0]) == (0, second)
+    assert (consortium.shelf / second).read_bytes() == b"a second one"
+
+
+def test_a_member_publishes_what_it_made_and_who_may_not_have_the_parent_may_not_have_that(consortium, run, tmp_path):
+    tuned = DATA[::-1] * 8  # More than one piece.
+    name = hashlib.sha256(tuned).hexdigest()
+    (tmp_path / "tuned").write_bytes(tuned)
+    derive = ("model", "derive", "--home", consortium.home("acme").path, tmp_path / "tuned", "--form", "gguf")
+    code, out, _ = run(*derive, "--parent", NAME)
+    assert (code, out.split(":")[0]) == (0, f"{name} is published by acme")
+    assert (consortium.shelf / name).read_bytes() == tuned
+    assert run(*derive, "--parent", NAME)[:2] == (code, out)
+    assert get(consortium.home("birch"), LedgerHttp(consortium.url), name, tmp_path / "got") == len(tuned)
+    cedar = ("--home", consortium.home("cedar").path)
+    assert run("model", "get", *cedar, name, "--to", tmp_path / "none")[2].startswith("error no_access")
+    (tmp_path / "stolen").write_bytes(b"from what it has no right to")
+    assert run("model", "derive", *cedar, tmp_path / "stolen", "--parent", name)[2].startswith("error no_access")
+    assert sorted(each.name for each in consortium.shelf.iterdir()) == sorted([NAME, name])
+    (kept,) = (consortium.home("acme").path / "published").iterdir()
+    assert kept.stem == name
+    assert run(*derive[:-1], "safetensors", "--parent", NAME)[2].startswith("error conflict")
+    report = Auditor().run(consortium.url)
+    assert report.findings == []
+    assert report.books.library.held(name).record.parents == (NAME,)
+    assert not any(entries.peek(each).kind == "equivocation" for each in leaves_of(consortium))
+
+
+def test_an_upload_that_broke_off_goes_on_where_it_was(consortium, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_http, "UPLOAD_BYTES", 100_000)
+    tuned, sent = DATA[::-1], list[int]()
+    (tmp_path / "tuned").write_bytes(tuned)
+    asked = LedgerHttp._upload
+
+    def breaks(self, artefact, where, piece, key):
+        if len(sent) == 8:
+            sent.append(0)
+            raise Refused(Refusal.UNREACHABLE, "the cable")
+        sent.append(len(piece))
+        return asked(self, artefact, where, piece, key)
+
+    monkeypatch.setattr(LedgerHttp, "_upload", breaks)
+    derive = ("model", "derive", "--home", consortium.home("acme").path, tmp_path / "tuned", "--parent", NAME)
+    assert run(*derive)[2].startswith("error unreachable: the cable")
+    assert run("model", "get", "--home", consortium.home("birch").path, hashlib.sha256(tuned).hexdigest(), "--to", "x")[
+        2
+    ].startswith("error not_set_up")
+    assert run(*derive)[0] == 0
+    assert sum(sent) == len(tuned)
+    assert (consortium.shelf / hashlib.sha256(tuned).hexdigest()).read_bytes() == tuned
+
+
+def test_a_file_that_changes_while_it_is_uploaded_is_refused_and_not_kept(consortium, tmp_path):
+    acme = consortium.home("acme")
+    (tmp_path / "tuned").write_bytes(b"0123456789")
+    ledger = LedgerHttp(consortium.url)
+    name = publish(acme, ledger, acme.key("admin"), tmp_path / "tuned", form="x", parents=(NAME,)).sha256
+    (consortium.shelf / name).unlink()
+    for changed, refusal in ((b"0123456780", Refusal.CORRUPT), (b"01234", Refusal.BAD_FIELD)):
+        why = refused(ledger.upload, name, 10, io.BytesIO(changed), acme.key("admin"))
+        assert why.refusal is refusal
+    assert not (consortium.shelf / name).exists()
+    ledger.upload(name, 10, io.BytesIO(b"0123456789"), acme.key("admin"))
+    assert (consortium.shelf / name).read_bytes() == b"0123456789"
 
 
 # Fetching.

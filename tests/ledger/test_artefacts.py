@@ -3,14 +3,18 @@
 import base64
 import hashlib
 import http.client
+import io
 import json
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,11 +25,13 @@ from ledger_service import serving, write_key
 from world import CONSORTIUM, World, added, digest, key, revoked
 
 from ledger.log import open_log
+from shared_models.http_signatures import digest as content_digest
 from shared_models.http_signatures import sign
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
 from shared_models.records.kinds import FIRST, Access, AccessRestore, AccessRevoke, Artefact, Checkpoint, Tier
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.shelf import FolderShelf, ObjectShelf
 
 DATA = bytes(range(256)) * 12_000  # 3 MB: more than one piece.
 NAME = hashlib.sha256(DATA).hexdigest()
@@ -69,11 +75,13 @@ class Served:
         fields = sign(parts, by, changes.get("created", int(time.time())))
         return self.send(method, path + query, {**fields, **sent, **changes.get("fields", {})})
 
-    def send(self, method: str, target: str, headers) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def send(
+        self, method: str, target: str, headers, body: bytes | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         where = urlsplit(self.ledger.url)
         connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
         try:
-            connection.request(method, target, headers=headers)
+            connection.request(method, target, body, headers)
             reply = connection.getresponse()
             return reply.status, reply.headers, reply.read()
         finally:
@@ -293,6 +301,154 @@ def test_the_client_asks_for_the_rest_of_a_file(shared, at):
     assert caught.value.refusal is Refusal.UNREACHABLE
 
 
+# Taking a file in.
+
+MADE = bytes(range(255, -1, -1)) * 400  # 100 kB.
+MADE_NAME = hashlib.sha256(MADE).hexdigest()
+
+
+class Upload:
+    """A file that acme has derived, registered, and puts on the shelf."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        record = registered(MADE_NAME, len(MADE))
+        served.say("acme/admin", replace(record, publisher="acme", checkpoints=(), parents=(NAME,)))
+
+    def put(self, piece: bytes = MADE, where: str = "", by: str = "acme/admin", *, name: str = MADE_NAME, **changes):
+        """(status, what it says) of a piece, the whole by default; `changes` is what is signed or sent instead."""
+        path = f"/v1/artefacts/{name}"
+        sent = {
+            "content-range": where or f"bytes 0-{len(piece) - 1}/{len(MADE)}",
+            "content-digest": content_digest(changes.get("digested", piece)),
+        }
+        parts = {"@method": "PUT", "@path": path, "@query": "?", **sent, **changes.get("signed", {})}
+        parts = {each: value for each, value in parts.items() if value is not None}
+        fields = sign(parts, key(by), changes.get("created", int(time.time())))
+        status, _, body = self.served.send("PUT", path, {**fields, **sent, **changes.get("fields", {})}, piece)
+        told = json.loads(body)
+        return status, told.get("code", told.get("size"))
+
+    def kept(self) -> list[str]:
+        """What the ledger keeps of it, under which names."""
+        folders = (self.served.folder / "uploads", self.served.folder / "artefacts")
+        return [
+            each.name for folder in folders if folder.is_dir() for each in folder.iterdir() if MADE_NAME in each.name
+        ]
+
+
+@pytest.fixture
+def upload(fresh):
+    return Upload(fresh)
+
+
+def test_the_publisher_puts_a_file_and_it_is_served(fresh, upload):
+    assert upload.put(b"", f"bytes */{len(MADE)}") == (200, 0)
+    assert upload.put() == (200, len(MADE))
+    assert upload.kept() == [MADE_NAME]
+    at = fresh.grant("birch", MADE_NAME)
+    assert fresh.ask(at, "birch", path=f"/v1/artefacts/{MADE_NAME}")[2] == MADE
+    again = upload.put(MADE[::-1])  # It is there: nothing is taken in.
+    assert (again, fresh.ask(at, "birch", path=f"/v1/artefacts/{MADE_NAME}")[2]) == ((200, len(MADE)), MADE)
+
+
+def test_a_file_comes_in_pieces_and_who_was_broken_off_asks_how_much_is_here(upload):
+    size, half = len(MADE), 60_000
+    assert upload.put(MADE[:half], f"bytes 0-{half - 1}/{size}") == (200, half)
+    assert upload.put(b"", f"bytes */{size}") == (200, half)
+    assert upload.put(MADE[half + 1 :], f"bytes {half + 1}-{size - 1}/{size}") == (416, "bad_range")
+    assert upload.put(MADE[5 : half + 5], f"bytes 5-{half + 4}/{size}") == (200, half + 5)  # Some of it once more.
+    assert upload.put(MADE[half:], f"bytes {half}-{size - 1}/{size}") == (200, size)
+    assert upload.kept() == [MADE_NAME]
+
+
+def test_what_is_not_the_artefact_is_refused_and_nothing_of_it_is_kept(upload):
+    assert upload.put(MADE[::-1]) == (500, "corrupt")
+    assert upload.kept() == []
+    assert upload.put() == (200, len(MADE))
+
+
+@pytest.mark.parametrize(
+    ("piece", "where"),
+    [
+        (MADE + b"x", f"bytes 0-{len(MADE)}/{len(MADE) + 1}"),  # More than the log says,
+        (MADE + b"x", f"bytes 0-{len(MADE)}/{len(MADE)}"),
+        (MADE[:-1], f"bytes 0-{len(MADE) - 2}/{len(MADE) - 1}"),  # or less;
+        (MADE[:9], f"bytes 0-9/{len(MADE)}"),  # of another length than it says,
+        (MADE[:9], f"bytes */{len(MADE)}"),
+        (b"", f"bytes 1-0/{len(MADE) + 1}"),
+        (MADE[:9], "bytes 0-8/*"),  # or said otherwise.
+        (MADE[:9], "lines 0-8/9"),
+    ],
+)
+def test_a_piece_that_has_no_place_in_the_file_is_refused(upload, piece, where):
+    assert upload.put(piece, where) == (416, "bad_range")
+    assert upload.kept() == []
+
+
+def test_only_who_has_published_it_puts_it_there_and_only_what_is_in_the_log(fresh, upload):
+    size = len(MADE)
+    for more, refusal in (
+        ({"by": "birch/admin"}, (422, "wrong_member")),
+        ({"by": "acme/compute"}, (422, "unknown_key")),
+        ({"by": f"{CONSORTIUM}/coordinator"}, (422, "unknown_key")),
+        ({"by": f"{CONSORTIUM}/admin"}, (422, "wrong_member")),
+        ({"name": digest("nothing")}, (404, "not_found")),
+        ({"name": NAME}, (422, "unknown_key")),  # The coordinator's.
+        ({"digested": MADE[::-1]}, (422, "bad_signature")),
+        ({"signed": {"content-range": f"bytes 1-{size}/{size}"}}, (422, "bad_signature")),
+        ({"signed": {"content-range": None}}, (422, "bad_signature")),
+        ({"signed": {"content-digest": None}}, (422, "bad_signature")),
+        ({"signed": {"@method": "GET"}}, (422, "bad_signature")),
+        ({"signed": {"@path": f"/v1/artefacts/{NAME}"}}, (422, "bad_signature")),
+        ({"created": int(time.time()) - 301}, (422, "stale")),
+        ({"fields": {"Signature": "sig=:AAAA:"}}, (422, "bad_signature")),
+    ):
+        assert upload.put(**more) == refusal, more
+    new = key("acme/admin", 2)
+    fresh.say("acme/admin", added("acme", "admin", new))
+    at = fresh.world.books.tree.size
+    fresh.say("acme/admin", revoked("acme", "admin", key("acme/admin"), at))
+    assert upload.put() == (422, "revoked")
+    assert upload.kept() == []
+
+
+def test_the_coordinator_puts_what_it_has_published(fresh):
+    data = b"hello"
+    name = hashlib.sha256(data).hexdigest()
+    fresh.say(f"{CONSORTIUM}/coordinator", registered(name, len(data)))
+    fresh.ledger.upload(name, len(data), io.BytesIO(data), key(f"{CONSORTIUM}/coordinator"))
+    assert fresh.ask(fresh.grant(artefact=name), path=f"/v1/artefacts/{name}")[2] == data
+
+
+def test_one_request_at_a_time_writes_a_file_and_the_others_are_told_to_come_again(upload, monkeypatch):
+    entered, go, answers = threading.Event(), threading.Event(), list[tuple]()
+    for kind in (FolderShelf, ObjectShelf):
+
+        def slow(self, name: str, file: Path, take=kind.take) -> None:
+            entered.set()
+            assert go.wait(20)
+            take(self, name, file)
+
+        monkeypatch.setattr(kind, "take", slow)
+    first = threading.Thread(target=lambda: answers.append(upload.put()))
+    first.start()
+    assert entered.wait(20)
+    assert upload.put() == (429, "busy")
+    go.set()
+    first.join()
+    assert answers == [(200, len(MADE))]
+    assert upload.put() == (200, len(MADE))
+
+
+def test_no_upload_fills_the_disk_that_the_log_is_on(upload, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * len(MADE) - 2))
+    assert upload.put() == (413, "too_large")
+    assert upload.kept() == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * len(MADE)))
+    assert upload.put() == (200, len(MADE))
+
+
 def test_an_entry_that_is_not_on_the_disk_opens_nothing(tmp_path, monkeypatch):
     write_key(tmp_path)
     log = open_log(tmp_path)
@@ -339,6 +495,32 @@ def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
         grown, seconds = peak_mb(process.pid) - before, time.monotonic() - began
         print(f"{got / seconds / 1e6:,.0f} MB/s, {before} MB before and {grown} MB more at the peak")
         assert got == size
+        assert grown < 64
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_file_of_a_gigabyte_is_taken_in_in_little_memory(tmp_path):
+    size, port, hashed = 1 << 30, free_port(), hashlib.sha256()
+    write_key(tmp_path)
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(size)
+    for _ in range(size >> 20):
+        hashed.update(bytes(1 << 20))
+    name = hashed.hexdigest()
+    serve = [sys.executable, "-m", "consortium", "serve", "--dir", str(tmp_path), "--port", str(port)]
+    process = subprocess.Popen(serve, stdout=subprocess.DEVNULL)
+    try:
+        served = Served(LedgerHttp(f"http://127.0.0.1:{port}", patience_s=30), tmp_path, name, size)
+        before, began = peak_mb(process.pid), time.monotonic()
+        with (tmp_path / "file").open("rb") as source:
+            served.ledger.upload(name, size, source, key(f"{CONSORTIUM}/coordinator"))
+        grown, seconds = peak_mb(process.pid) - before, time.monotonic() - began
+        print(f"{size / seconds / 1e6:,.0f} MB/s, {before} MB before and {grown} MB more at the peak")
+        assert (tmp_path / "artefacts" / name).stat().st_size == size
         assert grown < 64
     finally:
         process.terminate()

@@ -1,6 +1,7 @@
 """Where files stand: in a folder, or as objects; the slow test has a real S3 service."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from ledger_service import write_key
-from test_artefacts import DATA, NAME, Served, peak_mb
-from world import digest, key
+from test_artefacts import DATA, NAME, Served, peak_mb, registered
+from world import CONSORTIUM, digest, key
 
 from ledger.settings import Settings
 from shared_models import shelf as shelves
@@ -159,6 +160,12 @@ def test_files_are_put_into_s3_and_served_from_there(moto, tmp_path, monkeypatch
         assert body == b"\0\x24\0\0"
         other = served.grant(artefact=digest("never put on the shelf"))
         assert served.refusal(other, path=f"/v1/artefacts/{digest('never put on the shelf')}") == (503, "not_set_up")
+        mine = os.urandom(20 << 20)  # What a publisher uploads gets there too.
+        name = hashlib.sha256(mine).hexdigest()
+        served.say(f"{CONSORTIUM}/coordinator", registered(name, len(mine)))
+        served.ledger.upload(name, len(mine), io.BytesIO(mine), key(f"{CONSORTIUM}/coordinator"))
+        assert (shelf.size(name), list((tmp_path / "uploads").iterdir())) == (len(mine), [])
+        assert served.ask(served.grant(artefact=name), path=f"/v1/artefacts/{name}")[2] == mine
         put(shelf, large, DATA)
         assert served.refusal(at) == (500, "corrupt")
         assert json.loads(served.ledger.read("healthz"))["status"] == "ok"

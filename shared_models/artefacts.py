@@ -1,13 +1,16 @@
-"""Publishing a model: its file onto the ledger's shelf, then its name and what it was made from into the log."""
+"""Publishing a model: its name and what it was made from go into the log, its file onto the ledger's shelf."""
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from server.home import Home
 from shared_models import durable
+from shared_models.folder import Folder
 from shared_models.ledger_http import LedgerHttp
+from shared_models.records import entry as entries
+from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import FIRST, Artefact, Checkpoint
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import PIECE_BYTES, Shelf
@@ -21,16 +24,21 @@ class Published(NamedTuple):
 
 
 def publish(
-    home: Home,
+    home: Folder,
+    ledger: LedgerHttp,
+    key: SigningKey,
     file: Path,
-    checkpoints: tuple[Checkpoint, ...],
-    parents: tuple[str, ...],
+    *,
     form: str,
-    shelf: Shelf | None,
+    checkpoints: tuple[Checkpoint, ...] = (),
+    parents: tuple[str, ...] = (),
+    shelf: Shelf | None = None,
 ) -> Published:
-    """Register this file as an artefact. With a shelf it stands there, under its SHA-256, before the log names it.
+    """Register this file as an artefact of the key's holder, and upload it. The same again goes on where it broke off.
 
-    Raises `Refused`: NOT_FOUND without a file, or as the shelf and the ledger, CONFLICT if it is registered already.
+    With a shelf it is put there instead, before the log names it. What was signed stays in the folder: were it signed
+    anew, it would be another text under one name, which proves that its author said two things. Raises `Refused`:
+    NOT_FOUND without a file, CONFLICT if it was published as something else, or as the shelf and the ledger.
     """
     try:
         sha256, size = _copied(file, shelf)
@@ -39,14 +47,23 @@ def publish(
     record = Artefact(
         seq=0,
         prev=FIRST,
-        publisher=home.charter.consortium,
+        publisher=key.name.rpartition("/")[0],
         artefact=sha256,
         size=size,
         form=form,
         checkpoints=checkpoints,
         parents=parents,
     )
-    return Published(sha256, home.say(LedgerHttp(home.settings.ledger), home.key, record)[1].index)
+    durable.make_folder(home.path / "published")
+    note = home.path / "published" / f"{sha256}.note"
+    said = entries.peek(note.read_bytes()) if note.is_file() else None
+    if isinstance(said, Artefact) and replace(said, seq=0, prev=FIRST) != record:
+        raise Refused(Refusal.CONFLICT, f"{sha256[:12]}… was published as something else: {note} has it")
+    at = home.say(ledger, key, record, note)[1].index
+    if shelf is None:
+        with file.open("rb") as source:
+            ledger.upload(sha256, size, source, key)
+    return Published(sha256, at)
 
 
 def _copied(file: Path, shelf: Shelf | None) -> tuple[str, int]:
