@@ -50,18 +50,39 @@ def price(ledger: LedgerHttp, period: str, key: SigningKey, charter: str) -> tup
 
 
 def rate(
-    ledger: LedgerHttp, currency: str, date: str, worth: str, source: str, key: SigningKey, charter: str
+    ledger: LedgerHttp,
+    currency: str,
+    date: str,
+    worth: str,
+    source: str,
+    key: SigningKey,
+    charter: str,
+    *,
+    correct: bool = False,
 ) -> tuple[Rate, tlog.Proof]:
     """Enter what a currency was worth on a day, `0.9` or `9/10` units of the charter's; the proof of its place.
 
-    Raises `Refused`: BAD_FIELD, UNKNOWN_CURRENCY, CONFLICT if a rate of that day stands, or the audit's first finding.
+    `correct`: instead of the rate that stands. Raises `Refused`: BAD_FIELD, UNKNOWN_CURRENCY; CONFLICT if a rate of
+    that day stands and is not corrected, NOT_FOUND if none is there to be; CLOSED if something was billed by it; or
+    the audit's first finding.
     """
     if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,12}|/[1-9][0-9]{0,17})?", worth, re.ASCII):
         raise Refused(Refusal.BAD_FIELD, f"{worth[:60]!r} is not a rate such as 0.9 or 9/10")
     books = _recomputed(ledger, charter)
-    record = Rate(seq=0, prev=FIRST, currency=currency, date=date, rate=Fraction(worth), source=source)
-    if books.spoken(key.name, record):
-        raise Refused(Refusal.CONFLICT, f"a rate of {currency} on {date} stands in the log")
+    stands = books.accounts.rate(currency, date)
+    if stands is not None and (not correct or stands.value == Fraction(worth)):
+        raise Refused(Refusal.CONFLICT, f"a rate of {currency} on {date} stands in the log: {stands.value}")
+    if stands is None and correct:
+        raise Refused(Refusal.NOT_FOUND, f"no rate of {currency} on {date} is there to be corrected")
+    record = Rate(
+        seq=0,
+        prev=FIRST,
+        currency=currency,
+        date=date,
+        rate=Fraction(worth),
+        source=source,
+        replaces=stands.hash if stands else FIRST,
+    )
     return record, _say(ledger, books, [record], key)[0]
 
 
@@ -73,22 +94,34 @@ def usage(
     source: str,
     key: SigningKey,
     charter: str,
+    *,
+    correct: bool = False,
 ) -> dict[str, tlog.Proof]:
     """Enter what members have used of a pot, `Amount`s by member; the proof of the place of each that is new.
 
     All are checked before one is signed. What was entered before is not entered again, so the same once more is safe.
-    Raises `Refused`: WRONG_MEMBER, WRONG_ITEM, CLOSED, CONFLICT if another quantity stands, or the first finding.
+    `correct`: instead of what stands, where that is another quantity.
+    Raises `Refused`: WRONG_MEMBER, WRONG_ITEM, CLOSED, CONFLICT if another quantity stands and is not corrected, or the
+    first finding.
     """
     books = _recomputed(ledger, charter)
     before, records = books.accounts.used(period, pot), dict[str, Usage]()
     for member, quantity in quantities.items():
-        record = Usage(seq=0, prev=FIRST, member=member, pot=pot, period=period, quantity=quantity, source=source)
-        if member not in before:
-            records[member] = record
-        elif before[member] != Fraction(quantity):
-            raise Refused(
-                Refusal.CONFLICT, f"{member} has used {before[member]} of {pot} in {period}, as the log has it"
-            )
+        stands = before.get(member)
+        if stands is not None and stands.value == Fraction(quantity):
+            continue
+        if stands is not None and not correct:
+            raise Refused(Refusal.CONFLICT, f"{member} has used {stands.value} of {pot} in {period}, as the log has it")
+        records[member] = Usage(
+            seq=0,
+            prev=FIRST,
+            member=member,
+            pot=pot,
+            period=period,
+            quantity=quantity,
+            source=source,
+            replaces=stands.hash if stands else FIRST,
+        )
     return dict(zip(records, _say(ledger, books, list(records.values()), key), strict=True))
 
 

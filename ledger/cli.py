@@ -99,6 +99,7 @@ def _rate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("date", help="the day of the invoices, YYYY-MM-DD")
     parser.add_argument("rate", help="units of the charter's currency for one of this one, such as 0.9 or 9/10")
     parser.add_argument("--source", required=True, help="who says so, such as European Central Bank")
+    parser.add_argument("--correct", action="store_true", help="instead of the rate that stands, if nothing is billed")
     _admin_arguments(parser)
 
 
@@ -109,7 +110,9 @@ def _rate(args: Namespace) -> int:
     from shared_models.records.keys import SigningKey
 
     ledger, key = LedgerHttp(args.ledger), SigningKey.load(args.key)
-    record, proof = rate(ledger, args.currency, args.date, args.rate, args.source, key, args.charter)
+    record, proof = rate(
+        ledger, args.currency, args.date, args.rate, args.source, key, args.charter, correct=args.correct
+    )
     print(f"1 {record.currency} is worth {record.rate} on {record.date}: entry {proof.index}")
     return RIGHT
 
@@ -121,10 +124,11 @@ def _usage_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--member", help="who has used it,")
     parser.add_argument("--quantity", help="and how much, such as 12.5")
     parser.add_argument("--source", required=True, help="by what meter, and in what unit: bucket metrics, GB-days")
+    parser.add_argument("--correct", action="store_true", help="instead of what stands, where that is another quantity")
 
 
 def _usage(args: Namespace) -> int:
-    """What members have used of a pot in a period: what it is divided by. What is entered stays as it is."""
+    """What members have used of a pot in a period: what it is divided by. It can be corrected until the close."""
     from ledger.billing import quantities, usage
     from shared_models.ledger_http import LedgerHttp
     from shared_models.records.keys import SigningKey
@@ -137,7 +141,8 @@ def _usage(args: Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(Refusal.NOT_FOUND, f"{args.csv} cannot be read: {error}") from None
     used, key = quantities(rows), SigningKey.load(args.key)
-    said = usage(LedgerHttp(args.ledger), args.period, args.pot, used, args.source, key, args.charter)
+    ledger = LedgerHttp(args.ledger)
+    said = usage(ledger, args.period, args.pot, used, args.source, key, args.charter, correct=args.correct)
     for member, quantity in used.items():
         where = f"entry {said[member].index}" if member in said else "in the log before"
         print(f"{member} has used {quantity} of {args.pot} in {args.period}: {where}")

@@ -387,7 +387,7 @@ def whole() -> World:
 
 def november() -> World:
     """A run of three rounds, two shared costs, changes of keys, and the bill that two members witnessed."""
-    world = World(quorum=2, tiers=(OPEN,))
+    world = World(quorum=2, tiers=(OPEN,), pots=(pot("compute", "proportional"), pot("services", "equal", "usage")))
     world.start()
     world.round()
     world.say("birch/admin", world.item("birch", 1_200))
@@ -456,9 +456,16 @@ def _december(world: World) -> None:
     median, names = world.books.accounts.quotes.median(period)
     world.say(admin, Price(seq=0, prev=FIRST, period=period, price=median, quotes=names))
     rate = Rate(
-        seq=0, prev=FIRST, currency="USD", date="2026-12-01", rate=Fraction(9, 10), source="European Central Bank"
+        seq=0,
+        prev=FIRST,
+        currency="USD",
+        date="2026-12-01",
+        rate=Fraction(9, 10),
+        source="European Central Bank",
+        replaces=FIRST,
     )
-    world.say(admin, rate)
+    typo = world.say(admin, replace(rate, rate=Fraction(9)))
+    world.say(admin, replace(rate, replaces=typo))
     item = replace(world.item("acme", 0, "storage", period=period), amount="20.5", currency="USD", date="2026-12-01")
     hashed = world.say("acme/admin", item)
     back = CreditNote(
@@ -473,8 +480,10 @@ def _december(world: World) -> None:
         period=period,
         quantity="12.5",
         source="GB-days, metered",
+        replaces=FIRST,
     )
-    world.say(admin, used)
+    first = world.say(admin, replace(used, quantity="125"))
+    world.say(admin, replace(used, replaces=first))
     about = "item/acme/storage"
     dispute = world.say("birch/admin", Dispute(seq=0, prev=FIRST, member="birch", about=about, reason="never ordered"))
     for by in ("birch", "cedar"):

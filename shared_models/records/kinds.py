@@ -443,9 +443,17 @@ class Leave:
         return self.member
 
 
+def _correction(replaces: str) -> str:
+    """What tells a correction from what it corrects: one entry is corrected once."""
+    return f"/{replaces}" if replaces != FIRST else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """What a currency was worth on a day, so that no payer chooses it. By the consortium's administrator."""
+    """What a currency was worth on a day, so that no payer chooses it. By the consortium's administrator.
+
+    It is corrected by another one that cites it, until something is billed by it.
+    """
 
     kind: ClassVar[str] = "rate"
     seq: Count
@@ -454,10 +462,11 @@ class Rate:
     date: Date
     rate: Fraction  # Units of the charter's currency for one unit of this one.
     source: Line
+    replaces: Hash  # Leaf hash of the one that this corrects; `FIRST` if there is none.
 
     @property
     def idem(self) -> str:
-        return f"{self.currency}/{self.date}"
+        return f"{self.currency}/{self.date}{_correction(self.replaces)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,7 +512,10 @@ class CreditNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How much of a pot a member has used in a period, or needs: its driver. By the consortium's administrator."""
+    """How much of a pot a member has used in a period, or needs: its driver. By the consortium's administrator.
+
+    It is corrected by another one that cites it, until the period is closed.
+    """
 
     kind: ClassVar[str] = "usage"
     seq: Count
@@ -513,10 +525,11 @@ class Usage:
     period: Name
     quantity: Amount  # In the unit that the pot is metered in: GB-days, GB, tokens.
     source: Line
+    replaces: Hash  # As in a rate.
 
     @property
     def idem(self) -> str:
-        return f"{self.period}/{self.pot}/{self.member}"
+        return f"{self.period}/{self.pot}/{self.member}{_correction(self.replaces)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 from shared_models.records.kinds import (
+    FIRST,
     Charter,
     CostItem,
     CreditNote,
@@ -36,6 +37,7 @@ from shared_models.rules.settlement import Settlements
 from shared_models.rules.statement import Facts, Put
 
 T = TypeVar("T")
+NOW = 1 << 62  # A size that no log has: as it stands.
 Key = tuple[str, bytes]  # (name, id) of who signed it.
 
 
@@ -68,6 +70,14 @@ class Accepted:
         return f"work/{self.run}/{self.round}/{member}"
 
 
+class Said(NamedTuple):
+    """What the administrator has said of a rate or of usage, first or as a correction of what it had said before."""
+
+    at: int  # Index in the log.
+    hash: str  # Leaf hash.
+    value: Fraction
+
+
 @dataclass(slots=True)
 class Item:
     """A cost that was entered, and what credit notes have left of it, in units of its currency."""
@@ -76,6 +86,7 @@ class Item:
     record: CostItem
     key: Key
     left: Fraction
+    rate: Fraction | None = None  # The one that it was billed by.
 
 
 class Later(NamedTuple):
@@ -124,11 +135,11 @@ class Accounts:
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
-        self._rates: dict[tuple[str, str], Fraction] = {}
+        self._rates: dict[tuple[str, str], list[Said]] = {}  # By currency and day, the newest last.
         self._items: dict[str, Item] = {}  # Each that there ever was, by what a dispute calls it;
         self._by_hash: dict[str, str] = {}  # the same by leaf hash.
         self._unbilled: list[Later] = []
-        self._usage: dict[tuple[str, str], dict[str, tuple[int, Fraction]]] = {}  # By period and pot.
+        self._usage: dict[tuple[str, str], dict[str, list[Said]]] = {}  # By period and pot, then member.
         self._work: list[Accepted] = []  # Not yet billed,
         self._recent: list[tuple[int, Accepted]] = []  # or by that statement, so lately that it can be disputed.
         self._billed_in: dict[str, int] = {}  # The statement that billed an item.
@@ -156,6 +167,7 @@ class Accounts:
                 currency.digits(record.currency)
                 if record.currency == ours or record.rate <= 0:
                     raise Refused(Refusal.BAD_FIELD, f"{record.rate} {ours} for 1 {record.currency}")
+                self._check_correction(record)
             case CostItem():
                 self._check_item(record)
             case CreditNote():
@@ -163,7 +175,10 @@ class Accounts:
             case Usage():
                 self._check_open_period(record.period)
                 self._check_pot(record.pot)
+                if not any(each.name == record.pot and each.driver == "usage" for each in self._terms.pots):
+                    raise Refused(Refusal.WRONG_ITEM, f"{record.pot} is not metered: its driver is not usage")
                 self._check_member(record.member)
+                self._check_correction(record)
             case QuoteSeal() | QuoteOpen() | Price():
                 self.quotes.check(record, self._agreement.present())
             case Dispute():
@@ -172,6 +187,24 @@ class Accounts:
                 self._check_resolution(record)
             case Settlement() | Default():
                 self.settlements.check(record, self._agreement.present())
+
+    def _check_correction(self, record: Rate | Usage) -> None:
+        """Whether it replaces what stands, and nothing that was billed."""
+        said = self._said(record)
+        stands = said[-1].hash if said else FIRST
+        if record.replaces != stands:
+            raise Refused(Refusal.CONFLICT, f"it replaces {record.replaces[:12]}…; what stands is {stands[:12]}…")
+        if isinstance(record, Rate):
+            day = record.currency, record.date
+            for item in self._items.values():
+                if item.rate is not None and (item.record.currency, item.record.date) == day:
+                    raise Refused(Refusal.CLOSED, f"{item.record.item} was billed by the rate of that day")
+
+    def _said(self, record: Rate | Usage) -> list[Said]:
+        """What was said of the same thing before."""
+        if isinstance(record, Rate):
+            return self._rates.get((record.currency, record.date), [])
+        return self._usage.get((record.period, record.pot), {}).get(record.member, [])
 
     def _check_item(self, item: CostItem) -> None:
         charter = self._terms
@@ -261,7 +294,8 @@ class Accounts:
         """Take in what was checked."""
         match record:
             case Rate():
-                self._rates[record.currency, record.date] = record.rate
+                said = self._rates.setdefault((record.currency, record.date), [])
+                said.append(Said(index, hashed, record.rate))
             case CostItem():
                 about = f"item/{record.payer}/{record.item}"
                 self._items[about] = item = Item(index, record, key, Fraction(record.amount))
@@ -273,11 +307,11 @@ class Accounts:
                 item = self._items[about]
                 item.left -= Fraction(record.amount)
                 what = f"credit note {record.note} for {item.record.item}"
-                put = self._put(item.record, -Fraction(record.amount), index, what)
+                put = self._put(item, -Fraction(record.amount), index, what)
                 self._unbilled.append(Later(record.period, put, key, about))
             case Usage():
-                used = self._usage.setdefault((record.period, record.pot), {})
-                used[record.member] = (index, Fraction(record.quantity))
+                used = self._usage.setdefault((record.period, record.pot), {}).setdefault(record.member, [])
+                used.append(Said(index, hashed, Fraction(record.quantity)))
             case QuoteSeal() | QuoteOpen() | Price():
                 self.quotes.add(record, index)
             case Dispute():
@@ -342,13 +376,15 @@ class Accounts:
                         about = part.about(done.member)
                         self._billed(about, self._work_put(done, bill.price, about), done.flop)
         billed_now = self.put_later(bill.period, bill.end)
+        taken = {each.put.index for each in billed_now}
         self._unbilled = [
-            each for each in self._unbilled if each not in billed_now and not self._void(each.about, bill.end)
+            each for each in self._unbilled if each.put.index not in taken and not self._void(each.about, bill.end)
         ]
         for later in billed_now:
             self._past[later.put.member] = self._past.get(later.put.member, 0) - later.flop
             if later.about and later.put.amount > 0:
                 self._billed_in[later.about] = number
+                self._items[later.about].rate = self._rate(self._items[later.about], bill.end)
                 self._billed(later.about, later.put, 0)
         self.statements.append(bill)
         members = self._agreement.at(bill.start)[0].members
@@ -392,8 +428,9 @@ class Accounts:
         return [each.name for each in self._terms.members if each.name not in before]
 
     def _used(self, period: str, end: int) -> dict[str, dict[str, Fraction]]:
+        """As it stood then."""
         return {
-            pot: {member: quantity for member, (index, quantity) in used.items() if index < end}
+            pot: {member: _standing(said, end) for member, said in used.items() if said[0].at < end}
             for (of, pot), used in self._usage.items()
             if of == period
         }
@@ -428,19 +465,19 @@ class Accounts:
                 billed.add(each.about)
             elif each.about and each.about not in billed and each.about not in self._billed_in:
                 continue  # What it gives back is not billed yet.
-            found.append(each)
+            found.append(each._replace(put=self._rated(each, end)))
         return found
 
     def running(self) -> dict[str, Fraction]:
         """What each member has given since the last statement, in minor units, if it is not in dispute."""
-        size = 1 << 62  # As the log stands.
+        size = NOW
         charter = self._terms
         given = {each.name: self._cash.get(each.name, Fraction(0)) for each in charter.members}
         for member, flop in self.flop(size).items():
             given[member] += value(flop, charter.price)
         for each in self._unbilled:
             if not (self._disputed(each.about, size) or self._void(each.about, size)):
-                given[each.put.member] += each.put.amount
+                given[each.put.member] += self._rated(each, size).amount
         return given
 
     def item_hash(self, about: str) -> str:
@@ -450,9 +487,13 @@ class Accounts:
             raise Refused(Refusal.WRONG_ITEM, f"the log holds no {about}")
         return found
 
-    def used(self, period: str, pot: str) -> dict[str, Fraction]:
-        """What each member has used of a pot in a period, as far as it was said."""
-        return {member: quantity for member, (_, quantity) in self._usage.get((period, pot), {}).items()}
+    def used(self, period: str, pot: str) -> dict[str, Said]:
+        """What each member has used of a pot in a period, as it stands, as far as it was said."""
+        return {member: said[-1] for member, said in self._usage.get((period, pot), {}).items()}
+
+    def rate(self, code: str, date: str) -> Said | None:
+        """What a currency was worth on a day, as it stands; None if nobody has said so."""
+        return self._rates.get((code, date), [None])[-1]
 
     def carries(self) -> Mapping[str, Fraction]:
         """What rounding has left over for each member so far."""
@@ -523,15 +564,29 @@ class Accounts:
         return found
 
     def _item_put(self, item: Item) -> Put:
-        return self._put(item.record, Fraction(item.record.amount), item.index, item.record.item)
+        return self._put(item, Fraction(item.record.amount), item.index, item.record.item)
 
-    def _put(self, item: CostItem, amount: Fraction, index: int, what: str) -> Put:
-        charter = self._agreement.charter  # Its currency is the same in all.
-        rate = Fraction(1) if item.currency == charter.currency else self._rates[item.currency, item.date]
-        worth = amount * rate * 10**charter.minor_digits
-        return Put(index, item.pot, item.payer, worth, item.currency, amount, what)
+    def _put(self, item: Item, amount: Fraction, index: int, what: str, end: int = NOW) -> Put:
+        worth = amount * self._rate(item, end) * 10**self._agreement.charter.minor_digits
+        return Put(index, item.record.pot, item.record.payer, worth, item.record.currency, amount, what)
+
+    def _rate(self, item: Item, end: int) -> Fraction:
+        """What a unit of an item's currency is worth in a log of this size; what is billed keeps its rate."""
+        if item.record.currency == self._agreement.charter.currency:  # The same in all charters.
+            return Fraction(1)
+        return _standing(self._rates[item.record.currency, item.record.date], end) if item.rate is None else item.rate
+
+    def _rated(self, later: Later, end: int) -> Put:
+        """The same by the rate that stands in a log of this size; what takes something back, as that was billed."""
+        put = later.put
+        return self._put(self._items[later.about], put.original, put.index, put.what, end) if later.about else put
 
     def _work_put(self, work: Work, price: Fraction, about: str) -> Put:
         charter, worth = self._agreement.charter, value(work.flop, price)
         original = worth / 10**charter.minor_digits
         return Put(work.at, charter.compute_pot, work.member, worth, charter.currency, original, about)
+
+
+def _standing(said: list[Said], end: int) -> Fraction:
+    """What stood in a log of this size, in which it had been said."""
+    return next(each.value for each in reversed(said) if each.at < end)

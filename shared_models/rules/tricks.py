@@ -462,7 +462,10 @@ def _invented_elsewhere() -> Fraction:
 def _dollars(lie: bool) -> Play:
     """The charter's day has a rate; the cheat dates its invoice on another."""
     play = Play()
-    play.say(ADMIN, Rate(seq=0, prev=FIRST, currency="USD", date="2026-11-05", rate=RATE, source="a central bank"))
+    play.say(
+        ADMIN,
+        Rate(seq=0, prev=FIRST, currency="USD", date="2026-11-05", rate=RATE, source="a central bank", replaces=FIRST),
+    )
     if lie:
         play.tries(f"{CHEAT}/admin", item("dollars", currency="USD", date="2026-11-30"))
     play.say(f"{CHEAT}/admin", item("dollars", currency="USD"))

@@ -17,7 +17,7 @@ def refused(world: World, author: str, record) -> Refusal:
 
 def test_only_a_day_with_a_rate_counts_and_only_the_administrator_says_it_once():
     world = World()
-    said = {"seq": 0, "prev": FIRST, "currency": "USD", "source": "a bank"}
+    said = {"seq": 0, "prev": FIRST, "currency": "USD", "source": "a bank", "replaces": FIRST}
     world.say(f"{CONSORTIUM}/admin", Rate(date="2026-11-05", rate=Fraction(9, 10), **said))
     dear = world.item("acme", 100, currency="USD", date="2026-11-30")
     assert refused(world, "acme/admin", dear) is Refusal.NO_RATE
@@ -29,7 +29,7 @@ def test_only_a_day_with_a_rate_counts_and_only_the_administrator_says_it_once()
 
 def test_a_rate_that_comes_later_changes_no_invoice_of_another_day():
     world = World()
-    said = {"seq": 0, "prev": FIRST, "currency": "USD", "source": "a bank"}
+    said = {"seq": 0, "prev": FIRST, "currency": "USD", "source": "a bank", "replaces": FIRST}
     world.say(f"{CONSORTIUM}/admin", Rate(date="2026-11-05", rate=Fraction(9, 10), **said))
     world.say("acme/admin", world.item("acme", 100, currency="USD"))
     world.say(f"{CONSORTIUM}/admin", Rate(date="2026-11-06", rate=Fraction(2), **said))

@@ -14,7 +14,9 @@ def test_what_is_closed_is_not_opened_again():
     note = CreditNote(
         seq=0, prev=FIRST, note="n", payer="acme", item=item, period="2026-11", amount="1", reason="a refund"
     )
-    used = Usage(seq=0, prev=FIRST, member="birch", pot="services", period="2026-11", quantity="9", source="GB")
+    used = Usage(
+        seq=0, prev=FIRST, member="birch", pot="services", period="2026-11", quantity="9", source="GB", replaces=FIRST
+    )
     for author, late in (
         ("birch/admin", world.item("birch", 500, "late")),
         ("acme/admin", note),

@@ -242,7 +242,9 @@ def published(tmp_path, capsys, world: World):
 
 
 def rated(world: World, value: Fraction, date: str) -> None:
-    said = Rate(seq=0, prev=FIRST, currency="USD", date=date, rate=value, source="European Central Bank")
+    said = Rate(
+        seq=0, prev=FIRST, currency="USD", date=date, rate=value, source="European Central Bank", replaces=FIRST
+    )
     world.say(f"{CONSORTIUM}/admin", said)
 
 

@@ -61,6 +61,17 @@ def parties(tmp_path, capsys):
         yield Parties(founded, url, capsys)
 
 
+def metered(parties: Parties, folder) -> int:
+    """Agree that services are divided by usage, from now on; how many entries the log has then."""
+    (folder / "metered.toml").write_text('[pots.services]\ndriver = "usage"\n')
+    out = parties.run("charter", "propose", "--home", parties.founded.folder / "acme", folder / "metered.toml")[1]
+    for name in ("acme", "birch"):
+        home = parties.founded.folder / name
+        assert parties.run("charter", "vote", "--home", home, out.splitlines()[1].split()[1], "yes")[0] == 0
+    parties.close("2026-10")
+    return len(parties.logged())
+
+
 def test_a_rate_is_entered_once_and_an_invoice_of_that_day_is_taken(parties):
     assert "no_rate" in parties.entered("acme", currency="USD")[2]
     told = parties.admin("rate", "USD", "2026-11-05", "9/10", "--source", "ECB")
@@ -89,26 +100,50 @@ def test_what_is_no_rate_is_refused(parties, words, name):
 
 
 def test_usage_comes_as_a_file_or_one_by_one_and_the_same_again_is_entered_once(parties, tmp_path):
-    rows = tmp_path / "usage.csv"
+    rows, source = tmp_path / "usage.csv", ("--source", "GB-days")
     rows.write_text("member,quantity\nacme,12.50\nbirch,3\n")
-    source = ("--source", "GB-days")
+    code, _, err = parties.admin("usage", "services", PERIOD, rows, *source)
+    assert (code, err.startswith("error wrong_item: services is not metered"), len(parties.logged())) == (2, True, 1)
+    first = metered(parties, tmp_path)
     code, out, _ = parties.admin("usage", "services", PERIOD, rows, *source)
     assert (code, out.splitlines()) == (
         0,
-        ["acme has used 12.5 of services in 2026-11: entry 1", "birch has used 3 of services in 2026-11: entry 2"],
+        [
+            f"acme has used 12.5 of services in 2026-11: entry {first}",
+            f"birch has used 3 of services in 2026-11: entry {first + 1}",
+        ],
     )
     rows.write_text("acme,12.5\nbirch,3\ncedar,0\n")
     out = parties.admin("usage", "services", PERIOD, rows, *source)[1]
-    assert [line.partition(": ")[2] for line in out.splitlines()] == ["in the log before"] * 2 + ["entry 3"]
+    assert [line.partition(": ")[2] for line in out.splitlines()] == ["in the log before"] * 2 + [f"entry {first + 2}"]
     one = ("--member", "acme", "--quantity")
     code, _, err = parties.admin("usage", "services", PERIOD, *one, "13", *source)
     assert (code, "conflict" in err) == (2, True)
     assert parties.admin("usage", "services", NEXT, *one, "13", *source)[0] == 0
-    assert [each.quantity for each in parties.logged()[1:]] == ["12.5", "3", "0", "13"]
+    assert [each.quantity for each in parties.logged()[first:]] == ["12.5", "3", "0", "13"]
+    rows.write_text("acme,12.5\nbirch,4\n")
+    out = parties.admin("usage", "services", PERIOD, rows, *source, "--correct")[1]
+    assert [line.partition(": ")[2] for line in out.splitlines()] == ["in the log before", f"entry {first + 4}"]
+    parties.close(PERIOD)
+    assert "error closed" in parties.admin("usage", "services", PERIOD, *one, "9", *source, "--correct")[2]
+
+
+def test_a_wrong_rate_is_corrected_until_something_was_billed_by_it(parties):
+    said = ("USD", "2026-11-05")
+    assert "not_found" in parties.admin("rate", *said, "9", "--source", "ECB", "--correct")[2]
+    parties.admin("rate", *said, "9", "--source", "ECB")
+    assert parties.entered("acme", currency="USD")[0] == 0
+    assert "conflict" in parties.admin("rate", *said, "9", "--source", "ECB", "--correct")[2]
+    code, out, _ = parties.admin("rate", *said, "0.9", "--source", "ECB", "--correct")
+    assert (code, out) == (0, "1 USD is worth 9/10 on 2026-11-05: entry 3\n")
+    parties.close(PERIOD)
+    code, out, _ = parties.run("bill", parties.url, "--explain", "acme/services")
+    assert (code, "8.10 for hosting, 9 USD x 9/10 EUR" in out) == (0, True)
+    assert "error closed" in parties.admin("rate", *said, "0.8", "--source", "ECB", "--correct")[2]
 
 
 def test_of_a_file_with_one_wrong_row_nothing_is_entered(parties, tmp_path):
-    rows = tmp_path / "usage.csv"
+    rows, first = tmp_path / "usage.csv", metered(parties, tmp_path)
     for text, name in (
         ("acme,1\nnobody,2\n", "wrong_member"),
         ("acme,1\nacme,2\n", "bad_field"),
@@ -125,7 +160,7 @@ def test_of_a_file_with_one_wrong_row_nothing_is_entered(parties, tmp_path):
     for words in ((), (rows, "--member", "acme", "--quantity", "1"), ("--member", "acme"), (rows, "--quantity", "1")):
         assert "bad_field" in parties.admin("usage", "services", PERIOD, *words, "--source", "GB")[2], words
     assert "wrong_item" in parties.admin("usage", "x", PERIOD, "--member", "acme", "--quantity", "1", "--source", "")[2]
-    assert len(parties.logged()) == 1
+    assert len(parties.logged()) == first
 
 
 def test_quantities_are_spelled_as_records_have_them():

@@ -326,7 +326,7 @@ def test_a_whole_log_in_tables(filled):
         (each.payer, each.payee, str(each.amount)) for bill in bills for each in bill.transfers
     ]
     assert [tuple(row.values())[2:] for row in filled.page("certificate").rows] == [
-        ("2026-12", "acme", "600/1", "5000/1")
+        ("2026-12", "acme", "0/1", "5000/1")
     ]
     assert [row["quotes"] for row in filled.page("price").rows] == ["acme+birch"]
     assert [(row["payer"], row["amount"], row["currency"]) for row in filled.page("item").rows] == [

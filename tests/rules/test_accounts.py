@@ -45,8 +45,10 @@ def refused(world: World, author: str, record) -> Refusal:
     return caught.value.refusal
 
 
-def rate(currency: str, value: Fraction, date: str = "2026-11-05") -> Rate:
-    return Rate(seq=0, prev=FIRST, currency=currency, date=date, rate=value, source="European Central Bank")
+def rate(currency: str, value: Fraction, date: str = "2026-11-05", replaces: str = FIRST) -> Rate:
+    return Rate(
+        seq=0, prev=FIRST, currency=currency, date=date, rate=value, source="European Central Bank", replaces=replaces
+    )
 
 
 def note(
@@ -142,9 +144,16 @@ def test_credit_notes_give_back_no_more_than_was_paid_and_only_by_who_paid():
     assert credit(world.statement(), "acme") == 0
 
 
-def used(member: str, quantity: str, pot: str = "storage", period: str = "2026-11") -> Usage:
+def used(member: str, quantity: str, pot: str = "storage", period: str = "2026-11", replaces: str = FIRST) -> Usage:
     return Usage(
-        seq=0, prev=FIRST, member=member, pot=pot, period=period, quantity=quantity, source="bucket metrics, GB-days"
+        seq=0,
+        prev=FIRST,
+        member=member,
+        pot=pot,
+        period=period,
+        quantity=quantity,
+        source="bucket metrics, GB-days",
+        replaces=replaces,
     )
 
 
@@ -173,9 +182,79 @@ def test_usage_is_said_once_by_the_administrator_of_a_pot_a_member_and_an_open_p
     assert refused(world, ADMIN, used("birch", "31")) is Refusal.CONFLICT
     assert refused(world, ADMIN, used("nobody", "31")) is Refusal.WRONG_MEMBER
     assert refused(world, ADMIN, used("acme", "31", pot="magic")) is Refusal.WRONG_ITEM
+    for not_metered in ("services", "compute"):
+        assert refused(world, ADMIN, used("acme", "31", pot=not_metered)) is Refusal.WRONG_ITEM
     assert refused(world, "birch/admin", used("birch", "1", period="2026-12")) is Refusal.WRONG_ROLE
     world.bill("2026-11")
     assert refused(world, ADMIN, used("acme", "31")) is Refusal.CLOSED
+
+
+def test_usage_is_corrected_by_citing_what_stands_until_the_period_is_closed():
+    world = with_storage("proportional")
+    world.say("acme/admin", world.item("acme", 1_000, pot="storage"))
+    first = world.say(ADMIN, used("birch", "30"))
+    world.say(ADMIN, used("cedar", "10"))
+    second = world.say(ADMIN, used("birch", "40", replaces=first))
+    covered = world.books.tree.size
+    for stale in (FIRST, first, "9" * 64):
+        assert refused(world, ADMIN, used("birch", "50", replaces=stale)) is Refusal.CONFLICT
+    assert refused(world, ADMIN, used("acme", "50", replaces=second)) is Refusal.CONFLICT
+    assert refused(world, "birch/admin", used("birch", "0", replaces=second)) is Refusal.WRONG_ROLE
+    third = world.say(ADMIN, used("birch", "0", replaces=second))
+
+    def storage(end: int) -> list[Fraction]:
+        stated = world.books.statement("2026-11", end, seq=0, prev=FIRST)
+        return [each.charge for each in stated.lines if each.pot == "storage"]
+
+    assert storage(covered) == [0, 800, 200]  # As it stood then: the head that members cosign may be older.
+    assert storage(covered - 1) == [0, 750, 250]
+    assert storage(world.books.tree.size) == [0, 0, 1_000]
+    world.bill("2026-11")
+    assert refused(world, ADMIN, used("birch", "1", replaces=third)) is Refusal.CLOSED
+    assert audit(world.leaves, world.head(), world.hashes()).findings == []
+
+
+def test_a_rate_is_corrected_until_an_item_was_billed_by_it_and_credit_notes_keep_to_that():
+    world = World(objection=3)
+    first = world.say(ADMIN, rate("USD", Fraction(9)))
+    item = world.say("acme/admin", world.item("acme", 0, "fans", amount="1000", currency="USD"))
+    covered = world.books.tree.size
+    assert refused(world, ADMIN, rate("USD", Fraction(1, 2), replaces="9" * 64)) is Refusal.CONFLICT
+    assert refused(world, ADMIN, rate("USD", Fraction(0), replaces=first)) is Refusal.BAD_FIELD
+    assert world.books.accounts.running()["acme"] == 900_000
+    second = world.say(ADMIN, rate("USD", Fraction(9, 10), replaces=first))
+    assert refused(world, ADMIN, rate("USD", Fraction(1, 2), replaces=first)) is Refusal.CONFLICT
+    assert world.books.accounts.running()["acme"] == 90_000
+    world.say("acme/admin", note(world, item, "100"))
+    assert credit(world.books.statement("2026-11", covered, seq=0, prev=FIRST), "acme") == 900_000
+    assert credit(world.statement(), "acme") == 81_000
+    world.say("birch/admin", world.item("birch", 0, "rack", amount="10", currency="USD", period="2026-12"))
+    world.bill("2026-11")
+    assert refused(world, ADMIN, rate("USD", Fraction(1), replaces=second)) is Refusal.CLOSED
+    world.say("acme/admin", note(world, item, "200", "2026-12", "n2"))
+    december = world.bill("2026-12")
+    assert (credit(december, "acme"), credit(december, "birch")) == (-18_000, 900)
+    opened = world.say("birch/admin", dispute("birch", "item/acme/fans"))
+    for by in ("birch", "cedar"):
+        world.say(f"{by}/admin", ruling(by, "item/acme/fans", opened, "void"))
+    assert credit(world.bill("2027-01"), "acme") == -63_000  # What is left of it, as it was billed.
+    assert audit(world.leaves, world.head(), world.hashes()).findings == []
+
+
+def test_a_correction_behind_the_end_of_a_statement_does_not_touch_what_that_bills():
+    """Members have cosigned the log as it was before; the statement comes behind the correction."""
+    world = World()
+    first = world.say(ADMIN, rate("USD", Fraction(9)))
+    item = world.say("acme/admin", world.item("acme", 0, "fans", amount="10", currency="USD"))
+    covered = world.books.tree.size
+    world.say(ADMIN, rate("USD", Fraction(1), replaces=first))
+    last = world.books.chains[ADMIN]
+    world.say(ADMIN, world.books.statement("2026-11", covered, seq=last.seq + 1, prev=last.hash))
+    world.say("acme/admin", note(world, item, "4", "2026-12"))
+    world.say("birch/admin", world.item("birch", 0, "rack", amount="10", currency="USD", period="2026-12"))
+    december = world.bill("2026-12")
+    assert (credit(december, "acme"), credit(december, "birch")) == (-3_600, 1_000)
+    assert audit(world.leaves, world.head(), world.hashes()).findings == []
 
 
 def test_direct_costs_are_borne_by_who_paid_them():
