@@ -16,7 +16,7 @@ from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.kinds import Charter, CostItem, Manifest, Pot, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.accounts import Work
+from shared_models.rules.accounts import Cited, Work
 from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
@@ -39,6 +39,7 @@ class Opened:
     facts: Facts
     accepted: tuple[tuple[int, Work], ...]  # (index of the round.close, work).
     manifests: Mapping[str, Manifest]
+    cited: Cited
 
     @property
     def charter(self) -> Charter:
@@ -49,7 +50,8 @@ class Opened:
         """Before the books have taken the statement in."""
         manifests = {name: run.manifest for name, run in books.runs.items()}
         accepted = tuple((each.index, work) for each, work in books.accounts.accepted(bill.end))
-        return cls(bill, books.accounts.facts(bill.period, bill.end), accepted, manifests)
+        facts, cited = books.accounts.facts(bill.period, bill.end), books.accounts.cited(bill.period, bill.end)
+        return cls(bill, facts, accepted, manifests, cited)
 
     def without(self, disputed: Iterable[Put]) -> Statement:
         """What the statement would be if this had not been put in. Raises `Refused` as `statement`."""
@@ -135,14 +137,20 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
                 what, included = _receipt(opened, leaf_at(read, work.at, size)), f"included by entry {close}"
                 stands_on += [(work.at, f"{what}; {included}"), (close, "closes that round")]
         worth = money(value(flop, opened.facts.price), charter)
+        if opened.cited.price is not None:
+            stands_on.append((opened.cited.price, "the price of an NCU: the median of the quotes that were opened"))
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
     for put in opened.facts.put:
         if (put.member, put.pot) == (member, pot):
             amount = int(put.amount) if put.amount.denominator == 1 else put.amount
             lines.append(f"  {money(amount, charter)} for {put.what}{_paper(put, charter, read, size)}")
             stands_on.append((put.index, f"{put.what}, paid by {member}"))
+            if put.rate_at is not None:
+                stands_on.append((put.rate_at, f"what {put.currency} was worth that day"))
     lines += _charge(opened, member, pot)
-    stands_on.append((0, "the charter: price, rules, benefits"))
+    stands_on += [(at, f"what {who} has used") for who, at in opened.cited.usage.get(pot, {}).items()]
+    stands_on += [(at, "a quote for going alone") for at in opened.cited.quotes if pot == CAP]
+    stands_on.append((opened.cited.charter, "the charter: price, rules, benefits"))
     return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))
 
 

@@ -86,7 +86,16 @@ class Item:
     record: CostItem
     key: Key
     left: Fraction
-    rate: Fraction | None = None  # The one that it was billed by.
+    rate: Said | None = None  # The one that it was billed by.
+
+
+class Cited(NamedTuple):
+    """Indices of entries that a statement follows from."""
+
+    charter: int
+    price: int | None  # None where it is the charter's.
+    quotes: tuple[int, ...]  # What coalitions would pay alone.
+    usage: Mapping[str, Mapping[str, int]]  # By pot and member.
 
 
 class Later(NamedTuple):
@@ -420,6 +429,16 @@ class Accounts:
             carries=dict(self.carries()),
         )
 
+    def cited(self, period: str, end: int) -> Cited:
+        """Which entries that statement goes by, besides those of what was done and put in."""
+        used = {
+            pot: {member: _standing(said, end).at for member, said in used.items() if said[0].at < end}
+            for (of, pot), used in self._usage.items()
+            if of == period
+        }
+        charter = self._agreement.entries[self._agreement.at(self.start)[1]]
+        return Cited(charter, *self.quotes.cited(period, end), used)
+
     def _joined(self) -> list[str]:
         """Members of the period that runs who were none in the one before."""
         if not self.statements:
@@ -430,7 +449,7 @@ class Accounts:
     def _used(self, period: str, end: int) -> dict[str, dict[str, Fraction]]:
         """As it stood then."""
         return {
-            pot: {member: _standing(said, end) for member, said in used.items() if said[0].at < end}
+            pot: {member: _standing(said, end).value for member, said in used.items() if said[0].at < end}
             for (of, pot), used in self._usage.items()
             if of == period
         }
@@ -567,14 +586,18 @@ class Accounts:
         return self._put(item, Fraction(item.record.amount), item.index, item.record.item)
 
     def _put(self, item: Item, amount: Fraction, index: int, what: str, end: int = NOW) -> Put:
-        worth = amount * self._rate(item, end) * 10**self._agreement.charter.minor_digits
-        return Put(index, item.record.pot, item.record.payer, worth, item.record.currency, amount, what)
+        rate, worth = self._rate(item, end), amount * 10**self._agreement.charter.minor_digits
+        put = Put(index, item.record.pot, item.record.payer, worth, item.record.currency, amount, what)
+        return put if rate is None else replace(put, amount=worth * rate.value, rate_at=rate.at)
 
-    def _rate(self, item: Item, end: int) -> Fraction:
-        """What a unit of an item's currency is worth in a log of this size; what is billed keeps its rate."""
-        if item.record.currency == self._agreement.charter.currency:  # The same in all charters.
-            return Fraction(1)
-        return _standing(self._rates[item.record.currency, item.record.date], end) if item.rate is None else item.rate
+    def _rate(self, item: Item, end: int) -> Said | None:
+        """What a unit of an item's currency is worth in a log of this size; what is billed keeps its rate.
+
+        None for the charter's currency, which is the same in all charters.
+        """
+        if item.record.currency == self._agreement.charter.currency:
+            return None
+        return item.rate or _standing(self._rates[item.record.currency, item.record.date], end)
 
     def _rated(self, later: Later, end: int) -> Put:
         """The same by the rate that stands in a log of this size; what takes something back, as that was billed."""
@@ -587,6 +610,6 @@ class Accounts:
         return Put(work.at, charter.compute_pot, work.member, worth, charter.currency, original, about)
 
 
-def _standing(said: list[Said], end: int) -> Fraction:
+def _standing(said: list[Said], end: int) -> Said:
     """What stood in a log of this size, in which it had been said."""
-    return next(each.value for each in reversed(said) if each.at < end)
+    return next(each for each in reversed(said) if each.at < end)

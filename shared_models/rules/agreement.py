@@ -89,6 +89,7 @@ class Agreement:
         self._terms = [(0, charter, hashed)]  # (size of the log from which it is in force, charter, leaf hash).
         self.open: dict[str, Proposal] = {}  # By leaf hash, the oldest first.
         self.left: dict[str, int] = {}  # The index of each leaver's entry.
+        self.entries = {hashed: 0}  # The index of each charter and amendment, by leaf hash.
 
     @property
     def charter(self) -> Charter:
@@ -146,6 +147,7 @@ class Agreement:
         """Take in what was checked: its index and its leaf hash. True if another charter is in force behind it."""
         match record:
             case Amendment():
+                self.entries[hashed] = index
                 self.open[hashed] = Proposal(record, newcomers(self.charter, record.charter))
             case Vote():
                 self.open[record.amendment].votes[record.member] = record.choice

@@ -6,7 +6,7 @@ that it cannot be changed, is proven here. All amounts that come out are exact, 
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from statistics import median
 from typing import NamedTuple
@@ -167,6 +167,11 @@ class Quotes:
         price, at = self._prices.get(period, (None, 0))
         return price if at < end and self._in_time(period, at) else None
 
+    def cited(self, period: str, end: int) -> tuple[int | None, tuple[int, ...]]:
+        """The indices of the entry that this price is from, and of those that opened quotes for going alone."""
+        price = self._prices[period][1] if self.price(period, end) is not None else None
+        return price, tuple(each.opened_at for _, each in self._alone(period, end))
+
     def alone(self, period: str, end: int) -> dict[frozenset[str], Fraction]:
         """Minor units that the period would cost each coalition alone, as opened below this index.
 
@@ -174,11 +179,15 @@ class Quotes:
         cover. Where several members quote for one coalition, the least of it counts.
         """
         quotes: dict[frozenset[str], Fraction] = {}
+        for named, each in self._alone(period, end):
+            coalition = frozenset(named.members)
+            quotes[coalition] = min(each.amount, quotes.get(coalition, each.amount))
+        return quotes
+
+    def _alone(self, period: str, end: int) -> Iterator[tuple[Named, Opened]]:
         for named, each in self.opened.items():
             if named[1:3] == ("alone", period) and each.opened_at < end and self._in_time(period, each.sealed_at):
-                coalition = frozenset(named.members)
-                quotes[coalition] = min(each.amount, quotes.get(coalition, each.amount))
-        return quotes
+                yield named, each
 
     def _quoted(self, period: str) -> dict[str, Fraction]:
         return {named.member: each.amount for named, each in self.opened.items() if named[1:3] == ("price", period)}

@@ -32,6 +32,7 @@ class Put:
     currency: str  # and that it is on paper,
     original: Fraction  # in units of that currency.
     what: str
+    rate_at: int | None = None  # The entry that says what that currency was worth.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import pytest
 from beancount import loader
 from hypothesis import given
 from hypothesis import strategies as st
-from world import CONSORTIUM, World, key
+from world import CONSORTIUM, World, key, whole
 from world import member as member_of
 from world import pot as pot_of
 
@@ -22,16 +22,21 @@ from bench.receipts import publish
 from client import explain, export
 from client.bill import money
 from consortium.cli import main
+from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.kinds import (
     FIRST,
     Amendment,
     Coalition,
+    CostItem,
+    CreditNote,
     Dispute,
+    Price,
     QuoteOpen,
     QuoteSeal,
     Rate,
     Resolution,
+    Usage,
     Vote,
 )
 from shared_models.records.refusals import Refusal, Refused
@@ -261,6 +266,35 @@ def test_an_invoice_in_dollars_opens_into_its_amount_and_its_rate(tmp_path, caps
     assert "  18.45 for 2026-11-05, 41/2 USD x 9/10 EUR, evidence " in out
 
 
+def test_a_line_cites_every_entry_that_it_follows_from_and_of_what_was_corrected_the_last(tmp_path, capsys):
+    world = whole()
+    for period in (JANUARY, "2027-02"):  # Under the first charter, and under the other one.
+        world.bill(period)
+    said = [entries.peek(leaf) for leaf in world.leaves]
+
+    def last(kind: type, **fields: str) -> int:
+        found = (at for at, each in enumerate(said) if isinstance(each, kind))
+        return [at for at in found if all(getattr(said[at], name) == value for name, value in fields.items())][-1]
+
+    act = published(tmp_path, capsys, world)
+
+    def cited(line: str, period: str = DECEMBER) -> dict[int, str]:
+        told = json.loads(act("--period", period, "--explain", line, "--json")[1])
+        return {each["index"]: each["what"] for each in told["entries"]}
+
+    assert cited("acme/services") == {
+        0: "the charter: price, rules, benefits",
+        last(Rate): "what USD was worth that day",
+        last(CostItem, item="storage"): "storage, paid by acme",
+        last(CreditNote): "credit note n1 for storage, paid by acme",
+        last(Usage): "what birch has used",
+    }
+    assert cited("cedar/compute").keys() == {0, last(Price)}
+    assert cited("cedar/compute", JANUARY).keys() == {0}
+    assert cited("cedar/compute", "2027-02").keys() == {last(Amendment)}
+    assert 0 in cited("acme/compute", NOVEMBER)
+
+
 def test_what_the_rate_has_changed_is_a_part_of_the_change_and_the_parts_sum_to_it(tmp_path, capsys):
     world = World()
     for period, date, value in ((NOVEMBER, "2026-11-05", Fraction(9, 10)), (DECEMBER, "2026-12-05", Fraction(7, 6))):
@@ -319,6 +353,8 @@ def test_a_cap_is_a_line_that_opens_and_the_certificate_says_who_is_nearest_to_l
     )
     out = act("--explain", "cedar/cap")[1]
     assert "  by `shared_models.rules.statement`, as nobody is charged more than it has quoted for going alone" in out
+    quotes = [at for at, leaf in enumerate(world.leaves) if isinstance(entries.peek(leaf), QuoteOpen)]
+    assert [int(each) for each in re.findall(r"entry (\d+) +a quote for going alone", out)] == quotes
 
 
 def test_without_a_cap_the_bill_says_who_would_pay_less_alone(tmp_path, capsys):
