@@ -654,7 +654,7 @@ TRICKS = (
         _dollars,
         "the payer names the rate",
         _dollars_elsewhere,
-        "only the administrator enters rates, each once",
+        "only the administrator enters and corrects rates",
         "chosen_rate",
     ),
     Trick(
