@@ -260,6 +260,8 @@ def _plain(value: Any) -> str:
     """A value on one line; of a member without its keys, which nobody can read."""
     if value is None:
         return "nothing"
+    if isinstance(value, Limit):
+        return f"{value.member} {value.amount}"
     if is_dataclass(value):
         parts = [each.name for each in fields(value) if each.name not in ("name", *MEMBER_ROLES)]
         return ", ".join(f"{part} {_plain(getattr(value, part))}" for part in parts)

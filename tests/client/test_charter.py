@@ -149,7 +149,7 @@ def test_every_change_is_shown_with_what_was_there_before():
     )
     assert charter.lines(list(changes(TOY, new))) == [
         "  price: 100000000000000 -> 2",
-        "  pots/mail: nothing -> rule equal, driver benefit, table none, floors none, caps member acme, amount 9",
+        "  pots/mail: nothing -> rule equal, driver benefit, table none, floors none, caps acme 9",
         "  members/acme/benefit: 2 -> 5",
         "  quorum: 0 -> 1",
     ]
