@@ -122,7 +122,8 @@ def _net(opened: Opened, member: str) -> Number:
         f"carried on {money(balance.carry, charter)}",
         f"each line opens: --explain {member}/POT",
     ]
-    return Number(f"{member}: net {money(balance.net, charter)} {charter.currency}", tuple(lines), ())
+    before = tuple((at, "the statement before, and what it carried on") for at in opened.cited.statements[-1:])
+    return Number(f"{member}: net {money(balance.net, charter)} {charter.currency}", tuple(lines), before)
 
 
 def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Number:
@@ -150,6 +151,7 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
     lines += _charge(opened, member, pot)
     stands_on += [(at, f"what {who} has used") for who, at in opened.cited.usage.get(pot, {}).items()]
     stands_on += [(at, "a quote for going alone") for at in opened.cited.quotes if pot == CAP]
+    stands_on += [(at, "a statement, and the work it bills") for at in opened.cited.statements if pot == ACCESSION]
     stands_on.append((opened.cited.charter, "the charter: price, rules, benefits"))
     return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))
 

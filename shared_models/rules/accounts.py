@@ -96,6 +96,7 @@ class Cited(NamedTuple):
     price: int | None  # None where it is the charter's.
     quotes: tuple[int, ...]  # What coalitions would pay alone.
     usage: Mapping[str, Mapping[str, int]]  # By pot and member.
+    statements: tuple[int, ...]  # Of the periods before it.
 
 
 class Later(NamedTuple):
@@ -141,6 +142,7 @@ class Accounts:
     def __init__(self, keyring: Keyring) -> None:
         self._agreement, self._keyring = keyring.agreement, keyring
         self.statements: list[Statement] = []
+        self._stated_at: list[int] = []  # Their indices.
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
@@ -360,8 +362,9 @@ class Accounts:
         """Take in the work that a round.close accepts."""
         self._work.append(self._accepted(index, run, number, works))
 
-    def add_statement(self, bill: Statement) -> None:
-        """Take in a statement: what it bills is billed."""
+    def add_statement(self, bill: Statement, index: int) -> None:
+        """Take in a statement, which stands at this index of the log: what it bills is billed."""
+        self._stated_at.append(index)
         number = len(self.statements)
         cash, self._cash = self._cash, {}
         given = {each.member: cash.get(each.member, Fraction(0)) for each in bill.balances}
@@ -437,7 +440,7 @@ class Accounts:
             if of == period
         }
         charter = self._agreement.entries[self._agreement.at(self.start)[1]]
-        return Cited(charter, *self.quotes.cited(period, end), used)
+        return Cited(charter, *self.quotes.cited(period, end), used, tuple(self._stated_at))
 
     def _joined(self) -> list[str]:
         """Members of the period that runs who were none in the one before."""

@@ -555,7 +555,7 @@ class Books:
                 self.runs[record.run].ended = record
                 self.library.add_end(record.run)
             case Statement():
-                self.accounts.add_statement(record)
+                self.accounts.add_statement(record, index)
                 self.library.add_statement({each.member for each in record.balances}, self.grounds())
             case Artefact() | Access() | AccessRevoke() | AccessRestore():
                 self.library.add(record, index, self.agreement.present())

@@ -36,6 +36,7 @@ from shared_models.records.kinds import (
     QuoteSeal,
     Rate,
     Resolution,
+    Statement,
     Usage,
     Vote,
 )
@@ -398,6 +399,11 @@ def test_who_joins_pays_its_part_of_earlier_work_on_a_line_that_opens(tmp_path, 
     owed = Fraction(1, 2) * world.charter.price * done / 10**18
     assert f"charge {money(owed, world.charter)}, which is {owed} minor units" in out
     assert "as who joins pays its part of the price of all earlier work to those who did it" in out
+    bills = [at for at, leaf in enumerate(world.leaves) if isinstance(entries.peek(leaf), Statement)]
+    assert [int(each) for each in re.findall(r"entry (\d+) +a statement, and", out)] == bills[:2]
+    net = act("--period", JANUARY, "--explain", "dogwood")[1]
+    assert f"entry {bills[1]:<8} the statement before, and what it carried on" in net
+    assert "the statement before" not in act("--period", NOVEMBER, "--explain", "acme")[1]
     lines = {each.member: each for each in world.books.statements[-1].lines if each.pot == "accession"}
     assert sum(each.credit for each in lines.values()) == lines["dogwood"].charge == owed > 0
     assert (code, "accession: charge" in act()[1]) == (0, True)
