@@ -63,7 +63,9 @@ def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wait", choices=("all", "quorum"), default="all", help="for whom a round waits; quorum: for no more than that"
     )
-    parser.add_argument("--late", type=int, default=0, help="rounds behind its own in which an answer still counts")
+    parser.add_argument(
+        "--late-for", type=int, default=0, metavar="ROUNDS", help="an answer still counts so many rounds behind its own"
+    )
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
 
@@ -88,7 +90,7 @@ def _run(args: Namespace) -> int:
             deadline_s=args.deadline,
             consents_s=args.consents,
             wait=args.wait,
-            late=args.late,
+            late=args.late_for,
             patience=args.patience,
         )
     print(f"run {args.run}: {status} {details}".rstrip())

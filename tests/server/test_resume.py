@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from world import TOY
 
+from bench import coordinator
 from client.replay import logged, repeat
 from consortium.cli import main
 from consortium.simulate import Result, simulate
@@ -237,3 +238,8 @@ def test_the_command_says_what_it_repeated(whole, tmp_path, capsys):
         assert refusal in capsys.readouterr().err
     assert main(["verify-checkpoint", log, "r9", *where[3:]]) == 2
     assert "unknown_run" in capsys.readouterr().err
+
+
+def test_the_benchmark_stops_a_coordinator_too_and_measures_a_round():
+    assert coordinator._reached(stop=True) == coordinator._reached(stop=False)
+    assert 1 < coordinator._over_model(3, replace(coordinator.LARGE, width=192)) < 4
