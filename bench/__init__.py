@@ -34,6 +34,7 @@ TOY = Recipe(
     seed=1,
     up="fp32",
     down="fp32",
+    segment=2,
 )
 
 

@@ -224,6 +224,8 @@ class _Pen:
             base=consortium.opened.base,
             update="2" * 64,
             data="3" * 64,
+            trajectory="4" * 64,
+            build="2.13.0/AVX512/1/float32/x86_64",
             tokens=tokens,
             steps=TOY.inner_steps,
             flop=tokens * flop_per_token(TOY),

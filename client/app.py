@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from client import data, memory
 from client.memory import Turn
-from client.train import train
+from client.train import build, train
 from shared_models.claims import Claim, Daemon
 from shared_models.lm import codecs, weights
 from shared_models.lm.kept import Kept
@@ -15,6 +15,7 @@ from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
 from shared_models.records.kinds import Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import Trajectory
 
 app = ClientApp()
 
@@ -50,11 +51,17 @@ def _answer(task: Task, context: Context) -> Answer:
         )
         if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
             memory.keep(remembered, turn, trained.memory)
-        sent = codecs.send(recipe.up, trained.update, kept.unsent(opened.round))
+        unsent = kept.unsent(opened.round)
+        sent = codecs.send(recipe.up, trained.update, unsent)
+        trajectory = Trajectory(
+            points=trained.points, unsent_before=weights.digest(unsent), unsent=weights.digest(sent.unsent)
+        )
         reply = daemon.ask(
             Claim(
                 update=weights.digest(sent.values),
                 data=trained.data,
+                trajectory=trajectory.root,
+                build=build(),
                 tokens=trained.tokens,
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,

@@ -161,6 +161,8 @@ class Signer:
                 base=task.opened.base,
                 update=claim.update,
                 data=self._salted(task, claim.data),
+                trajectory=claim.trajectory,
+                build=claim.build,
                 tokens=claim.tokens,
                 steps=claim.steps,
                 flop=claim.tokens * task.manifest.flop_per_token,

@@ -37,6 +37,7 @@ SMALL = Recipe(
     seed=1,
     up="fp32",
     down="fp32",
+    segment=10,
 )
 POLL_S = 0.5
 

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Hash, Range
+from shared_models.records.kinds import Build
 from shared_models.records.refusals import Refusal, Refused
 
 MAX_LINE = 1_000_000
@@ -45,6 +46,8 @@ class Claim:
 
     update: Hash
     data: Hash  # Digest of every token trained on; the daemon salts it.
+    trajectory: Hash  # Of the states that training went through, and what was carried over: rules.challenge.
+    build: Build  # What it was computed with.
     tokens: Count
     steps: Count
     busy_ms: Count

@@ -49,6 +49,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
     "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],
+    "shared_models/rules/challenge.py": ["tests/rules/test_challenge.py"],
     "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules"],
     "shared_models/rules/audit.py": [
         "tests/rules",
@@ -125,6 +126,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
+    "client/train.py": ["tests/training/test_training.py"],
     "client/data.py": ["tests/training"],
     "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
     "client/cli.py": ["tests/test_cli.py", "tests/client/test_bill.py"],

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from world import SEED, TOY, digest
+from world import BUILD, SEED, TOY, digest
 
 from client.meter import Usage
 from client.signer import Signer
@@ -156,6 +156,8 @@ class Parties:
         whole = Claim(
             update=digest("update"),
             data=digest("data"),
+            trajectory=digest("trajectory"),
+            build=BUILD,
             tokens=tokens_asked(recipe),
             steps=recipe.inner_steps,
             busy_ms=800,

@@ -76,6 +76,7 @@ BUNDLE = [
     "shared_models/rules/allocation.py",
     "shared_models/rules/audit.py",
     "shared_models/rules/books.py",
+    "shared_models/rules/challenge.py",
     "shared_models/rules/currency.py",
     "shared_models/rules/fork.py",
     "shared_models/rules/games.py",

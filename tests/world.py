@@ -66,6 +66,7 @@ from shared_models.rules.pricing import flop_per_token, tokens_asked
 from shared_models.rules.quotes import sealed
 
 CONSORTIUM = "commons.example"
+BUILD = "2.13.0/AVX512/1/float32/x86_64"
 OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
 TOY = Recipe(
     vocabulary=256,
@@ -86,6 +87,7 @@ TOY = Recipe(
     seed=7,
     up="fp32",
     down="fp32",
+    segment=2,
 )
 
 
@@ -259,6 +261,8 @@ class World:
             base=turn.base,
             update=digest(f"update {member} {turn.number}"),
             data=digest(f"data {member} {turn.number}"),
+            trajectory=digest(f"trajectory {member} {turn.number}"),
+            build=BUILD,
             tokens=tokens,
             steps=state.manifest.recipe.inner_steps,
             flop=tokens * state.manifest.flop_per_token,

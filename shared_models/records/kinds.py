@@ -31,6 +31,7 @@ Word = Annotated[str, Pattern(r"[a-z][a-z_]{0,31}")]
 Currency = Annotated[str, Pattern(r"[A-Z]{3}")]  # ISO 4217; rules.currency knows which there are.
 Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  # In units of a currency, exact.
 Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
+Build = Annotated[str, Pattern(r"[A-Za-z0-9._+-]{1,40}(/[A-Za-z0-9._+-]{1,40}){4}")]
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
 BILLION = 10**9  # The weight of a whole.
@@ -221,6 +222,7 @@ class Recipe:
     seed: Count
     up: Name  # The codec, one of CODECS, of what members send,
     down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.
+    segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +313,8 @@ class Receipt:
     base: Hash
     update: Hash  # Digest of the weight change this receipt pays for, as what was sent decodes to.
     data: Hash  # H(salt, digest of every token trained on): opened to an auditor on demand.
+    trajectory: Hash  # Root over the states that training went through (rules.challenge): a segment can be asked for.
+    build: Build  # Library, instruction set, threads, number format, processor: where they are the same, so are bits.
     tokens: Count
     steps: Count
     flop: Count  # tokens × the manifest's FLOP per token.

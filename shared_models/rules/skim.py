@@ -105,8 +105,15 @@ class Receipts(NamedTuple):
 
 # 68 bytes in base64: the last letter has two bits that mean nothing, and are zero in the one right spelling.
 _SIGNATURE = r"\n\xe2\x80\x94 (?P=member)/compute ([A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n"
-_HASHES = ("base", "data", "opened", "prev", "update", "witnessed_root")  # Quicker to check afterwards.
-_UNUSED = ("bytes_down", "bytes_up", "cpu_ms", "energy_method", "energy_mj")  # To be in their domains is enough.
+_HASHES = ("base", "data", "opened", "prev", "trajectory", "update", "witnessed_root")  # Quicker to check afterwards.
+_UNUSED = (
+    "build",
+    "bytes_down",
+    "bytes_up",
+    "cpu_ms",
+    "energy_method",
+    "energy_mj",
+)  # To be in their domains is enough.
 _RECEIPT = canonical.regular(Receipt, {each.name for each in fields(Receipt)}.difference(_UNUSED), _HASHES)
 MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.
 
@@ -182,10 +189,10 @@ def skim(
         return None
     # Canonical records are in alphabetical order.
     base, busy, data, device, devices, ended, flop, member, node, opened, prev, number, run, seq, *more = found.groups()
-    started, steps, tokens, update, wall, root, size, signature = more
+    started, steps, tokens, trajectory, update, wall, root, size, signature = more
     turn = context.turn(run, number, opened, base, size, root, tokens, steps, flop)
     key = context.compute.get((member, binascii.a2b_base64(signature[:8])[:4]))
-    if turn is None or key is None or not _is_hex(prev + update + data):
+    if turn is None or key is None or not _is_hex(prev + update + data + trajectory):
         return None
     busy_ms, wall_ms, started_ms, ended_ms, count, place = _whole(busy, wall, started, ended, devices, seq)
     try:

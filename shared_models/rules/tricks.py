@@ -74,6 +74,7 @@ RECIPE = Recipe(
     seed=0,
     up="fp32",
     down="fp32",
+    segment=2,
 )
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 
@@ -222,6 +223,8 @@ class Play:
             base=FIRST,
             update=f"{self.members.index(name):064}",
             data=FIRST,
+            trajectory=FIRST,
+            build="2.13.0/CUDA/1/bfloat16/H200",
             tokens=tokens_asked(RECIPE),
             steps=RECIPE.inner_steps,
             flop=FLOP,

@@ -14,7 +14,8 @@ ASK = """
 import sys
 from shared_models.claims import Claim, Daemon
 from shared_models.records.refusals import Refused
-claim = Claim(update="0" * 64, data="0" * 64, tokens=96, steps=3, busy_ms=1, loss_unats=1, bytes_down=1, bytes_up=1)
+told = dict.fromkeys(("update", "data", "trajectory"), "0" * 64) | {"build": "a/b/1/c/d", "tokens": 96, "steps": 3}
+claim = Claim(**told, busy_ms=1, loss_unats=1, bytes_down=1, bytes_up=1)
 with Daemon(sys.argv[1]) as daemon:
     try:
         print(len(daemon.ask(claim).entries))

@@ -14,9 +14,11 @@ from flwr.app import Context, Message, RecordDict
 from parties import FakeTime, Parties
 from world import TOY, counted
 
+from client import data
 from client.app import app
 from client.door import Door
 from client.signer import Signer
+from client.train import Training, build
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
 from shared_models.lm import codecs, weights
@@ -26,6 +28,7 @@ from shared_models.records import entry as entries
 from shared_models.records import merkle
 from shared_models.records.kinds import CODECS, Receipt
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import Trajectory
 
 
 class Asked:
@@ -105,6 +108,20 @@ def test_it_trains_and_its_answer_carries_the_daemon_s_receipt_for_what_was_sent
     assert said.update == weights.digest(came)
     assert said.bytes_down == codecs.nbytes(task.weights) == weights.size(asked.parties.base)
     assert said.bytes_up == codecs.nbytes(answer.update) == sum(codecs.size(up, t.shape) for t in came.values())
+
+
+def test_its_receipt_commits_to_the_states_that_training_went_through_and_to_what_was_carried_over(asked):
+    task = asked.task()
+    said, manifest, base = receipt(asked.ask(task)), asked.parties.manifest, asked.parties.base
+    tokens = data.load("python-stdlib:0/3")
+    training = Training(base, manifest.recipe, tokens, {}, member="acme", round_=1, rounds=manifest.rounds)
+    points = []
+    for end in (0, 2, 3):
+        list(training.until(end))
+        points.append(training.point())
+    none = {name: np.zeros_like(tensor) for name, tensor in base.items()}  # In fp32 all is sent.
+    trajectory = Trajectory(points=tuple(points), unsent_before=weights.digest({}), unsent=weights.digest(none))
+    assert (said.trajectory, said.build) == (trajectory.root, build())
 
 
 def test_other_weights_than_the_round_names_are_not_trained(asked):

@@ -1,6 +1,10 @@
 """Training: the inner steps of a member and what it remembers of them, the outer step and how it grows."""
 
+import platform
+import re
 from dataclasses import replace
+from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,13 +14,13 @@ from hypothesis import strategies as st
 from world import TOY
 
 from client import data
-from client.train import Trained, train
+from client.train import Trained, Training, _processor, build, train
 from server import outer
 from shared_models.lm import codecs, hygiene, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.inner import Inner
 from shared_models.records import canonical
-from shared_models.records.kinds import BILLION, CODECS, Recipe
+from shared_models.records.kinds import BILLION, CODECS, Build, Recipe
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -45,6 +49,40 @@ def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) ->
     weighted = [(BILLION // len(updates), update) for update in updates]
     rule = steps.rule(recipe, round_, rounds)
     return list(steps.step(BASE if base is None else base, weighted, state or {}, rule))
+
+# What a receipt commits to.
+
+
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_bit(inner):
+    recipe = replace(TOY, inner=inner, inner_steps=5, segment=2)
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+    before = trained(recipe, rounds=2).memory
+    whole = trained(recipe, before, base, round_=2, rounds=2)
+    assert [each.step for each in whole.points] == [0, 2, 4, 5]
+    assert whole.points[0].weights == weights.digest(base)
+    assert whole.points[0].memory == weights.digest(before)
+    assert whole.points[-1].memory == weights.digest(whole.memory)
+    assert whole.points[-1].data == whole.data
+    state = base, before
+    for one, other in pairwise(whole.points):
+        training = Training(state[0], recipe, tokens, state[1], member="acme", round_=2, rounds=2, step=one.step)
+        assert training.point() == one
+        assert len(list(training.until(other.step))) == other.step - one.step
+        assert training.point() == other
+        state = training.state()
+    assert weights.digest(weights.minus(state[0], base)) == weights.digest(whole.update)
+
+
+def test_a_build_is_as_a_receipt_can_say_it(tmp_path):
+    library, capability, threads, dtype, _ = build().split("/")
+    assert (library, threads, dtype) == (torch.__version__, str(torch.get_num_threads()), "float32")
+    assert capability == torch.backends.cpu.get_cpu_capability()
+    assert re.fullmatch(get_args(Build)[1].regex, build())
+    (told := tmp_path / "cpuinfo").write_text("vendor_id\t: X y\ncpu family\t: 6\nmodel\t\t: 143\n\nmodel\t: 9\n")
+    machine = platform.machine()
+    assert _processor(told) == f"{machine}-X-y-6-143"
+    assert _processor(tmp_path / "none") == machine
 
 
 def length(update: weights.Weights) -> float:

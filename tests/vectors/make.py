@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import curve  # noqa: E402
 import numpy as np  # noqa: E402
-from world import CONSORTIUM, TOY, World, key, whole  # noqa: E402
+from world import BUILD, CONSORTIUM, TOY, World, key, whole  # noqa: E402
 
 from shared_models import claims  # noqa: E402
 from shared_models.lm import codecs, weights  # noqa: E402
@@ -266,7 +266,16 @@ def said() -> dict[str, str]:
         cosigned=(),
     )
     claim = claims.Claim(
-        update="1" * 64, data="2" * 64, tokens=96, steps=3, busy_ms=5, loss_unats=1, bytes_down=8, bytes_up=9
+        update="1" * 64,
+        data="2" * 64,
+        trajectory="3" * 64,
+        build=BUILD,
+        tokens=96,
+        steps=3,
+        busy_ms=5,
+        loss_unats=1,
+        bytes_down=8,
+        bytes_up=9,
     )
     progress = claims.Progress(tokens=32, loss_unats=5_545_177, busy_ms=7)
     lines = {
