@@ -30,6 +30,7 @@ from shared_models.records.kinds import (
     AccessRevoke,
     Amendment,
     Artefact,
+    AuditResult,
     Charter,
     Consent,
     CostItem,
@@ -83,6 +84,7 @@ PLAIN: Mapping[type[Record], type[Projected]] = {
     Access: tables.Grant,
     AccessRevoke: tables.Revocation,
     AccessRestore: tables.Restoration,
+    AuditResult: tables.AuditResult,
 }
 
 Value = str | int | None

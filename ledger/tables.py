@@ -386,6 +386,21 @@ class Revocation(Projected, table=True):
     reason: str
 
 
+class AuditResult(Projected, table=True):
+    """What an auditor found when it did a drawn segment of a receipt's training again."""
+
+    __tablename__ = "audit_result"
+    auditor: str
+    run: str
+    round: int = Field(sa_type=Whole)
+    member: str
+    receipt: str
+    segment: str
+    verdict: str
+    distance_ppm: str
+    build: str
+
+
 class Restoration(Projected, table=True):
     """A member has said that a revocation shall end."""
 

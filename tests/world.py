@@ -23,6 +23,7 @@ from shared_models.records.kinds import (
     AccessRevoke,
     Amendment,
     Artefact,
+    AuditResult,
     Chained,
     Charter,
     Checkpoint,
@@ -62,6 +63,7 @@ from shared_models.records.kinds import (
     sealed_seed,
 )
 from shared_models.rules.books import NOTHING, Books
+from shared_models.rules.challenge import Challenge, drawn, ends
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 from shared_models.rules.quotes import sealed
 
@@ -309,6 +311,42 @@ class World:
         }
         self.say(self.coordinator, self.close(hashes, run))
 
+    def drawn(self, member: str, run: str = "r1") -> tuple[int, int]:
+        """A whole round whose close draws this member's work: (the size of the log that does, the segment).
+
+        The coordinator tries one close after another until it does: what one in league with a member could do as well.
+        """
+        invited = tuple(sorted(self.books.runs[run].consents))
+        self.say(self.coordinator, self.opened(run, invited=invited))
+        hashes = {each: self.say(f"{each}/compute", self.receipt(each, run)) for each in invited}
+        segments = len(ends(self.books.runs[run].manifest.recipe)) - 1
+        for loss in range(10_000):
+            leaf = self.sign(self.coordinator, self.close(hashes, run, loss_unats=loss, excluded=()))
+            tree = merkle.Tree()
+            tree.extend([*self.hashes(), merkle.leaf_hash(leaf)])
+            if (segment := drawn(tree.root(), hashes[member], segments)) is not None:
+                self.append(leaf)
+                return tree.size, segment
+        raise AssertionError
+
+    def result(self, challenge: Challenge, auditor: str, **changes: Any) -> AuditResult:
+        """What this auditor found: the same bits."""
+        whole = AuditResult(
+            seq=0,
+            prev=FIRST,
+            auditor=auditor,
+            run=challenge.run,
+            round=challenge.round,
+            member=challenge.member,
+            receipt=challenge.receipt,
+            size=challenge.size,
+            segment=challenge.segment or 0,
+            verdict="matches",
+            distance_ppm=0,
+            build=BUILD,
+        )
+        return replace(whole, **changes)
+
     def end(self, run: str = "r1", **changes: Any) -> RunEnd:
         whole = RunEnd(
             seq=0, prev=FIRST, run=run, checkpoint=self.books.runs[run].checkpoint, status="completed", reason=""
@@ -385,6 +423,7 @@ def whole() -> World:
     world = november()
     _settle(world)
     _december(world)
+    _audit(world)
     _amend(world)
     return world
 
@@ -511,6 +550,19 @@ def _december(world: World) -> None:
     for by in ("acme", "cedar"):
         world.say(f"{by}/admin", AccessRestore(seq=0, prev=FIRST, member=by, notice="2026-1"))
     world.bill(period)
+
+
+def _audit(world: World) -> None:
+    """Another run, in which work of birch is drawn, and repeated by two others. It is not billed yet."""
+    who = ("acme", "birch")  # The key of cedar was revoked.
+    world.say(world.coordinator, world.manifest("r2", members=who, rounds=1))
+    for by in who:
+        world.say(f"{by}/compute", world.consent(by, "r2"))
+    size, segment = world.drawn("birch", "r2")
+    challenge = next(world.books.challenges(("r2", 1, "birch")))
+    assert (challenge.size, challenge.segment) == (size, segment)
+    world.say("acme/compute", world.result(challenge, "acme"))
+    world.say(world.coordinator, world.result(challenge, CONSORTIUM, verdict="close", distance_ppm=7))
 
 
 def _amend(world: World) -> None:

@@ -337,6 +337,32 @@ class Receipt:
         return f"{self.run}/{self.round}/{self.node}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditResult:
+    """A segment of a receipt's training was done again, because the log drew it: rules.challenge.
+
+    By another member's daemon, or the coordinator. It moves no money: it is what a dispute can be about.
+    """
+
+    kind: ClassVar[str] = "audit.result"
+    seq: Count
+    prev: Hash
+    auditor: Origin  # A member, or the consortium.
+    run: Name
+    round: Positive
+    member: Name  # Whose work it was.
+    receipt: Hash
+    size: Count  # The root of the log of this size is what drew it: the tree that ends with the round.close.
+    segment: Count  # From 0.
+    verdict: Annotated[str, Pattern("matches|close|differs|unanswered")]
+    distance_ppm: Count  # Between the two outcomes, in millionths of the change: client.reexecute.distance_ppm.
+    build: Build  # What the auditor computed with.
+
+    @property
+    def idem(self) -> str:
+        return self.receipt
+
+
 @dataclass(frozen=True, slots=True)
 class Included:
     """An answer that counts: its receipt earns. How far its update moved the weights is no matter of money."""
@@ -816,6 +842,7 @@ Chained = (
     | RoundOpen
     | Receipt
     | RoundClose
+    | AuditResult
     | RunEnd
     | Amendment
     | Vote

@@ -65,6 +65,7 @@ class Refusal(StrEnum):
     NOT_OWED = "not_owed"
     WRONG_LINEAGE = "wrong_lineage"
     NO_ACCESS = "no_access"
+    NOT_DRAWN = "not_drawn"
     # A round's answers (coordinator).
     MALFORMED = "malformed"
     REPLAYED = "replayed"
@@ -144,6 +145,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NOT_OWED: "name a payment that is open, as `consortium settle` shows them",
     Refusal.WRONG_LINEAGE: "cite checkpoints of closed rounds, or artefacts that stand in the log",
     Refusal.NO_ACCESS: "`consortium model list LOG --member NAME` says why, and what the next tier takes",
+    Refusal.NOT_DRAWN: "audit what the log draws, while it can be disputed: `consortium work challenged` lists it",
     Refusal.MALFORMED: "answer with the fields and arrays that the task asks for, and nothing else",
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",

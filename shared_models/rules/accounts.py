@@ -284,6 +284,12 @@ class Accounts:
             )
         return found
 
+    def disputable(self) -> Iterator[tuple[Accepted, Work]]:
+        """All accepted work that can be disputed now: it was not billed, or lately."""
+        depth, newest = self._agreement.charter.objection, len(self.statements) - 1
+        recent = [each for billed, each in self._recent if newest - billed < depth]
+        return ((accepted, work) for accepted in [*recent, *self._work] for work in accepted.each())
+
     def _find_work(self, about: str) -> tuple[int | None, Work]:
         """(the number of the statement that billed it, if one has, the work) of what a dispute names."""
         for billed, accepted in [*((None, each) for each in self._work), *self._recent]:

@@ -5,7 +5,7 @@ nobody has to be believed. The state is a pure function of the entries; it holds
 receipt it keeps some dozens of bytes, so that a log of millions fits.
 """
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import count, repeat
 from operator import lt
@@ -23,6 +23,7 @@ from shared_models.records.kinds import (
     AccessRevoke,
     Amendment,
     Artefact,
+    AuditResult,
     Chained,
     Charter,
     Consent,
@@ -56,6 +57,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.access import Grounds, Library, Verdict
 from shared_models.rules.accounts import Accounts, Work
 from shared_models.rules.agreement import Agreement, check_charter
+from shared_models.rules.challenge import Challenge, check_verdict, drawn, ends
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
@@ -128,6 +130,7 @@ class Books:
         self._keyring: Keyring | None = None
         self._accounts: Accounts | None = None
         self.library = Library()
+        self.results: list[tuple[int, AuditResult]] = []  # (index, what an auditor found), in the log's order.
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
@@ -240,6 +243,8 @@ class Books:
                 self._check_receipt(Skimmed.of(entry), record)
             case RoundClose():
                 self._check_close(record)
+            case AuditResult():
+                self._check_result(record)
             case RunEnd():
                 self._check_end(record)
             case Statement():
@@ -269,6 +274,8 @@ class Books:
                 | AccessRestore(member=holder)
             ):
                 role = "admin"
+            case AuditResult(auditor=holder):
+                role = "coordinator" if holder == self.charter.consortium else "compute"
             case Artefact(publisher=holder):
                 role = "coordinator" if holder == self.charter.consortium else "admin"
             case Statement() | Rate() | Usage() | Price():
@@ -425,6 +432,40 @@ class Books:
         if end.checkpoint != run.checkpoint:
             raise Refused(Refusal.WRONG_CHECKPOINT, f"{end.checkpoint[:12]}…; the run is at {run.checkpoint[:12]}…")
 
+    def _check_result(self, result: AuditResult) -> None:
+        """1. Nobody audits itself. 2. The receipt counts, and can be disputed. 3. The log drew this segment of it.
+        4. The verdict is what the distance means."""
+        if result.auditor == result.member:
+            raise Refused(Refusal.WRONG_MEMBER, f"{result.auditor} audits its own work")
+        about = result.run, result.round, result.member
+        asked = next(self.challenges(about), None)
+        if asked is None or asked.receipt != result.receipt:
+            raise Refused(
+                Refusal.NOT_DRAWN,
+                f"{result.receipt[:12]}… is no work of {result.member} in round {result.round} of {result.run} that"
+                " counts and can be disputed",
+            )
+        if (asked.size, asked.segment) != (result.size, result.segment):
+            drew = "nothing" if asked.segment is None else f"segment {asked.segment}"
+            raise Refused(
+                Refusal.NOT_DRAWN,
+                f"the log of size {asked.size} drew {drew} of it; this is segment {result.segment} by size"
+                f" {result.size}",
+            )
+        check_verdict(result.verdict, result.distance_ppm, self.run(result.run).manifest.recipe.inner)
+
+    def challenges(self, about: tuple[str, int, str] | None = None) -> Iterator[Challenge]:
+        """All accepted work that can be disputed, or this member's of this round, and what the log drew of it.
+
+        It follows from entries alone: the receipt, and the root of the log right behind its round's close.
+        """
+        for accepted, work in self.accounts.disputable():
+            named = accepted.run, accepted.round, work.member
+            if about in (None, named):
+                receipt, size = self.tree.leaf(work.at).hex(), accepted.index + 1
+                segments = len(ends(self.run(accepted.run).manifest.recipe)) - 1
+                yield Challenge(*named, receipt, size, drawn(self.tree.root(size), receipt, segments))
+
     def _check_statement(self, stated: Statement) -> None:
         right = self.statement(
             stated.period, stated.end, seq=stated.seq, prev=stated.prev, cosignatures=stated.cosignatures
@@ -559,6 +600,8 @@ class Books:
                 self.library.add_statement({each.member for each in record.balances}, self.grounds())
             case Artefact() | Access() | AccessRevoke() | AccessRestore():
                 self.library.add(record, index, self.agreement.present())
+            case AuditResult():
+                self.results.append((index, record))
             case Equivocation():
                 pass
             case _:

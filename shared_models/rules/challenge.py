@@ -10,15 +10,33 @@ signed. Whoever has the log draws the same; nobody picks.
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Hash
 from shared_models.records.kinds import Recipe
 from shared_models.records.merkle import Tree, leaf_hash
+from shared_models.records.refusals import Refusal, Refused
 
 # Cheating in a share g of a round's work does not pay where p·(1 + P/g) >= 1, P the penalty in units of the round's
 # pay: with P of a period of 20 rounds, p = 1/20 is enough for all of a round, and less for less.
 AUDITED = Fraction(1, 20)
+
+# How far two outcomes of a segment may lie apart that were computed with other builds, in millionths of the change:
+# what was measured between instruction sets (docs/experiments.md), and more than twice that. Muon makes its matrices
+# orthogonal in bfloat16, which tells every rounding apart.
+TOLERANCE_PPM = {"adamw": 10_000, "muon": 100_000}
+
+
+class Challenge(NamedTuple):
+    """One member's accepted work in one round, and what the log asks to see of it."""
+
+    run: str
+    round: int
+    member: str
+    receipt: str  # Leaf hash.
+    size: int  # Of the log that drew it: it ends with the round.close.
+    segment: int | None  # From 0; None: it was not drawn.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +81,21 @@ def drawn(seed: bytes, receipt: str, segments: int, audited: Fraction = AUDITED)
     if int.from_bytes(found, "big") * audited.denominator >= audited.numerator << 256:
         return None
     return int.from_bytes(hashlib.sha256(found).digest(), "big") % segments
+
+
+def check_verdict(verdict: str, distance_ppm: int, inner: str) -> None:
+    """Whether a verdict is what this distance means for this inner optimiser. Raises `Refused(BAD_FIELD)`.
+
+    Where the builds are the same, any other bit differs, so `differs` may stand beside any distance.
+    """
+    right = {
+        "matches": distance_ppm == 0,
+        "close": 0 < distance_ppm <= TOLERANCE_PPM[inner],
+        "differs": True,
+        "unanswered": distance_ppm == 0,
+    }
+    if not right[verdict]:
+        raise Refused(Refusal.BAD_FIELD, f"a distance of {distance_ppm} ppm with {inner} is not called {verdict}")
 
 
 def detection(audited: Fraction, share: Fraction, rounds: int) -> Fraction:

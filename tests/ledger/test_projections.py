@@ -200,6 +200,7 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         ],
         "grants": copied("access", "member artefact fetch"),
         "revocation": copied("access.revoke", "member notice revoked reason"),
+        "audit_result": copied("audit.result", "auditor run round member receipt segment verdict distance_ppm build"),
         "restoration": copied("access.restore", "member notice"),
     }
     return {name: hashed(name, rows[name]) for name in TABLES}
@@ -316,7 +317,7 @@ def test_a_whole_log_in_tables(filled):
     (cedar,) = [row for row in filled.page("key").rows if row["holder"] == "cedar" and row["revoked"]]
     assert (cedar["role"], cedar["suspect_from"], cedar["index"]) == ("compute", 5, 0)
     receipts = filled.page("receipt").rows
-    assert len(receipts) == 8
+    assert len(receipts) == 10
     for row in receipts:
         close = entries.peek(leaves[row["included"]])
         assert row["hash"] in [each.receipt for each in close.included]
@@ -846,7 +847,7 @@ def test_rebuild_says_of_each_table_whether_it_was_right(run, folder):
     change(folder, "DELETE FROM consent")
     code, out, _ = run("rebuild")
     assert code == 1
-    assert f"{'receipt':14}{8:>9} rows  {right['receipt'][:16]}…  1 row differed\n" in out
+    assert f"{'receipt':14}{10:>9} rows  {right['receipt'][:16]}…  1 row differed\n" in out
     assert '  6.0 tokens: was "97", is "96"\n' in out
     assert "  2.0: was missing, is [2,0," in out
     change(folder, "DELETE FROM receipt")
@@ -854,7 +855,7 @@ def test_rebuild_says_of_each_table_whether_it_was_right(run, folder):
     told = json.loads(out)
     assert (code, told["schema"], told["size"]) == (1, "consortium.rebuild/1", len(world.leaves))
     (table,) = [each for each in told["tables"] if each["differences"]]
-    assert (table["table"], table["rows"], len(table["differences"])) == ("receipt", 8, 8)
+    assert (table["table"], table["rows"], len(table["differences"])) == ("receipt", 10, 10)
     assert run("rebuild")[0] == 0
 
 

@@ -7,11 +7,23 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import TOY, digest
+from world import CONSORTIUM, TOY, World, digest
 
 from shared_models.records import canonical
+from shared_models.records.kinds import AuditResult, Excluded
 from shared_models.records.merkle import leaf_hash, node_hash
-from shared_models.rules.challenge import AUDITED, Point, Trajectory, detection, drawn, ends
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import (
+    AUDITED,
+    TOLERANCE_PPM,
+    Challenge,
+    Point,
+    Trajectory,
+    check_verdict,
+    detection,
+    drawn,
+    ends,
+)
 
 ZERO = "0" * 64
 hashes = st.binary(min_size=32, max_size=32)
@@ -94,3 +106,124 @@ def test_detection_is_the_chance_that_one_of_many_draws_hits():
     assert detection(Fraction(1, 20), Fraction(1), 1) == Fraction(1, 20)
     assert detection(Fraction(1, 2), Fraction(1, 2), 2) == Fraction(7, 16)
     assert detection(Fraction(1, 20), Fraction(0), 100) == 0
+
+
+# What an auditor may say.
+
+
+@pytest.fixture
+def audited() -> tuple[World, Challenge]:
+    """Work of birch that was drawn, and is not billed."""
+    world = World()
+    world.start()
+    size, segment = world.drawn("birch")
+    (found,) = world.books.challenges(("r1", 1, "birch"))
+    assert (found.size, found.segment) == (size, segment) == (world.books.tree.size, segment)
+    return world, found
+
+
+def refused(world: World, author: str, result: AuditResult) -> Refusal:
+    leaf, size = world.sign(author, result), world.books.tree.size
+    with pytest.raises(Refused) as caught:
+        world.append(leaf)
+    assert (world.books.tree.size, world.books.results) == (size, [])
+    return caught.value.refusal
+
+
+def test_other_members_and_the_coordinator_say_what_they_found_each_once(audited):
+    world, found = audited
+    first = world.result(found, "acme", verdict="differs", distance_ppm=999_999)
+    said = [first, world.result(found, "cedar"), world.result(found, CONSORTIUM, verdict="unanswered")]
+    for author, each in zip(("acme/compute", "cedar/compute", world.coordinator), said, strict=True):
+        world.say(author, each)
+    assert [each.verdict for _, each in world.books.results] == ["differs", "matches", "unanswered"]
+    assert [at for at, _ in world.books.results] == [found.size, found.size + 1, found.size + 2]
+    with pytest.raises(Refused, match="conflict"):
+        world.say("acme/compute", world.result(found, "acme"))
+
+
+def test_every_accepted_receipt_is_drawn_or_not_and_all_draw_alike(audited):
+    world, found = audited
+    every = list(world.books.challenges())
+    assert [(each.run, each.round, each.member) for each in every] == [("r1", 1, name) for name in world.members]
+    assert found in every
+    for each in every:
+        assert world.hashes().count(bytes.fromhex(each.receipt)) == 1
+        assert each.segment == drawn(world.books.tree.root(each.size), each.receipt, 2)
+
+
+@pytest.mark.parametrize(
+    ("author", "auditor", "refusal"),
+    [
+        ("acme/admin", "acme", Refusal.WRONG_ROLE),
+        ("acme/compute", "cedar", Refusal.WRONG_MEMBER),
+        ("acme/compute", CONSORTIUM, Refusal.WRONG_ROLE),
+        (f"{CONSORTIUM}/coordinator", "acme", Refusal.WRONG_ROLE),
+        ("birch/compute", "birch", Refusal.WRONG_MEMBER),
+    ],
+)
+def test_nobody_speaks_for_another_auditor_or_of_its_own_work(audited, author, auditor, refusal):
+    world, found = audited
+    assert refused(world, author, world.result(found, auditor)) is refusal
+
+
+def test_only_what_the_log_drew_can_be_audited(audited):
+    world, found = audited
+    others = [each for each in world.books.challenges() if each.member == "cedar" and each.segment is None]
+    lies = [
+        {"segment": 1 - (found.segment or 0)},
+        {"size": found.size - 1},
+        {"receipt": digest("another")},
+        {"round": 2},
+        {"run": "r2"},
+        {"member": "cedar"},
+        *({"member": each.member, "receipt": each.receipt} for each in others),
+    ]
+    for changes in lies:
+        assert refused(world, "acme/compute", world.result(found, "acme", **changes)) is Refusal.NOT_DRAWN, changes
+    world.say("acme/compute", world.result(found, "acme"))
+
+
+def test_work_that_does_not_count_is_not_audited():
+    world = World()
+    world.start()
+    world.say(world.coordinator, world.opened())
+    hashes = {name: world.say(f"{name}/compute", world.receipt(name)) for name in world.members}
+    late = hashes.pop("birch")
+    world.say(world.coordinator, world.close(hashes, excluded=(Excluded(member="birch", reason="late"),)))
+    size = world.books.tree.size
+    asked = Challenge("r1", 1, "birch", late, size, drawn(world.books.tree.root(), late, 2))
+    assert refused(world, "acme/compute", world.result(asked, "acme")) is Refusal.NOT_DRAWN
+
+
+def test_when_work_can_no_longer_be_disputed_it_is_too_late_to_audit(audited):
+    """It is billed, and another statement stands: a dispute would come too late too."""
+    world, found = audited
+    world.bill("2026-11")
+    world.say("cedar/compute", world.result(found, "cedar"))
+    world.bill("2026-12")
+    assert list(world.books.challenges()) == []
+    with pytest.raises(Refused, match="not_drawn"):
+        world.say("acme/compute", world.result(found, "acme"))
+
+
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_a_verdict_is_what_its_distance_means(inner):
+    limit = TOLERANCE_PPM[inner]
+    for verdict, right, wrong in (
+        ("matches", [0], [1]),
+        ("close", [1, limit], [0, limit + 1]),
+        ("unanswered", [0], [1]),
+        ("differs", [0, 1, limit + 1], []),
+    ):
+        for distance in right:
+            check_verdict(verdict, distance, inner)
+        for distance in wrong:
+            with pytest.raises(Refused, match="bad_field"):
+                check_verdict(verdict, distance, inner)
+
+
+def test_the_log_holds_a_verdict_against_its_distance(audited):
+    world, found = audited
+    for changes in ({"distance_ppm": 1}, {"verdict": "close"}, {"verdict": "close", "distance_ppm": 10_001}):
+        assert refused(world, "acme/compute", world.result(found, "acme", **changes)) is Refusal.BAD_FIELD
