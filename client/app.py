@@ -5,7 +5,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import data, memory
+from client import begun, data, memory
 from client.memory import Turn
 from client.train import build, train
 from shared_models.claims import Claim, Daemon
@@ -35,26 +35,30 @@ def _answer(task: Task, context: Context) -> Answer:
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     base = _base(task, opened.base, recipe.down, kept)
     kept.keep_checkpoint(base)
-    remembered = Path(str(context.node_config["memory"]))
+    memories = Path(str(context.node_config["memory"]))
     turn = Turn(manifest=opened.manifest, member=member, round=opened.round, base=opened.base)
     with Daemon(str(context.node_config["door"])) as daemon:
         daemon.ask(task.begin)
+        remembered = memory.recall(memories, turn, manifest.late)
         trained = train(
             base,
             recipe,
             data.load(str(context.node_config["data"])),
-            memory.recall(remembered, turn, manifest.late),
+            remembered,
             member=member,
             round_=opened.round,
             rounds=manifest.rounds,
             report=daemon.ask,
         )
         if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
-            memory.keep(remembered, turn, trained.memory)
+            memory.keep(memories, turn, trained.memory)
         unsent = kept.unsent(opened.round)
         sent = codecs.send(recipe.up, trained.update, unsent)
         trajectory = Trajectory(
             points=trained.points, unsent_before=weights.digest(unsent), unsent=weights.digest(sent.unsent)
+        )
+        begun.keep(
+            Path(str(context.node_config["begun"])), turn, trajectory, base=base, memory=remembered, unsent=unsent
         )
         reply = daemon.ask(
             Claim(

@@ -359,6 +359,78 @@ def _quote_open(args: Namespace) -> int:
     return RIGHT
 
 
+def _challenged_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _challenged(args: Namespace) -> int:
+    """Recompute the log, then list what it has drawn: of others for you to repeat, of your own for you to open."""
+    from client import work
+    from client.auditor import audited
+    from client.home import Home
+
+    home = Home(args.home)
+    drawn = work.challenged(audited(home), home.settings.member)
+    print(json.dumps({"schema": "consortium.challenged/1", "drawn": drawn}) if args.json else work.text(drawn))
+    return RIGHT
+
+
+def _open_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("receipt", help="leaf hash of a receipt of yours: see `consortium work challenged`")
+    parser.add_argument("--to", type=Path, required=True, help="the file to be written, for whoever is to repeat it")
+    parser.add_argument("--segment", type=int, help="another one than the log drew, from 0: it is your choice to show")
+
+
+def _open(args: Namespace) -> int:
+    """Train that round again, and write down what one segment began and ended with. Your text stays with you."""
+    from client.work import show
+
+    if args.segment is not None and args.segment < 0:
+        _bad_segment(args.segment)
+    print(f"segment {show(args.home, args.receipt, args.segment, args.to)} of {args.receipt} is open in {args.to}")
+    return RIGHT
+
+
+def _bad_segment(segment: int) -> None:
+    from shared_models.records.refusals import Refusal, Refused
+
+    raise Refused(Refusal.BAD_FIELD, f"--segment {segment}: the first one is 0")
+
+
+def _replay_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("file", type=Path, help="what a member has opened")
+    parser.add_argument("--sign", action="store_true", help="say in the log what came of it, once and for all")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _replay(args: Namespace) -> int:
+    """Train that segment again. 0: it leads where the member said; 1: it does not; 2: this is no opening of it."""
+    from client.work import replay
+
+    told = replay(args.home, _read(args.file), sign=args.sign)
+    if args.json:
+        print(json.dumps({"schema": "consortium.replay/1", **told}))
+    else:
+        print(f"{told['member']}, round {told['round']} of {told['run']}, segment {told['segment']}: {told['verdict']}")
+        print(f"  {told['why']}; {told['distance_ppm']} ppm" + (f"; entry {told['entry']}" if args.sign else ""))
+    return WRONG if told["verdict"] == "differs" else RIGHT
+
+
+def _unanswered_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("receipt", help="leaf hash of a receipt that was drawn, and that you were not shown")
+
+
+def _unanswered(args: Namespace) -> int:
+    from client.work import unanswered
+
+    print(f"{args.receipt} was not opened: entry {unanswered(args.home, args.receipt)}")
+    return RIGHT
+
+
 def _settle_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("period", help="of the statement")
@@ -822,13 +894,17 @@ COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status, beside=True),
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
-    Command("quorum", NODE, "Who must witness a head, and whether they have.", _quorum_arguments, _quorum),
+    Command("quorum", NODE, "Who must witness a head, and who has.", _quorum_arguments, _quorum, beside=True),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),
     Command("fork", NODE, "Check the proof of a fork.", _fork_arguments, _fork, beside=True),
     Command("key add", NODE, "Give a role of yours a new key, and put it into the log.", _key_add_arguments, _key_add),
     Command("key revoke", NODE, "End a key, from this entry of the log on.", _key_revoke_arguments, _key_revoke),
     Command("key affirm", NODE, "Stand by what a revoked key had signed.", _key_affirm_arguments, _key_affirm),
     Command("key list", NODE, "Which keys count, from which entry to which.", _key_list_arguments, _key_list),
+    Command("work challenged", NODE, "What the log asks to see.", _challenged_arguments, _challenged, "train"),
+    Command("work open", NODE, "Show how you trained a part of a round.", _open_arguments, _open, "train"),
+    Command("work replay", NODE, "Train what another has shown again.", _replay_arguments, _replay, "train"),
+    Command("work unanswered", NODE, "Say that it was not shown.", _unanswered_arguments, _unanswered, "train"),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("verify-checkpoint", MONEY, "Repeat a run's steps.", _replay_arguments, _replay, "train", beside=True),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),

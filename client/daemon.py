@@ -66,6 +66,7 @@ class Daemon:
                 "door": str(self._door.path),
                 "kept": str(home.path / "work" / "kept"),
                 "memory": str(home.memory_path),
+                "begun": str(home.begun_path),
             },
         )
         self._consented: set[bytes] = set()

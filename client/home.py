@@ -16,9 +16,10 @@ verified.json     up to which size, and under which root, an audit has verified 
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
-                  in work/memory what its optimiser remembers
+                  in work/memory what its optimiser remembers, in work/begun what the newest rounds began from
 """
 
+import hmac
 import secrets
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,6 +58,15 @@ class Home(Folder):
     @property
     def memory_path(self) -> Path:
         return self.path / "work" / "memory"
+
+    @property
+    def begun_path(self) -> Path:
+        return self.path / "work" / "begun"
+
+    def salt(self, run: str, round_: int) -> str:
+        """The salt of the commitment to the data of a round, hexadecimal: shown, it says nothing of another round's."""
+        secret = (self.path / "keys" / "salt").read_bytes()
+        return hmac.digest(secret, f"{run}/{round_}".encode(), "sha256").hex()
 
     def head_note(self) -> bytes | None:
         """The newest tree head that this member has verified and cosigned, or None before the first."""

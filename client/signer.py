@@ -6,12 +6,10 @@ different story under the same name is never signed.
 """
 
 import fcntl
-import hashlib
-import hmac
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,8 +22,9 @@ from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import CODECS, FIRST, Access, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.kinds import CODECS, FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import committed
 from shared_models.rules.pricing import check_claim, flop_per_token
 
 K = TypeVar("K", Access, Consent, Receipt)
@@ -198,7 +197,18 @@ class Signer:
             return self._signed[said[-1].seq] if said else None
 
     def take(self, artefact: str, logged: int, append: Callable[[bytes], tlog.Proof]) -> int:
-        """Sign that this member takes an artefact, once more, and append it; its index.
+        """Sign that this member takes an artefact, once more, and append it; its index. As `say`."""
+
+        def record() -> Access:
+            fetch = sum(each.artefact == artefact for each in self._said(Access)) + 1
+            return Access(seq=0, prev=FIRST, member=self.home.settings.member, artefact=artefact, fetch=fetch)
+
+        return self.say(record, logged, append)
+
+    def say(
+        self, record: Callable[[], Access | AuditResult], logged: int, append: Callable[[bytes], tlog.Proof]
+    ) -> int:
+        """Sign this at the end of the member's chain, and append it; its index.
 
         `logged` is how many entries of this key the log has; the others are appended before. Nobody else signs
         meanwhile: an entry that the log refuses would stand in the way of all behind it, so it is put aside. Raises
@@ -207,15 +217,7 @@ class Signer:
         with self._alone():
             for leaf in self._signed[logged:]:
                 append(leaf)
-            leaf = self._sign(
-                Access(
-                    seq=len(self._signed),
-                    prev=self._prev(),
-                    member=self.home.settings.member,
-                    artefact=artefact,
-                    fetch=sum(each.artefact == artefact for each in self._said(Access)) + 1,
-                )
-            )
+            leaf = self._sign(replace(record(), seq=len(self._signed), prev=self._prev()))
             try:
                 proof = append(leaf)
             except Refused as refused:
@@ -299,11 +301,9 @@ class Signer:
 
     def _salted(self, task: _Task, data: str) -> str:
         """The commitment to the data of a round. Who is given the salt of that round can check what was trained on."""
-        secret = (self.home.path / "keys" / "salt").read_bytes()
-        salt = hmac.digest(secret, f"{task.opened.run}/{task.opened.round}".encode(), "sha256")
-        return hashlib.sha256(salt + bytes.fromhex(data)).hexdigest()
+        return committed(self.home.salt(task.opened.run, task.opened.round), data)
 
-    def _sign(self, record: Access | Consent | Receipt) -> bytes:
+    def _sign(self, record: Access | AuditResult | Consent | Receipt) -> bytes:
         assert record.seq == len(self._signed)
         leaf = entries.sign(record, self.home.charter.consortium, [self._key])
         durable.write(self._path(record.seq), leaf)

@@ -116,6 +116,7 @@ def simulate(
             stack.callback(door.close)
             config = {"member": name, "data": home.settings.data, "door": str(door.path)}
             config |= {"kept": str(home.path / "work" / "kept"), "memory": str(home.memory_path)}
+            config |= {"begun": str(home.begun_path)}
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
             nodes.append(Node(name, config, _hosting(door), how))
 

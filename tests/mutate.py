@@ -50,7 +50,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
     "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],
     "shared_models/rules/challenge.py": ["tests/rules/test_challenge.py"],
-    "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules"],
+    "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules/test_challenge.py", "tests/rules"],
     "shared_models/rules/audit.py": [
         "tests/rules",
         "tests/attacks/test_forged_amount.py",
@@ -125,6 +125,14 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/weights.py": ["tests/training"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
+    "client/begun.py": ["tests/client/test_reexecute.py"],
+    "client/reexecute.py": [
+        "tests/client/test_reexecute.py",
+        "tests/attacks/test_skipped_steps.py",
+        "tests/attacks/test_altered_opening.py",
+        "tests/attacks/test_training_made_up.py",
+    ],
+    "client/work.py": ["tests/client/test_work.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
     "client/train.py": ["tests/training/test_training.py"],
     "client/data.py": ["tests/training"],

@@ -41,6 +41,8 @@ FLOORS: dict[str, set[str]] = {
     "client.data": {"shared_models", "numpy"},
     "client.replay": {"shared_models"},
     "client.memory": {"shared_models", "safetensors"},
+    "client.begun": {"client", "shared_models", "safetensors"},
+    "client.reexecute": {"client", "shared_models", "torch", "numpy"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
     "client.home": {"client", "shared_models", "cryptography"},
     "client": {"client", "shared_models", "psutil"},

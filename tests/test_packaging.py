@@ -21,6 +21,7 @@ BUNDLE = [
     ".info/CONTENT",
     "client/__init__.py",
     "client/app.py",
+    "client/begun.py",
     "client/data.py",
     "client/memory.py",
     "client/train.py",

@@ -79,6 +79,8 @@ class Refusal(StrEnum):
     NOT_APPROVED = "not_approved"
     NO_TASK = "no_task"
     NO_CHECKPOINT = "no_checkpoint"
+    TOO_LATE = "too_late"
+    WRONG_OPENING = "wrong_opening"
     FORK = "fork"
     # The stores.
     CORRUPT = "corrupt"
@@ -157,6 +159,8 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
+    Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
+    Refusal.WRONG_OPENING: "ask the member to open it again: this is not what its receipt commits to",
     Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
     Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
     Refusal.BAD_MEMORY: "delete the named file: the optimiser starts afresh; then look why the disk altered it",

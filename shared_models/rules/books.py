@@ -452,7 +452,7 @@ class Books:
                 f"the log of size {asked.size} drew {drew} of it; this is segment {result.segment} by size"
                 f" {result.size}",
             )
-        check_verdict(result.verdict, result.distance_ppm, self.run(result.run).manifest.recipe.inner)
+        check_verdict(result.verdict, result.distance_ppm)
 
     def challenges(self, about: tuple[str, int, str] | None = None) -> Iterator[Challenge]:
         """All accepted work that can be disputed, or this member's of this round, and what the log drew of it.

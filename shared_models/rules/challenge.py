@@ -22,10 +22,9 @@ from shared_models.records.refusals import Refusal, Refused
 # pay: with P of a period of 20 rounds, p = 1/20 is enough for all of a round, and less for less.
 AUDITED = Fraction(1, 20)
 
-# How far two outcomes of a segment may lie apart that were computed with other builds, in millionths of the change:
-# what was measured between instruction sets (docs/experiments.md), and more than twice that. Muon makes its matrices
-# orthogonal in bfloat16, which tells every rounding apart.
-TOLERANCE_PPM = {"adamw": 10_000, "muon": 100_000}
+# How far two outcomes of a segment may lie apart that were computed with other builds, in millionths of the change. It
+# was measured between instruction sets (docs/experiments.md): honest ones below 60,000, cheats above 260,000.
+TOLERANCE_PPM = 100_000
 
 
 class Challenge(NamedTuple):
@@ -67,6 +66,11 @@ class Trajectory:
         return tree.root().hex()
 
 
+def committed(salt: str, data: str) -> str:
+    """How a receipt commits to what it was trained on, by the salt of its round and the digest of all the tokens."""
+    return hashlib.sha256(bytes.fromhex(salt) + bytes.fromhex(data)).hexdigest()
+
+
 def ends(recipe: Recipe) -> tuple[int, ...]:
     """The inner steps at which there is a point: 0, each multiple of `segment`, and the last."""
     return (*range(0, recipe.inner_steps, recipe.segment), recipe.inner_steps)
@@ -83,19 +87,19 @@ def drawn(seed: bytes, receipt: str, segments: int, audited: Fraction = AUDITED)
     return int.from_bytes(hashlib.sha256(found).digest(), "big") % segments
 
 
-def check_verdict(verdict: str, distance_ppm: int, inner: str) -> None:
-    """Whether a verdict is what this distance means for this inner optimiser. Raises `Refused(BAD_FIELD)`.
+def check_verdict(verdict: str, distance_ppm: int) -> None:
+    """Whether a verdict is what this distance means. Raises `Refused(BAD_FIELD)`.
 
     Where the builds are the same, any other bit differs, so `differs` may stand beside any distance.
     """
     right = {
         "matches": distance_ppm == 0,
-        "close": 0 < distance_ppm <= TOLERANCE_PPM[inner],
+        "close": 0 < distance_ppm <= TOLERANCE_PPM,
         "differs": True,
         "unanswered": distance_ppm == 0,
     }
     if not right[verdict]:
-        raise Refused(Refusal.BAD_FIELD, f"a distance of {distance_ppm} ppm with {inner} is not called {verdict}")
+        raise Refused(Refusal.BAD_FIELD, f"a distance of {distance_ppm} ppm is not called {verdict}")
 
 
 def detection(audited: Fraction, share: Fraction, rounds: int) -> Fraction:

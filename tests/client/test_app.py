@@ -38,7 +38,7 @@ class Asked:
         self.parties, self.kept, self.memory = parties, kept, kept.with_name("memory")
         self._signers, self._opening = signers, None
         self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
-        self._config |= {"kept": str(kept), "memory": str(self.memory)}
+        self._config |= {"kept": str(kept), "memory": str(self.memory), "begun": str(kept.with_name("begun"))}
 
     def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
         """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""

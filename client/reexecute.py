@@ -1,0 +1,307 @@
+"""Training again: a member shows how it came to its update, and whoever has the text does a part of it once more.
+
+An opening is a line of canonical JSON and tensors: all that a receipt commits to, and the states at both ends of one
+segment. What is not what the receipt was signed for, anybody could have written: that is refused, and says nothing of
+the member. What was signed for and contradicts itself, or the text, or the steps, is held against it.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from client import begun, data
+from client.begun import Begun
+from client.data import Batches
+from client.train import Training, build
+from shared_models.lm import codecs, weights
+from shared_models.lm.corpus import Tokens
+from shared_models.records import canonical
+from shared_models.records.canonical import Count, Hash, Line
+from shared_models.records.kinds import Manifest, Receipt, Recipe
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import TOLERANCE_PPM, Point, Trajectory, committed, ends
+
+State = tuple[weights.Weights, weights.Weights]  # Weights, and the optimiser's memory.
+FARTHEST_PPM = 10**12  # What is farther, or not a number, counts as this.
+NOTHING = weights.digest({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a member shows of one receipt, beside the tensors."""
+
+    receipt: Hash
+    segment: Count  # From 0.
+    text: Line  # Which text it trained on, as client.data.load reads it.
+    salt: Hash  # Of the receipt's commitment to the data.
+    trajectory: Trajectory
+    before: tuple[Trajectory, ...]  # That of the member's receipt before this one, if it carried something over.
+
+
+class Found(NamedTuple):
+    """What came of repeating a segment."""
+
+    verdict: str  # As an audit.result says it.
+    distance_ppm: int
+    why: str
+
+
+# The member's side.
+
+
+def show(
+    kept: tuple[Begun, Mapping[str, weights.Weights]],
+    receipt: Receipt,
+    hashed: str,
+    manifest: Manifest,
+    *,
+    segment: int,
+    text: str,
+    salt: str,
+) -> bytes:
+    """The opening of one segment: the round is trained again, from what it began with.
+
+    Raises `Refused(WRONG_OPENING)` if that leads elsewhere than the receipt says: the disk or the build has changed.
+    """
+    said, groups = kept
+    recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
+    with _threads(receipt.build):
+        training = Training(
+            base,
+            recipe,
+            data.load(text),
+            memory,
+            member=receipt.member,
+            round_=receipt.round,
+            rounds=manifest.rounds,
+        )
+        points, states = list[Point](), list[State]()
+        for end in ends(recipe):
+            for _ in training.until(end):
+                pass
+            points.append(training.point())
+            states.append(training.state() if len(states) in (segment, segment + 1) else ({}, {}))
+        here, (trained, _) = build(), training.state()
+    promised, unsent = said.trajectory, groups.get("unsent", {})
+    right = tuple(points) == promised.points and weights.digest(unsent) == promised.unsent_before
+    if not right or promised.root != receipt.trajectory:
+        raise Refused(
+            Refusal.WRONG_OPENING,
+            f"training round {receipt.round} again leads elsewhere; the receipt's was {receipt.build}, this is {here}",
+        )
+    opening = Opening(
+        receipt=hashed,
+        segment=segment,
+        text=text,
+        salt=salt,
+        trajectory=said.trajectory,
+        before=said.before,
+    )
+    return write(opening, base, unsent, states[segment], states[segment + 1], trained)
+
+
+def write(
+    opening: Opening, base: weights.Weights, unsent: weights.Weights, start: State, end: State, trained: weights.Weights
+) -> bytes:
+    """An opening as it travels: its line, then the tensors."""
+    tensors = begun.pack(
+        base=base,
+        unsent=unsent,
+        start=start[0],
+        start_memory=start[1],
+        end=end[0],
+        end_memory=end[1],
+        trained=trained,
+    )
+    return canonical.encode(opening) + b"\n" + tensors
+
+
+# The auditor's side.
+
+
+def read(shown: bytes) -> Opening:
+    """What an opening says, beside the tensors. Raises `Refused`: what `canonical.decode` does."""
+    return canonical.decode(Opening, shown.partition(b"\n")[0])
+
+
+def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earlier: Receipt | None) -> Found:
+    """What an opening of this receipt shows. `earlier` is the member's newest receipt of this run before it.
+
+    First whether it is the member's word, for what is not is refused:
+    1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
+    2. Its text and salt are those that the receipt has committed to.
+    3. Its tensors are those that the points name.
+    Then what was signed, and is held against it:
+    4. The points are where the recipe puts them; training began from the round's base, and with what the receipt
+       before had ended with, or with nothing.
+    5. Every point names the tokens that the member's text gives in the recipe's order: no fewer, no others.
+    6. The update is what training came to and what was left unsent before, by the recipe's codec.
+    7. The segment's steps, done again, lead to the state that was signed: to the bit, or with another build closely.
+
+    Raises `Refused`: MALFORMED, WRONG_OPENING.
+    """
+    line, groups = begun.split(shown)
+    opening = canonical.decode(Opening, line)
+    recipe, trajectory = manifest.recipe, opening.trajectory
+    if opening.receipt != hashed or trajectory.root != receipt.trajectory:
+        raise Refused(Refusal.WRONG_OPENING, f"it does not lead to the trajectory of receipt {hashed[:12]}…")
+    if not trajectory.points or committed(opening.salt, trajectory.points[-1].data) != receipt.data:
+        raise Refused(Refusal.WRONG_OPENING, "its salt does not open the receipt's commitment to the data")
+    segments = len(trajectory.points) - 1
+    if opening.segment >= segments:
+        raise Refused(Refusal.WRONG_OPENING, f"segment {opening.segment} of {segments}")
+    _check_tensors(opening, groups)
+    if why := _contradiction(opening, receipt, recipe, earlier):
+        return Found("differs", FARTHEST_PPM, why)
+    tokens = _text(opening.text)
+    if why := _other_tokens(opening, receipt, recipe, tokens):
+        return Found("differs", FARTHEST_PPM, why)
+    if why := _other_update(groups, receipt, recipe, trajectory):
+        return Found("differs", FARTHEST_PPM, why)
+    with _threads(receipt.build):
+        return _again(opening, groups, receipt, manifest, tokens)
+
+
+def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights]) -> None:
+    """Raises `Refused(WRONG_OPENING)` for the first group that is not what the points name."""
+    points = opening.trajectory.points
+    start, end = points[opening.segment : opening.segment + 2]
+    for group, named in (
+        ("base", points[0].weights),
+        ("unsent", opening.trajectory.unsent_before),
+        ("start", start.weights),
+        ("start_memory", start.memory),
+        ("end", end.weights),
+        ("end_memory", end.memory),
+        ("trained", points[-1].weights),
+    ):
+        if weights.digest(groups.get(group, {})) != named:
+            raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which the receipt names")
+
+
+def _contradiction(opening: Opening, receipt: Receipt, recipe: Recipe, earlier: Receipt | None) -> str:
+    """What in the trajectory cannot be, whatever was trained; nothing if there is nothing."""
+    trajectory = opening.trajectory
+    first = trajectory.points[0]
+    if tuple(point.step for point in trajectory.points) != ends(recipe):
+        return "its points are not where the recipe puts them"
+    if first.weights != receipt.base:
+        return f"it began from {first.weights[:12]}…, and not from the round's base"
+    if {first.memory, trajectory.unsent_before} == {NOTHING}:
+        return ""
+    if earlier is None or len(opening.before) != 1 or opening.before[0].root != earlier.trajectory:
+        return "it carried something over, and not from the member's receipt before this one"
+    (before,) = opening.before
+    if trajectory.unsent_before not in (NOTHING, before.unsent):
+        return "it added to its update what no round had left unsent"
+    if first.memory not in (NOTHING, before.points[-1].memory) or (
+        first.memory != NOTHING and earlier.round != receipt.round - 1
+    ):
+        return "its optimiser remembered what it had not ended the round before with"
+    return ""
+
+
+def _text(spec: str) -> Tokens:
+    try:
+        return data.load(spec)
+    except ValueError as error:
+        raise Refused(Refusal.MALFORMED, str(error)) from None
+
+
+def _other_tokens(opening: Opening, receipt: Receipt, recipe: Recipe, tokens: Tokens) -> str:
+    """Raises `Refused(WRONG_OPENING)` if no point fits: then it may be the text that is another one here."""
+    batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=receipt.member, round_=receipt.round)
+    fit, done = [], 0
+    for point in opening.trajectory.points:
+        for _ in range(done, point.step):
+            batches.draw(recipe.batch)
+        done = point.step
+        fit.append(batches.digest == point.data)
+    if not any(fit[1:]):
+        raise Refused(
+            Refusal.WRONG_OPENING, f"the text {opening.text} as it is here gives none of the tokens that were signed"
+        )
+    if all(fit):
+        return ""
+    return f"by step {opening.trajectory.points[fit.index(False)].step} it had other tokens than {opening.text} gives"
+
+
+def _other_update(
+    groups: Mapping[str, weights.Weights], receipt: Receipt, recipe: Recipe, trajectory: Trajectory
+) -> str:
+    base, trained, unsent = (groups.get(name, {}) for name in ("base", "trained", "unsent"))
+    if codecs.shapes(trained) != codecs.shapes(base) or (unsent and codecs.shapes(unsent) != codecs.shapes(base)):
+        return "its weights are not of the model's shapes"
+    try:
+        sent = codecs.send(recipe.up, weights.minus(trained, base), unsent)
+    except Refused as refused:
+        return f"what it trained cannot have been sent: {refused}"
+    if weights.digest(sent.values) != receipt.update:
+        return "its update is not what its training came to"
+    return "" if weights.digest(sent.unsent) == trajectory.unsent else "it left something else unsent than it says"
+
+
+def _again(
+    opening: Opening, groups: Mapping[str, weights.Weights], receipt: Receipt, manifest: Manifest, tokens: Tokens
+) -> Found:
+    start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
+    before = groups.get("start", {}), groups.get("start_memory", {})
+    theirs = groups.get("end", {}), groups.get("end_memory", {})
+    named = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
+    model = Training(groups["base"], manifest.recipe, tokens, {}, step=start.step, **named)  # type: ignore[arg-type]
+    for _ in model.until(start.step + 1):
+        pass
+    shapes = [codecs.shapes(each) for each in model.state()]
+    if codecs.shapes(before[0]) != shapes[0] or (before[1] and codecs.shapes(before[1]) != shapes[1]):
+        return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
+    training = Training(before[0], manifest.recipe, tokens, before[1], step=start.step, **named)  # type: ignore[arg-type]
+    for _ in training.until(end.step):
+        pass
+    if training.point() == end:
+        return Found("matches", 0, "the same bits")
+    distance = distance_ppm(before, training.state(), theirs)
+    same = receipt.build == build()
+    if not same and distance <= TOLERANCE_PPM:
+        return Found("close", distance, f"its build is {receipt.build}, this is {build()}")
+    why = "the same build, other bits" if same else f"farther than {TOLERANCE_PPM} ppm"
+    return Found("differs", distance, f"steps {start.step} to {end.step} lead elsewhere: {why}")
+
+
+def distance_ppm(before: State, ours: State, theirs: State) -> int:
+    """How far two outcomes of one segment lie apart, in millionths of the change from its beginning, rounded up.
+
+    The largest over the weights and each kind of memory, each as one vector: the L2 norm of the difference over that of
+    our change, so that what is small beside the rest is not lost in it. At least 1; `FARTHEST_PPM` for what has no
+    such distance: other shapes, something that is not a number, a difference where nothing should have changed.
+    """
+    if [*map(codecs.shapes, ours)] != [*map(codecs.shapes, theirs)]:
+        return FARTHEST_PPM
+    apart, moved = dict[str, float](), dict[str, float]()
+    for then, mine, other in zip(before, ours, theirs, strict=True):
+        for name, tensor in mine.items():
+            kind = name.partition("/")[2]
+            exact = tensor.astype(np.float64)
+            apart[kind] = apart.get(kind, 0.0) + float(np.sum((other[name] - exact) ** 2))
+            moved[kind] = moved.get(kind, 0.0) + float(np.sum((exact - then.get(name, np.float32(0))) ** 2))
+    worst = 1.0
+    for kind, square in apart.items():
+        if not math.isfinite(square) or (square and not moved[kind]):
+            return FARTHEST_PPM
+        worst = max(worst, 1e6 * math.sqrt(square / moved[kind])) if square else worst
+    return min(FARTHEST_PPM, math.ceil(worst))
+
+
+@contextmanager
+def _threads(built: str) -> Iterator[None]:
+    """Compute with as many threads as this build did."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(int(built.split("/")[2]), 1024) if built.split("/")[2].isdecimal() else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,173 @@
+"""Work that the log asks to see: which it is, showing one's own, repeating another's, and saying what came of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from client.auditor import audited
+from client.home import Home
+from client.signer import Signer
+from client.witness import Witness
+from shared_models import durable
+from shared_models.ledger_http import LedgerHttp
+from shared_models.published import Read, bundles, leaf_at
+from shared_models.records import entry as entries
+from shared_models.records.kinds import FIRST, AuditResult, Manifest, Receipt
+from shared_models.records.merkle import leaf_hash
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.books import Books
+from shared_models.rules.challenge import Challenge, ends
+
+
+class Work(NamedTuple):
+    """A receipt, and what belongs to it, from a log that was audited."""
+
+    receipt: Receipt
+    hash: str
+    manifest: Manifest
+    manifest_hash: str
+    earlier: Receipt | None  # The member's newest one of this run and node before it.
+    challenge: Challenge | None  # If it counts, and can be disputed.
+
+
+def challenged(books: Books, member: str) -> list[dict[str, Any]]:
+    """What the log has drawn of work that can be disputed, whose it is, and what was found, for programs."""
+    found = dict[str, list[dict[str, Any]]]()
+    for at, each in books.results:
+        told = {"entry": at, "auditor": each.auditor, "verdict": each.verdict, "distance_ppm": each.distance_ppm}
+        found.setdefault(each.receipt, []).append(told)
+    return [
+        {**each._asdict(), "yours": each.member == member, "results": found.get(each.receipt, [])}
+        for each in books.challenges()
+        if each.segment is not None
+    ]
+
+
+def text(drawn: list[dict[str, Any]]) -> str:
+    """The same for a reader."""
+    lines = []
+    for each in drawn:
+        whose = "yours" if each["yours"] else each["member"]
+        lines.append(f"{each['receipt']}  segment {each['segment']} of round {each['round']} of {each['run']}, {whose}")
+        lines += [f"  {said['auditor']} said {said['verdict']}: entry {said['entry']}" for said in each["results"]]
+    return "\n".join(lines) or "the log has drawn no work that can be disputed now"
+
+
+def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
+    """Write the opening of a segment of one's own receipt to a file that is not there yet; which segment it is.
+
+    By default the one that the log drew. Raises `Refused`: NOT_DRAWN, NOT_FOUND, BAD_FIELD, or as `reexecute.show`.
+    """
+    from client import begun, reexecute
+
+    home = Home(folder)
+    found = _work(home, audited(home), receipt)
+    if found.receipt.member != home.settings.member:
+        raise Refused(Refusal.WRONG_MEMBER, f"{receipt[:12]}… is a receipt of {found.receipt.member}")
+    if to.exists():
+        raise Refused(Refusal.BAD_FIELD, f"--to {to}: it is there already, and nothing is written over")
+    segment = _asked(found, receipt) if segment is None else segment
+    if segment >= (segments := len(ends(found.manifest.recipe)) - 1):
+        raise Refused(Refusal.BAD_FIELD, f"--segment {segment} of {segments}, the first one is 0")
+    shown = reexecute.show(
+        begun.recall(home.begun_path, found.manifest_hash, found.receipt.round),
+        found.receipt,
+        receipt,
+        found.manifest,
+        segment=segment,
+        text=home.settings.data,
+        salt=home.salt(found.receipt.run, found.receipt.round),
+    )
+    durable.write(to, shown)
+    return segment
+
+
+def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
+    """Repeat what an opening shows, and say in the log what came of it, if that is asked for. Raises `Refused`."""
+    from client import reexecute, train
+
+    home = Home(folder)
+    books = audited(home)
+    opening = reexecute.read(shown)
+    hashed, segment = opening.receipt, opening.segment
+    found = _work(home, books, hashed)
+    verdict, distance, why = reexecute.replay(shown, found.receipt, hashed, found.manifest, found.earlier)
+    told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
+    told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
+    if sign:
+        told["entry"] = _say(home, found, hashed, segment, verdict, distance, train.build())
+    return told
+
+
+def unanswered(folder: Path, receipt: str) -> int:
+    """Say in the log that a member has not shown what was drawn; the index of the entry. Raises `Refused`."""
+    home = Home(folder)
+    found = _work(home, audited(home), receipt)
+    return _say(home, found, receipt, _asked(found, receipt), "unanswered", 0, found.receipt.build)
+
+
+def _asked(found: Work, receipt: str) -> int:
+    if found.challenge is None or found.challenge.segment is None:
+        raise Refused(Refusal.NOT_DRAWN, f"the log has drawn nothing of {receipt[:12]}… that can be disputed now")
+    return found.challenge.segment
+
+
+def _say(home: Home, found: Work, receipt: str, segment: int, verdict: str, distance_ppm: int, build: str) -> int:
+    _asked(found, receipt)
+    assert found.challenge is not None
+    record = AuditResult(
+        seq=0,
+        prev=FIRST,
+        auditor=home.settings.member,
+        run=found.receipt.run,
+        round=found.receipt.round,
+        member=found.receipt.member,
+        receipt=receipt,
+        size=found.challenge.size,
+        segment=segment,
+        verdict=verdict,
+        distance_ppm=distance_ppm,
+        build=build,
+    )
+    ledger = LedgerHttp(home.settings.ledger)
+    home.learn_keys(ledger)
+    last = ledger.last(f"{home.settings.member}/compute")
+    signer = Signer(home, Witness(home, ledger.consistency))
+    return signer.say(lambda: record, last[0] + 1 if last else 0, ledger.append)
+
+
+def _work(home: Home, books: Books, hashed: str) -> Work:
+    """The receipt of this leaf hash, as the log that these books are of holds it. Raises `Refused(NOT_FOUND)`."""
+    read, size = LedgerHttp(home.settings.ledger).read, books.tree.size
+    at = next((index for index in range(size) if books.tree.leaf(index).hex() == hashed), size)
+    leaf = leaf_at(read, at, size)
+    receipt = entries.peek(leaf) if leaf_hash(leaf).hex() == hashed else None  # What was audited.
+    if not isinstance(receipt, Receipt):
+        raise Refused(Refusal.NOT_FOUND, f"the log holds no receipt {hashed[:12]}…")
+    run = books.run(receipt.run)
+    before = (
+        each
+        for each in _receipts(read, books, receipt.member)
+        if (each.member, each.node, each.run) == (receipt.member, receipt.node, receipt.run)
+        and each.round < receipt.round
+    )
+    asked = next(books.challenges((receipt.run, receipt.round, receipt.member)), None)
+    return Work(
+        receipt,
+        hashed,
+        run.manifest,
+        run.hash,
+        max(before, key=lambda each: each.round, default=None),
+        asked if asked is not None and asked.receipt == hashed else None,
+    )
+
+
+def _receipts(read: Read, books: Books, member: str) -> Iterator[Receipt]:
+    """Every receipt of this member, as it was audited."""
+    named = f'"member":"{member}"'.encode()
+    for bundle in bundles(read, books.tree.size):
+        for index, leaf in enumerate(bundle.leaves, bundle.start):
+            if b"/receipt@v1\n" in leaf[:90] and named in leaf and leaf_hash(leaf) == books.tree.leaf(index):
+                record = entries.peek(leaf)
+                assert isinstance(record, Receipt)
+                yield record

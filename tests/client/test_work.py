@@ -1,0 +1,213 @@
+"""The commands with which members ask for one another's training, show their own, and say what came of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+from world import TOY
+
+from client import begun, reexecute
+from client.auditor import audited
+from client.begun import Begun
+from consortium.cli import main
+from consortium.faults import resigned
+from consortium.simulate import Result, simulate
+from ledger.api import serving
+from shared_models.lm import weights
+from shared_models.messages import Answer
+from shared_models.published import fetch, reader
+from shared_models.records import canonical
+from shared_models.records import entry as entries
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import AuditResult, Receipt
+from shared_models.records.merkle import leaf_hash
+from shared_models.rules.challenge import Challenge, Trajectory
+
+MEMBERS = {f"m{number}": 1 for number in range(6)}
+
+LIAR = "m5"
+
+
+def forgets(folder: Path, answer: Answer, key: SigningKey) -> Answer:
+    """In the last round it signs that its optimiser ended with no memory at all."""
+    receipt = entries.peek(answer.entries[-1])
+    if receipt.round < 4:
+        return answer
+    return resigned(answer, key, trajectory=forgotten(folder).root)
+
+
+def forgotten(folder: Path) -> Trajectory:
+    (path,) = (folder / LIAR / "work" / "begun").rglob("4.begun")
+    right = canonical.decode(Begun, path.read_bytes().partition(b"\n")[0]).trajectory
+    *points, last = right.points
+    return replace(right, points=(*points, replace(last, memory=weights.digest({}))))
+
+
+def asked(result: Result) -> Iterator[Challenge]:
+    """What the log has drawn of honest work that can still be shown."""
+    drawn = (each for each in result.report.books.challenges() if each.segment is not None)
+    return (each for each in drawn if each.round > 2 and each.member != LIAR)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Result:
+    """A run in whose last two rounds the log has drawn work of somebody: it takes a run or two until there is one."""
+    for number in count():
+        folder = tmp_path_factory.mktemp(f"run{number}")
+        recipe = replace(TOY, seed=number, up="int4", inner="muon")
+        result = simulate(
+            folder / "parties", MEMBERS, rounds=4, recipe=recipe, misbehave={LIAR: partial(forgets, folder / "parties")}
+        )
+        assert (result.report.findings, result.excluded) == ([], ())
+        if list(asked(result)):
+            return result
+    raise AssertionError
+
+
+@pytest.fixture
+def run(trained, capsys):
+    """Run a member's command: (exit code, what it printed, what it complained). The ledger is there again."""
+    url = trained.founded.member("m0").settings.ledger
+
+    def command(verb: str, member: str, *words: object) -> tuple[int, str, str]:
+        home = trained.founded.member(member).path
+        with serving(trained.founded.ledger, int(url.rpartition(":")[2])):
+            code = main(["work", verb, "--home", str(home), *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def receipts(trained: Result) -> dict[str, Receipt]:
+    """Each receipt of the log, by its hash."""
+    leaves = fetch(reader(str(trained.founded.ledger / "log"))).leaves
+    return {leaf_hash(leaf).hex(): said for leaf in leaves if isinstance(said := entries.peek(leaf), Receipt)}
+
+
+def of(trained: Result, member: str, round_: int) -> str:
+    (found,) = [name for name, each in receipts(trained).items() if (each.member, each.round) == (member, round_)]
+    return found
+
+
+def test_what_was_drawn_is_opened_repeated_and_said_in_the_log(trained, run, tmp_path):
+    drawn = json.loads(run("challenged", "m0", "--json")[1])["drawn"]
+    challenge = next(asked(trained))
+    mine, hashed, segment = challenge.member, challenge.receipt, challenge.segment
+    told = {**challenge._asdict(), "yours": mine == "m0", "results": []}
+    assert told in drawn
+    assert [each["receipt"] for each in drawn if each["round"] > 2 and each["member"] != LIAR] == [
+        each.receipt for each in asked(trained)
+    ]
+    auditor, third = [name for name in MEMBERS if name != mine][:2]
+    code, out, _ = run("challenged", mine)
+    line = f"{hashed}  segment {segment} of round {challenge.round} of r1, yours"
+    assert (code, line in out.splitlines()) == (0, True)
+    code, out, _ = run("open", mine, hashed, "--to", tmp_path / "opening")
+    assert (code, out.split()[1]) == (0, str(segment))
+    code, out, _ = run("replay", auditor, tmp_path / "opening", "--json")
+    told = json.loads(out)
+    assert (code, told["verdict"], told["segment"], "entry" in told) == (0, "matches", segment, False)
+    code, out, _ = run("replay", auditor, tmp_path / "opening", "--sign")
+    assert (code, "matches" in out, "the same bits; 0 ppm; entry " in out) == (0, True, True)
+    code, _, err = run("replay", auditor, tmp_path / "opening", "--sign")
+    assert (code, "conflict" in err) == (2, True)
+    code, _, err = run("replay", mine, tmp_path / "opening", "--sign")
+    assert (code, "wrong_member" in err) == (2, True)
+    code, out, _ = run("unanswered", third, hashed)
+    assert code == 0
+    out = run("challenged", auditor)[1]
+    assert f"{auditor} said matches: entry" in out
+    assert f"{third} said unanswered: entry" in out
+    with logged(trained) as said:
+        assert [(each.auditor, each.verdict) for each in said] == [(auditor, "matches"), (third, "unanswered")]
+
+
+@contextmanager
+def logged(trained: Result):
+    """What auditors have said, in a log that is recomputed and right."""
+    home = trained.founded.member("m0")
+    with serving(trained.founded.ledger, int(home.settings.ledger.rpartition(":")[2])):
+        books = audited(home)
+    said: list[AuditResult] = [each for _, each in books.results]
+    yield said
+
+
+@pytest.mark.parametrize("round_", [3, 4])
+@pytest.mark.parametrize("segment", [0, 1])
+def test_a_member_may_show_any_segment_of_its_newest_rounds_and_it_is_repeated_to_the_bit(
+    trained, run, tmp_path, round_, segment
+):
+    """With an optimiser that remembers, and a codec that leaves something unsent."""
+    hashed = of(trained, "m1", round_)
+    assert run("open", "m1", hashed, "--to", tmp_path / "opening", "--segment", segment)[0] == 0
+    code, out, _ = run("replay", "m2", tmp_path / "opening", "--json")
+    told = json.loads(out)
+    assert (code, told["verdict"], told["member"], told["round"]) == (0, "matches", "m1", round_)
+
+
+def test_what_was_not_drawn_is_not_said_in_the_log(trained, run, tmp_path):
+    asked = {each.receipt for each in trained.report.books.challenges() if each.segment is not None}
+    hashed, said = next(
+        (name, each) for name, each in receipts(trained).items() if name not in asked and each.round > 2
+    )
+    code, _, err = run("open", said.member, hashed, "--to", tmp_path / "opening")
+    assert (code, "not_drawn" in err) == (2, True)
+    assert run("open", said.member, hashed, "--to", tmp_path / "opening", "--segment", 1)[0] == 0
+    auditor = next(name for name in MEMBERS if name != said.member)
+    code, _, err = run("replay", auditor, tmp_path / "opening", "--sign")
+    assert (code, "not_drawn" in err) == (2, True)
+    code, _, err = run("unanswered", auditor, hashed)
+    assert (code, "not_drawn" in err) == (2, True)
+
+
+def test_what_cannot_be_shown_says_why(trained, run, tmp_path):
+    to, hashed = tmp_path / "opening", of(trained, "m1", 4)
+    for words, why in (
+        (("m2", hashed, "--to", to, "--segment", 0), "wrong_member"),
+        (("m1", hashed, "--to", to, "--segment", 2), "bad_field"),
+        (("m1", hashed, "--to", to, "--segment", -1), "bad_field"),
+        (("m1", "0" * 64, "--to", to), "not_found"),
+        (("m1", of(trained, "m1", 1), "--to", to, "--segment", 0), "too_late"),
+    ):
+        code, _, err = run("open", *words)
+        assert (code, why in err, to.exists()) == (2, True, False), words
+    to.write_bytes(b"mine")
+    code, _, err = run("open", "m1", hashed, "--to", to, "--segment", 0)
+    assert (code, "bad_field" in err, to.read_bytes()) == (2, True, b"mine")
+    code, _, err = run("replay", "m2", to)
+    assert (code, "error " in err) == (2, True)
+
+
+def test_who_can_no_longer_repeat_its_round_shows_nothing(trained, run, tmp_path):
+    """Its disk was altered after it had signed."""
+    hashed = of(trained, "m1", 4)
+    (path,) = trained.founded.member("m1").begun_path.rglob("4.begun")
+    good = path.read_bytes()
+    for at in (-1, len(good) // 2):  # In what was unsent, and in what it trained from.
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 or len(good) :])
+        code, _, err = run("open", "m1", hashed, "--to", tmp_path / "opening", "--segment", 0)
+        assert (code, "wrong_opening" in err) == (2, True)
+    path.write_bytes(good)
+
+
+def test_what_was_signed_and_is_not_so_is_named_and_the_exit_code_says_it(trained, run, tmp_path):
+    """The liar shows what it has signed: the right weights, and that no memory was left."""
+    hashed, folder = of(trained, LIAR, 4), trained.founded.folder
+    assert run("open", LIAR, hashed, "--to", tmp_path / "opening", "--segment", 1)[0] == 2
+    home, receipt = trained.founded.member(LIAR), receipts(trained)[hashed]
+    kept = begun.recall(home.begun_path, trained.report.books.runs["r1"].hash, 4)
+    honest = replace(receipt, trajectory=kept[0].trajectory.root)
+    words = {"segment": 1, "text": home.settings.data, "salt": home.salt("r1", 4)}
+    shown = reexecute.show(kept, honest, hashed, trained.manifest, **words)
+    _, groups = begun.split(shown)
+    line = canonical.encode(replace(reexecute.read(shown), trajectory=forgotten(folder)))
+    (tmp_path / "opening").write_bytes(line + b"\n" + begun.pack(**{**groups, "end_memory": {}}))
+    code, out, _ = run("replay", "m1", tmp_path / "opening")
+    assert (code, f"{LIAR}, round 4 of r1, segment 1: differs" in out) == (1, True)
+    assert "steps 2 to 3 lead elsewhere: the same build, other bits" in out
