@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from world import CONSORTIUM, TOY, World, digest
 
 from shared_models.records import canonical
-from shared_models.records.kinds import AuditResult, Excluded
+from shared_models.records.kinds import FIRST, Amendment, AuditResult, Excluded, Vote
 from shared_models.records.merkle import leaf_hash, node_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import (
@@ -205,6 +205,20 @@ def test_when_work_can_no_longer_be_disputed_it_is_too_late_to_audit(audited):
     assert list(world.books.challenges()) == []
     with pytest.raises(Refused, match="not_drawn"):
         world.say("acme/compute", world.result(found, "acme"))
+
+
+def test_members_who_agree_that_bills_are_final_at_once_end_audits_of_what_is_billed(audited):
+    world, found = audited
+    world.bill("2026-11")
+    shorter = replace(world.charter, objection=0)
+    proposal = Amendment(
+        seq=0, prev=FIRST, member="acme", amendment="final", replaces=world.books.agreement.hash, charter=shorter
+    )
+    hashed = world.say("acme/admin", proposal)
+    assert found in list(world.books.challenges())
+    for by in ("acme", "cedar"):
+        world.say(f"{by}/admin", Vote(seq=0, prev=FIRST, member=by, amendment=hashed, choice="yes"))
+    assert refused(world, "acme/compute", world.result(found, "acme")) is Refusal.NOT_DRAWN
 
 
 def test_a_verdict_is_what_its_distance_means():
