@@ -27,6 +27,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import TOLERANCE_PPM, Point, Trajectory, committed, ends
 
 State = tuple[weights.Weights, weights.Weights]  # Weights, and the optimiser's memory.
+MOST_THREADS = 256  # Whatever a receipt says.
 FARTHEST_PPM = 10**12  # What is farther, or not a number, counts as this.
 NOTHING = weights.digest({})
 
@@ -158,7 +159,7 @@ def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earl
     _check_tensors(opening, groups)
     if why := _contradiction(opening, receipt, recipe, earlier):
         return Found("differs", FARTHEST_PPM, why)
-    tokens = _text(opening.text)
+    tokens = _text(opening.text, recipe)
     if why := _other_tokens(opening, receipt, recipe, tokens):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(groups, receipt, recipe, trajectory):
@@ -206,11 +207,14 @@ def _contradiction(opening: Opening, receipt: Receipt, recipe: Recipe, earlier: 
     return ""
 
 
-def _text(spec: str) -> Tokens:
+def _text(spec: str, recipe: Recipe) -> Tokens:
     try:
-        return data.load(spec)
+        tokens = data.load(spec)
     except ValueError as error:
         raise Refused(Refusal.MALFORMED, str(error)) from None
+    if tokens.size <= recipe.context + 1:
+        raise Refused(Refusal.MALFORMED, f"the text {spec} is shorter than a sequence")
+    return tokens
 
 
 def _other_tokens(opening: Opening, receipt: Receipt, recipe: Recipe, tokens: Tokens) -> str:
@@ -259,6 +263,8 @@ def _again(
     shapes = [codecs.shapes(each) for each in model.state()]
     if codecs.shapes(before[0]) != shapes[0] or (before[1] and codecs.shapes(before[1]) != shapes[1]):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
+    if not all(np.isfinite(tensor).all() for each in before for tensor in each.values()):
+        return Found("differs", FARTHEST_PPM, "the state it began the segment with is not finite")
     training = Training(before[0], manifest.recipe, tokens, before[1], step=start.step, **named)  # type: ignore[arg-type]
     for _ in training.until(end.step):
         pass
@@ -299,8 +305,8 @@ def distance_ppm(before: State, ours: State, theirs: State) -> int:
 @contextmanager
 def _threads(built: str) -> Iterator[None]:
     """Compute with as many threads as this build did."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(int(built.split("/")[2]), 1024) if built.split("/")[2].isdecimal() else before)
+    before, asked = torch.get_num_threads(), built.split("/")[2]
+    torch.set_num_threads(min(max(1, int(asked)), MOST_THREADS) if asked.isdecimal() else before)
     try:
         yield
     finally:

@@ -103,6 +103,7 @@ def unanswered(folder: Path, receipt: str) -> int:
     """Say in the log that a member has not shown what was drawn; the index of the entry. Raises `Refused`."""
     home = Home(folder)
     found = _work(home, audited(home), receipt)
+    # Nothing was computed: the build is the receipt's.
     return _say(home, found, receipt, _asked(found, receipt), "unanswered", 0, found.receipt.build)
 
 

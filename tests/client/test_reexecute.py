@@ -196,6 +196,7 @@ def test_an_opening_of_something_else_is_refused():
     assert refused(FIRST_ROUND, rewritten(shown, segment=2)) is Refusal.WRONG_OPENING
     assert refused(FIRST_ROUND, rewritten(shown, text="python-stdlib:1/3")) is Refusal.WRONG_OPENING
     assert refused(FIRST_ROUND, rewritten(shown, text="my-secrets")) is Refusal.MALFORMED
+    assert refused(FIRST_ROUND, rewritten(shown, text="python-stdlib:9998/9999")) is Refusal.MALFORMED
     assert refused(FIRST_ROUND, shown.partition(b"\n")[0] + b"\nx") is Refusal.MALFORMED
     assert refused(FIRST_ROUND, b"x\n" + shown.partition(b"\n")[2]) is Refusal.NOT_CANONICAL
     assert replay(FIRST_ROUND, rewritten(shown)).verdict == "matches"
@@ -275,6 +276,17 @@ def test_states_of_another_model_are_none_of_this_one():
         assert replay(odd, odd.shown(0)).distance_ppm == FARTHEST_PPM
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("at", "name"), [(0, "norm.weight"), (1, "embed.weight/step")])
+def test_nothing_is_trained_from_a_state_that_is_not_finite(at, name, value):
+    """A member can sign for any number; that of the steps an optimiser remembers must be one."""
+    state = [dict(each) for each in FIRST_ROUND.states[1]]
+    state[at][name] = np.full_like(state[at][name], value)
+    after = FIRST_ROUND.states[1:3]
+    odd = play(FIRST_ROUND.turn, lambda _turn, _state, start, _end: tuple(state) if start == 0 else after[1], 2)
+    assert replay(odd, odd.shown(1)).why == "the state it began the segment with is not finite"
+
+
 def test_weights_of_another_shape_are_no_update():
     states = list(FIRST_ROUND.states)
     cut = {**states[-1][0], "embed.weight": states[-1][0]["embed.weight"][:1]}
@@ -351,4 +363,7 @@ def test_an_auditor_computes_with_as_many_threads_as_the_member_did_and_then_wit
     fields = build().split("/")
     with reexecute._threads("/".join([*fields[:2], "2", *fields[3:]])):
         assert torch.get_num_threads() == 2
+    for odd in ("0", "many"):
+        with reexecute._threads("/".join([*fields[:2], odd, *fields[3:]])):
+            assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 1

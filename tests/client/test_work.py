@@ -173,6 +173,7 @@ def test_what_cannot_be_shown_says_why(trained, run, tmp_path):
         (("m1", hashed, "--to", to, "--segment", 2), "bad_field"),
         (("m1", hashed, "--to", to, "--segment", -1), "bad_field"),
         (("m1", "0" * 64, "--to", to), "not_found"),
+        (("m1", trained.report.books.runs["r1"].hash, "--to", to), "not_found"),
         (("m1", of(trained, "m1", 1), "--to", to, "--segment", 0), "too_late"),
     ):
         code, _, err = run("open", *words)
