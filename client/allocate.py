@@ -186,6 +186,6 @@ def _cents(amount: Fraction) -> str:
 
 
 COMMANDS = (
-    Command("allocate", MONEY, "Divide a cost by a rule, to try it out.", _allocate_arguments, _allocate),
+    Command("allocate", MONEY, "Divide a cost by a rule, to try it out.", _allocate_arguments, _allocate, beside=True),
     Command("quote", MONEY, "What training alone would cost.", _quote_arguments, _quote),
 )

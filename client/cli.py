@@ -113,7 +113,7 @@ def _audit(args: Namespace) -> int:
     return RIGHT
 
 
-def _replay_arguments(parser: ArgumentParser) -> None:
+def _verify_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("run", help="whose steps to take again")
     parser.add_argument("--files", type=Path, required=True, help="the coordinator's folder, or a copy of its files")
@@ -123,10 +123,10 @@ def _replay_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
 
-def _replay(args: Namespace) -> int:
+def _verify(args: Namespace) -> int:
     """From the log and the updates to the checkpoints. 0: all are as the log says; 1: one is not, or a file is not."""
     from client.home import Home
-    from client.replay import logged, repeat
+    from client.steps import logged, repeat
     from shared_models.published import fetch, reader
     from shared_models.rules.audit import audit
 
@@ -906,7 +906,7 @@ COMMANDS = (
     Command("work replay", NODE, "Train what another has shown again.", _replay_arguments, _replay, "train"),
     Command("work unanswered", NODE, "Say that it was not shown.", _unanswered_arguments, _unanswered, "train"),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
-    Command("verify-checkpoint", MONEY, "Repeat a run's steps.", _replay_arguments, _replay, "train", beside=True),
+    Command("verify-checkpoint", MONEY, "Repeat the steps of a run.", _verify_arguments, _verify, "train"),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
     Command("credit", MONEY, "Give back a part of a cost.", _credit_arguments, _credit, beside=True),

@@ -157,7 +157,7 @@ def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earl
     if opening.segment >= segments:
         raise Refused(Refusal.WRONG_OPENING, f"segment {opening.segment} of {segments}")
     _check_tensors(opening, groups)
-    if why := _contradiction(opening, receipt, recipe, earlier):
+    if why := _contradiction(opening, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
     tokens = _text(opening.text, recipe)
     if why := _other_tokens(opening, receipt, recipe, tokens):
@@ -185,11 +185,11 @@ def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights]) -> N
             raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which the receipt names")
 
 
-def _contradiction(opening: Opening, receipt: Receipt, recipe: Recipe, earlier: Receipt | None) -> str:
+def _contradiction(opening: Opening, receipt: Receipt, manifest: Manifest, earlier: Receipt | None) -> str:
     """What in the trajectory cannot be, whatever was trained; nothing if there is nothing."""
     trajectory = opening.trajectory
     first = trajectory.points[0]
-    if tuple(point.step for point in trajectory.points) != ends(recipe):
+    if tuple(point.step for point in trajectory.points) != ends(manifest.recipe):
         return "its points are not where the recipe puts them"
     if first.weights != receipt.base:
         return f"it began from {first.weights[:12]}…, and not from the round's base"
@@ -201,7 +201,7 @@ def _contradiction(opening: Opening, receipt: Receipt, recipe: Recipe, earlier: 
     if trajectory.unsent_before not in (NOTHING, before.unsent):
         return "it added to its update what no round had left unsent"
     if first.memory not in (NOTHING, before.points[-1].memory) or (
-        first.memory != NOTHING and earlier.round != receipt.round - 1
+        first.memory != NOTHING and earlier.round < receipt.round - 1 - manifest.late
     ):
         return "its optimiser remembered what it had not ended the round before with"
     return ""

@@ -39,7 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "client.app": {"client", "shared_models", "flwr"},
     "client.train": {"client", "shared_models", "torch", "numpy"},
     "client.data": {"shared_models", "numpy"},
-    "client.replay": {"shared_models"},
+    "client.steps": {"shared_models"},
     "client.memory": {"shared_models", "safetensors"},
     "client.begun": {"client", "shared_models", "safetensors"},
     "client.reexecute": {"client", "shared_models", "torch", "numpy"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from world import TOY
 
-from client.replay import logged, repeat
+from client.steps import logged, repeat
 from client.train import train
 from consortium.faults import POISONS
 from consortium.simulate import simulate

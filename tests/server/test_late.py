@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from world import TOY, World, counted, digest
 
-from client.replay import logged, repeat
+from client.steps import logged, repeat
 from consortium.simulate import Result, simulate
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries

@@ -11,7 +11,7 @@ import pytest
 from world import TOY
 
 from bench import coordinator
-from client.replay import logged, repeat
+from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from server.journal import Turn

@@ -50,6 +50,7 @@ def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) ->
     rule = steps.rule(recipe, round_, rounds)
     return list(steps.step(BASE if base is None else base, weighted, state or {}, rule))
 
+
 # What a receipt commits to.
 
 
