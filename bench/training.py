@@ -14,7 +14,9 @@ steps of fewer tokens wins; so steps and batch stand beside every figure.
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from bench import Figures, report
 from client.train import train
 from server import outer
 from server.launch import SMALL
-from shared_models.lm import corpus, weights
+from shared_models.lm import codecs, corpus, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.corpus import Tokens
 from shared_models.records.kinds import BILLION, Recipe
@@ -34,6 +36,7 @@ EVALUATED = 256  # Sequences.
 STARTS = ("scratch", "warm")
 MODEL = replace(SMALL, layers=3, width=96, batch=1)  # 381,600 weights.
 QUICK = replace(MODEL, layers=1, heads=2, width=16, context=16)
+CODED = {"int4": "150", "1000x": "1,000", "4000x": "4,000"}  # Rows by a codec; at least so many times fewer bytes.
 MEANING = {
     "loss_ratio_scratch": "held-out loss of the default / best synchronous AdamW, from random weights; at most 1.03",
     "loss_ratio_warm": "the same from a warm start; at most 1",
@@ -48,9 +51,15 @@ MEANING = {
 MEANING |= {name.replace("scratch", "warm"): f"warm: {what}" for name, what in MEANING.items() if "over" in name}
 MEANING |= {
     f"{row}_loss_{start}": "nats per byte"
-    for row in ("alone", "alone_with_all", "sync_adamw", "sync_muon", "fedavg", "default")
+    for row in ("alone", "alone_with_all", "sync_adamw", "sync_muon", "fedavg", "default", *CODED)
     for start in STARTS
 }
+MEANING |= {
+    f"loss_ratio_{start}_{row}": f"the default with {times} times fewer bytes up, and down / best synchronous AdamW"
+    for row, times in CODED.items()
+    for start in STARTS
+}
+MEANING |= {f"bytes_reduction_{row}": f"how many times fewer these are in row {row}" for row in CODED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,13 @@ class Row:
     rounds: int
     exchanges: int  # Times that weights or gradients travel up, and down.
 
+    def sent(self, base: weights.Weights) -> int:
+        """The bytes of a member, up, and as many down; a first checkpoint is not in them."""
+        return self.exchanges * sum(codecs.size(self.recipe.up, tensor.shape) for tensor in base.values())
+
 
 def figures(
-    steps: int = 240,
+    steps: int = 280,
     round_steps: int = 20,
     seeds: int = 1,
     recipe: Recipe = MODEL,
@@ -77,19 +90,28 @@ def figures(
     recipe = replace(recipe, inner_steps=round_steps)
     losses: dict[tuple[str, str], float] = {}
     sent: dict[str, int] = {}
-    for start in STARTS:
-        bases = {seed: started(start, replace(recipe, seed=seed), steps) for seed in range(1, seeds + 1)}
-        for row in rows(recipe, steps):
-            for rate in rates if row.exchanges else (recipe.inner_rate,):
-                loss = statistics.mean(_loss(row, base, rate, seed) for seed, base in bases.items())
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,), mp_context=get_context("spawn")) as pool:
+        for start in STARTS:
+            bases = {seed: started(start, replace(recipe, seed=seed), steps) for seed in range(1, seeds + 1)}
+            tried = [
+                (row, rate)
+                for row in rows(recipe, steps)
+                for rate in (rates if row.exchanges else (recipe.inner_rate,))
+            ]
+            runs = [[pool.submit(_loss, *each, base, seed) for seed, base in bases.items()] for each in tried]
+            for (row, rate), reached in zip(tried, runs, strict=True):
+                loss = statistics.mean(each.result() for each in reached)
                 say(f"{start:8}{row.name:16}{rate:7}{row.recipe.inner_steps:5} × {row.recipe.batch:<3}{loss:8.4f}")
                 losses[row.name, start] = min(losses.get((row.name, start), np.inf), loss)
-            sent[row.name] = weights.size(bases[1]) * row.exchanges
+                sent[row.name] = row.sent(bases[1])
     found = {f"loss_ratio_{start}": losses["default", start] / losses["sync_adamw", start] for start in STARTS}
     for start in STARTS:
         for other in ("sync_muon", "fedavg", "alone", "alone_with_all"):
             found[f"default_over_{other}_{start}"] = losses["default", start] / losses[other, start]
+        for coded in CODED:
+            found[f"loss_ratio_{start}_{coded}"] = losses[coded, start] / losses["sync_adamw", start]
     found |= {f"{row}_loss_{start}": loss for (row, start), loss in losses.items()}
+    found |= {f"bytes_reduction_{row}": sent["sync_adamw"] / sent[row] for row in CODED}
     found["sync_mb"], found["default_mb"] = sent["sync_adamw"] / 1e6, sent["default"] / 1e6
     return found | {"bytes_reduction": sent["sync_adamw"] / sent["default"]}
 
@@ -100,6 +122,8 @@ def rows(recipe: Recipe, steps: int) -> list[Row]:
     alone = replace(recipe, inner_steps=steps, outer="mean", outer_rate="1")
     joint = replace(alone, batch=MEMBERS * recipe.batch)
     rounds = steps // recipe.inner_steps
+    twice = replace(recipe, inner_steps=steps // 2, up="int4", down="int4", outer="mean", outer_rate="1")
+    longer = replace(recipe, inner_steps=2 * recipe.inner_steps, up="top64", down="top64")
     return [
         *(Row("alone", [shard], alone, 1, 0) for shard in shards),
         *(Row("alone_with_all", [shard], joint, 1, 0) for shard in shards),
@@ -107,6 +131,9 @@ def rows(recipe: Recipe, steps: int) -> list[Row]:
         Row("sync_muon", whole, replace(joint, inner="muon"), 1, steps),
         Row("fedavg", shards, replace(recipe, inner="adamw", outer="mean", outer_rate="1"), rounds, rounds),
         Row("default", shards, recipe, rounds, rounds),
+        Row("int4", shards, replace(recipe, up="int4", down="int4"), rounds, rounds),
+        Row("1000x", shards, twice, 2, 2),
+        Row("4000x", shards, longer, steps // longer.inner_steps, steps // longer.inner_steps),
     ]
 
 
@@ -119,7 +146,7 @@ def started(start: str, recipe: Recipe, steps: int) -> weights.Weights:
     return _trained(base, replace(before, batch=2, inner_steps=2 * steps), [_all()], 1)
 
 
-def _loss(row: Row, base: weights.Weights, rate: str, seed: int) -> float:
+def _loss(row: Row, rate: str, base: weights.Weights, seed: int) -> float:
     recipe = replace(row.recipe, inner_rate=rate, seed=seed)
     reached = _trained(base, recipe, row.shards, row.rounds)
     return outer.held_out_loss(outer.model(recipe), reached, recipe, EVALUATED)
@@ -131,7 +158,7 @@ def _all() -> Tokens:
 
 def _trained(base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], rounds: int) -> weights.Weights:
     """The checkpoint that these rounds lead to: what a coordinator and its members do, without the wire."""
-    state, inner = weights.Weights(), [weights.Weights() for _ in shards]
+    state, inner, unsent = weights.Weights(), [weights.Weights() for _ in shards], [weights.Weights() for _ in shards]
     for round_ in range(1, rounds + 1):
         updates = []
         for number, tokens in enumerate(shards):
@@ -146,7 +173,9 @@ def _trained(base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], ro
                 report=lambda _: None,
             )
             inner[number] = trained.memory
-            updates.append((BILLION // len(shards), trained.update))
+            sent = codecs.send(recipe.up, trained.update, unsent[number])
+            unsent[number] = sent.unsent
+            updates.append((BILLION // len(shards), sent.values))
         base, state = stepped(base, updates, state, recipe, round_, rounds)
     return base
 
@@ -168,7 +197,7 @@ def stepped(
 def main() -> None:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m bench.training", description="training together, and its peers")
-    parser.add_argument("--steps", type=int, default=240, help="steps of each member")
+    parser.add_argument("--steps", type=int, default=280, help="steps of each member")
     parser.add_argument("--round-steps", type=int, default=20, help="those of one round; divides them")
     parser.add_argument("--seeds", type=int, default=1, help="each row is the mean of so many")
     parser.add_argument("--quick", action="store_true", help="a toy, to see that all of it runs")
