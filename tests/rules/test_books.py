@@ -275,6 +275,8 @@ def test_a_round_closes_once_with_everybody_it_invited():
         ({"excluded": (Excluded(member="cedar", reason="late"),)}, Refusal.NOT_INVITED),
         ({"included": (*some, counted("cedar", hashes["acme"]))}, Refusal.WRONG_RECEIPT),
         ({"included": (*some, counted("cedar", digest("none")))}, Refusal.WRONG_RECEIPT),
+        ({"included": (*some, counted("cedar", hashes["cedar"], 10**9))}, Refusal.BAD_FIELD),
+        ({"seed": digest("another")}, Refusal.WRONG_SEED),
     ]:
         refuses(world, world.sign(world.coordinator, replace(good, **changes)), refusal)
     world.say(world.coordinator, good)
