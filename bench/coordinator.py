@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import TOY, Figures, report
+from bench import TOY, report
 from consortium.simulate import RUN, simulate
 from server.journal import Turn
 from server.outer import Outer
@@ -37,7 +37,7 @@ MEANING = {
 } | {"resume_digest_equal": "1 if a coordinator that was stopped in a round came to the same last checkpoint"}
 
 
-def figures() -> Figures:
+def figures() -> dict[str, float]:
     """Measure each number of members in a process of its own, and stop a coordinator in its second round."""
     found = dict[str, float]()
     for count in MEMBERS:

@@ -21,7 +21,7 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 
-from bench import Figures, report
+from bench import coordinator, report
 from client.train import train
 from server import outer
 from server.launch import SMALL
@@ -84,7 +84,7 @@ def figures(
     recipe: Recipe = MODEL,
     rates: Sequence[str] = RATES,
     say: Callable[[str], object] = lambda _: None,
-) -> Figures:
+) -> dict[str, float]:
     """Train every row, say each result, and put them into proportion."""
     torch.set_num_threads(1)
     recipe = replace(recipe, inner_steps=round_steps)
@@ -207,8 +207,8 @@ def main() -> None:
     if chosen.quick:
         found = figures(steps=12, round_steps=3, recipe=QUICK, rates=RATES[:1], say=say)
     else:
-        found = figures(chosen.steps, chosen.round_steps, chosen.seeds, say=say)
-    report("training", found, MEANING)
+        found = figures(chosen.steps, chosen.round_steps, chosen.seeds, say=say) | coordinator.figures()
+    report("training", found, MEANING | coordinator.MEANING)
 
 
 if __name__ == "__main__":
