@@ -21,6 +21,7 @@ from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import codecs
 from shared_models.lm.codecs import Decoded, Packed
 from shared_models.messages import Answer, Task
+from shared_models.published import fetch
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.kinds import (
@@ -39,6 +40,7 @@ from shared_models.records.refusals import Refusal, Refused
 GATHER_S = 60.0  # How long a run waits for all its members to come online,
 PATIENCE_S = 300.0  # and for a quorum of them.
 LOOK_S = 0.2
+AWAY = (Refusal.UNREACHABLE, Refusal.BUSY, Refusal.STOPPED)  # The ledger did not answer: nothing is wrong with the run.
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +100,22 @@ class Coordinator:
     def train(self) -> None:
         """Train the run to its end, from where it was left; how it ended is in the log, whatever happens.
 
-        Raises what made it fail, and `Refused(WRONG_ROUND)` for a run that has ended. One that was killed has not: who
-        trains it again goes on with it, to the checkpoints that it would have come to.
+        Raises what made it fail; `Refused`: WRONG_ROUND for a run that has ended, NO_JOURNAL. One that was killed has
+        not ended, nor one whose ledger did not answer: who trains it again goes on with it, to the checkpoints that it
+        would have come to.
         """
         if (ended := self._folder / "end.note").is_file():
             end = entries.peek(ended.read_bytes())
             assert isinstance(end, RunEnd)
             self._say(end, ended)  # The log may not have been told.
             raise Refused(Refusal.WRONG_ROUND, f"run {self.manifest.run} has ended: {end.status}")
+        self._check_journal()
         try:
             reason = self._rounds()
         except Exception as error:
+            if isinstance(error, Refused) and error.refusal in AWAY:
+                self._show(phase="interrupted", reason=_line(str(error)))
+                raise
             reason = _line(f"{type(error).__name__}: {error}")
             self._show(phase="failed", reason=reason)
             self._end("failed", reason)
@@ -144,6 +151,21 @@ class Coordinator:
             if 0 < patience <= number and min(losses[-patience:]) >= min(losses[:-patience]):
                 return f"the held-out loss was no lower for {patience} rounds"
         return ""
+
+    def _check_journal(self) -> None:
+        """Raises `Refused(NO_JOURNAL)` if the log has rounds of this run of which this disk knows nothing.
+
+        To open or close one of them again would be to say two things about it.
+        """
+        last = self.ledger.last(self.home.key.name)
+        if last is not None and last[1] == merkle.leaf_hash(self._manifest_leaf).hex():
+            return  # Nothing was said since.
+        for leaf in fetch(self.ledger.read).leaves:
+            said = entries.peek(leaf)
+            if isinstance(said, RoundOpen | RoundClose) and said.run == self.manifest.run:
+                turn = Turn(self._folder, said.round)
+                if not (turn.opened if isinstance(said, RoundOpen) else turn.closed).is_file():
+                    raise Refused(Refusal.NO_JOURNAL, f"the log has round {said.round}, {turn.folder} has not")
 
     def _round(self, number: int, turn: Turn) -> RoundClose:
         """Have a round trained, and move the checkpoint by what comes of it."""
@@ -256,7 +278,7 @@ class Coordinator:
                 del self._working[member]
                 self.exchange.drop(member)
         present = self._consents - self.home.keyring.agreement.left.keys()
-        while present <= self._working.keys():
+        while present and present <= self._working.keys():
             self._show(phase="waiting", waiting=sorted(self._working))
             until = time.monotonic() + self.manifest.deadline_ms / 1000
             before = len(self._working)
@@ -331,7 +353,7 @@ class Coordinator:
 
         def instead(member: str, refused: Refused) -> Task | None:
             """The whole checkpoint for a member that lost what it held."""
-            if refused.refusal is not Refusal.NO_CHECKPOINT or not tasks[member].since:
+            if refused.refusal is not Refusal.NO_CHECKPOINT or member not in tasks or not tasks[member].since:
                 return None
             log.info("round %d: %s is sent the whole checkpoint", opened.round, member)
             tasks[member] = replace(tasks[member], since="", weights=whole)

@@ -79,6 +79,7 @@ class Refusal(StrEnum):
     NOT_APPROVED = "not_approved"
     NO_TASK = "no_task"
     NO_CHECKPOINT = "no_checkpoint"
+    NO_JOURNAL = "no_journal"
     TOO_LATE = "too_late"
     WRONG_OPENING = "wrong_opening"
     FORK = "fork"
@@ -158,6 +159,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
+    Refusal.NO_JOURNAL: "bring back the folder runs/ of the coordinator that trained this run so far; nothing was said",
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
     Refusal.WRONG_OPENING: "ask the member to open it again: this is not what its receipt commits to",

@@ -1,5 +1,6 @@
 """A coordinator that is stopped anywhere goes on, to the same checkpoints to the bit; and anyone repeats its steps."""
 
+import _thread
 import json
 import shutil
 import threading
@@ -20,6 +21,7 @@ from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import CODECS, RoundClose
+from shared_models.records.refusals import Refusal, Refused
 
 THREE = {"acme": 2, "birch": 1, "cedar": 1}
 RECIPE = replace(TOY, up="int4", down="top64", outer="nesterov", outer_momentum="0.5")
@@ -163,6 +165,61 @@ def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_
     assert (len(run.rounds), run.ended.status) == (2, "stopped")
     assert run.ended.reason == "the held-out loss was no lower for 2 rounds"
     assert len(toy(tmp_path / "b", recipe=still, patience=0).report.books.runs["r1"].rounds) == 3
+
+
+def test_a_coordinator_whose_disk_lacks_a_round_that_the_log_has_says_nothing(tmp_path):
+    """It would say a second thing about that round, and the log would keep both as evidence against it."""
+    lost = []
+
+    def without(coordinate) -> None:
+        with suppress(Killed):
+            coordinate()
+        (folder,) = tmp_path.glob("parties/coordinator/runs/*")
+        shutil.rmtree(folder / "00000001")
+        with pytest.raises(Refused) as caught:
+            coordinate()
+        lost.append(caught.value.refusal)
+
+    def kill(answer, key):
+        if len(list(tmp_path.glob("parties/coordinator/runs/*/*"))) > 3:  # The second round.
+            _thread.interrupt_main()
+        return answer
+
+    def stopped(coordinate) -> None:
+        def killed() -> None:
+            try:
+                coordinate()
+            except KeyboardInterrupt:
+                raise Killed from None
+
+        without(killed)
+
+    result = toy(tmp_path, attempt=stopped, misbehave={"birch": kill})
+    assert lost == [Refusal.NO_JOURNAL]
+    assert result.report.findings == []
+    assert result.report.notices == []
+    assert result.report.books.runs["r1"].ended is None
+
+
+def test_a_run_whose_ledger_does_not_answer_has_not_ended(whole, tmp_path, monkeypatch):
+    append, calls = LedgerHttp.append, []
+
+    def away(ledger, leaf):
+        if threading.current_thread() is threading.main_thread() and b"/round.close@" in leaf:
+            calls.append(leaf)
+            if len(calls) == 2:
+                raise Refused(Refusal.UNREACHABLE, "gone")
+        return append(ledger, leaf)
+
+    def twice(coordinate) -> None:
+        with pytest.raises(Refused, match="gone"):
+            coordinate()
+        coordinate()
+
+    monkeypatch.setattr(LedgerHttp, "append", away)
+    result = toy(tmp_path, attempt=twice)
+    assert reached(result) == reached(whole)
+    assert result.report.books.runs["r1"].ended.status == "completed"
 
 
 # Repeating the steps.
