@@ -143,12 +143,8 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
                 if said.get("phase") == "training" and said["round"] == 2:
                     break
                 time.sleep(0.02)
-            (app,) = [
-                each
-                for each in psutil.process_iter()
-                if "flwr-serverapp" in " ".join(each.cmdline()) and str(folder) in str(each.environ())
-            ]
-            app.kill()
+            (app,) = [each for each in alive(folder) if "flwr-serverapp" in each]
+            os.kill(int(app.partition(" ")[0]), signal.SIGKILL)
 
         threading.Thread(target=kill, daemon=True).start()
         assert trained(founded, slow, rounds=3, deadline_s=120)[0] != "finished:completed"
