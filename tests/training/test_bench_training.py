@@ -9,6 +9,7 @@ from bench import training
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore:resource_tracker")  # That of this process may have been ended with a mutant.
 def test_every_row_is_trained_and_the_last_line_holds_every_figure(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["training", "--quick", "--json"])
     training.main()
