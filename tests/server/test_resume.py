@@ -124,13 +124,13 @@ def test_a_coordinator_that_was_killed_goes_on_to_the_same_checkpoints(whole, tm
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_coordinator_can_be_killed_anywhere(whole, tmp_path, monkeypatch, behind):
-    """Before every fifth thing that it does for good, and behind every fifth."""
+    """Before every tenth thing that it does for good, and behind every tenth."""
     at = 1 + behind
     while True:
         with monkeypatch.context() as patched:
             if resumes(whole, tmp_path / str(at), patched, at, behind).done < at:
                 break
-        at += 5
+        at += 10
     assert at > 50
 
 
