@@ -25,7 +25,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared_models import durable
 from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.ledger_http import LedgerHttp
+from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Manifest
+from shared_models.records.refusals import Refusal, Refused
 
 VALID_DAYS = 365
 
@@ -40,6 +44,14 @@ class Home(Folder):
     @cached_property
     def key(self) -> SigningKey:
         return SigningKey.load(self.path / "keys" / "coordinator.key")
+
+    def run(self, ledger: LedgerHttp, name: str) -> tuple[Manifest, bytes, set[str]]:
+        """A run in the log: its manifest, that as a leaf, who has consented. Raises `Refused(UNKNOWN_RUN)`."""
+        for leaf, consents in ledger.runs():
+            record = entries.open_leaf(leaf, self.charter.consortium, self.keyring.keys).record
+            if isinstance(record, Manifest) and record.run == name:
+                return record, leaf, set(consents)
+        raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

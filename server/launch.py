@@ -12,7 +12,6 @@ from server.home import Home
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
-from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
@@ -141,16 +140,12 @@ def resume(folder: Path, run: str) -> tuple[str, str]:
     home = Home(folder)
     ledger, bundle = LedgerHttp(home.settings.ledger), build()
     home.learn_keys(ledger)
-    for leaf, _ in ledger.runs():
-        manifest = entries.open_leaf(leaf, home.charter.consortium, home.keyring.keys).record
-        if isinstance(manifest, Manifest) and manifest.run == run:
-            if manifest.bundle != bundle.sha256:
-                raise Refused(
-                    Refusal.NOT_APPROVED,
-                    f"run {run} is of bundle {manifest.bundle[:12]}…, here is {bundle.sha256[:12]}…",
-                )
-            return _started(home, run, bundle)
-    raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
+    manifest, _, _ = home.run(ledger, run)
+    if manifest.bundle != bundle.sha256:
+        raise Refused(
+            Refusal.NOT_APPROVED, f"run {run} is of bundle {manifest.bundle[:12]}…, here is {bundle.sha256[:12]}…"
+        )
+    return _started(home, run, bundle)
 
 
 def _started(home: Home, run: str, bundle: Bundle) -> tuple[str, str]:

@@ -29,7 +29,6 @@ from shared_models.records.kinds import (
     Chained,
     Excluded,
     Included,
-    Manifest,
     RoundClose,
     RoundOpen,
     RunEnd,
@@ -81,7 +80,7 @@ class Coordinator:
     def __init__(self, home: Home, ledger: LedgerHttp, exchange: Exchange, run: str) -> None:
         self.home, self.ledger, self.exchange = home, ledger, exchange
         self._status: dict[str, Any] = {"run": run}
-        self.manifest, self._manifest_leaf, self._consents = self._find(run)
+        self.manifest, self._manifest_leaf, self._consents = home.run(ledger, run)
         self._folder = home.path / "runs" / merkle.leaf_hash(self._manifest_leaf).hex()
         self._outer = Outer(
             self.manifest.recipe, self.manifest.rounds, home.path / "checkpoints", self._folder / "state"
@@ -264,8 +263,11 @@ class Coordinator:
             assert isinstance(before, RoundOpen)
             opened = before
         leaf, proof = self._say(opened, turn.opened)
+        return self._asked(opened, leaf), proof
+
+    def _asked(self, opened: RoundOpen, leaf: bytes) -> Asked:
         keyring = self.home.keyring
-        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes), proof
+        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes)
 
     def _free(self, number: int) -> tuple[str, ...]:
         """The members that can be invited to a round: those that do not still work for one before it.
@@ -303,13 +305,12 @@ class Coordinator:
     def _recover(self, number: int) -> None:
         """Find the late answers that had come before this process began."""
         self.home.learn_keys(self.ledger)
-        keyring = self.home.keyring
         for before in range(max(1, number - self.manifest.late), number):
             turn = Turn(self._folder, before)
             leaf = turn.opened.read_bytes()
             opened = entries.peek(leaf)
             assert isinstance(opened, RoundOpen)
-            asked = Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes)
+            asked = self._asked(opened, leaf)
             for member in opened.invited:
                 kept = turn.answer(member, self.manifest.recipe.up, self._outer.shapes)
                 if kept is not None and merkle.leaf_hash(kept.entries[-1]).hex() not in self._counted:
@@ -436,13 +437,6 @@ class Coordinator:
         )
 
     # The log.
-
-    def _find(self, run: str) -> tuple[Manifest, bytes, set[str]]:
-        for leaf, consents in self.ledger.runs():
-            record = entries.open_leaf(leaf, self.home.charter.consortium, self.home.keyring.keys).record
-            if isinstance(record, Manifest) and record.run == run:
-                return record, leaf, set(consents)
-        raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {run}")
 
     def _say(self, record: Chained, kept: Path | None = None) -> tuple[bytes, tlog.Proof]:
         """Append a record of the coordinator's own: (its leaf, the proof that the log holds it)."""
