@@ -96,9 +96,16 @@ class Daemon:
                     processes.end(child)  # Whatever it left behind.
                     child = None
                     self._show(phase="waiting")
-                if child is None and (task := self._executor.acquire()) is not None:
+                due = time.monotonic() - asked > ASK_S
+                if (child is None or due) and (task := self._executor.acquire()) is not None:
+                    # The SuperNode has one task at a time. Whoever is still at one has been given up: the run has ended
+                    # while its message came, so that the rest never will; or it has not been heard of for a minute.
+                    if child is not None:
+                        log.warning("the training process is ended: its task was given up, and another one came")
+                        self._door.forget()
+                        processes.end(child)
                     child = self._begin(task)
-                if time.monotonic() - asked > ASK_S:
+                if due:
                     self._visit_ledger()
                     asked = time.monotonic()
                 self._wait(LOOK_S)

@@ -159,6 +159,25 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
     assert [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds] == reached
 
 
+def test_a_training_process_that_stands_still_gives_way_to_the_next_task(home):
+    with deployed(home) as (founded, _):
+
+        def stop(name: str, phase: str) -> None:
+            member = founded.member(name).path
+            while json.loads((member / "status.json").read_text()).get("phase") != phase:
+                time.sleep(0.01)
+            (app,) = [each for each in alive(member) if "flwr-clientapp" in each]
+            os.kill(int(app.partition(" ")[0]), signal.SIGSTOP)
+
+        for each in (("birch", "starting"), ("cedar", "training")):
+            threading.Thread(target=stop, args=each, daemon=True).start()
+        assert trained(founded, replace(TINY, inner_steps=200), rounds=2, deadline_s=100)[0] == "finished:completed"
+        assert [(turn.included, turn.excluded) for turn in closed(founded)] == [
+            (("acme", "birch"), (("cedar", "failed"),)),  # Who had not taken its task is asked for it again.
+            (("acme", "birch", "cedar"), ()),
+        ]
+
+
 def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_it_is_sent_it_whole(home):
     with deployed(home) as (founded, _):
 
