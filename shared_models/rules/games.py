@@ -103,6 +103,53 @@ def shapley_by_class(sizes: Mapping[str, int], cost: Callable[[tuple[int, ...]],
     return shares
 
 
+class Block(NamedTuple):
+    """Units of a tariff that have one price: those behind the block before it, up to so many; the last has no end."""
+
+    upto: Fraction | None
+    price: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What it costs to buy together: a fixed part, if anything is bought at all, and each unit by the block it is in.
+
+    Amounts are minor units. Raises `Refused(BAD_FIELD)`, unless the blocks end one behind another and the last never.
+    """
+
+    fixed: Fraction
+    blocks: tuple[Block, ...]
+
+    def __post_init__(self) -> None:
+        ends = [each.upto for each in self.blocks[:-1]]
+        bounds = [Fraction(0), *(end for end in ends if end is not None)]
+        if not self.blocks or self.blocks[-1].upto is not None or None in ends or bounds != sorted(set(bounds)):
+            raise Refused(Refusal.BAD_FIELD, "each block of a tariff ends behind the one before it, and the last never")
+
+    def cost(self, units: Amount) -> Fraction:
+        """What so many units cost."""
+        found, start = self.fixed if units else Fraction(0), Fraction(0)
+        for end, price in self.blocks:
+            here = Fraction(units if end is None else min(units, end)) - start
+            found += price * max(Fraction(0), here)
+            start = start if end is None else end
+        return found
+
+    def adds(self, units: Amount, others: Amount) -> tuple[Fraction, Fraction]:
+        """The least and the most that these units add to any amount from none to that of all `others`.
+
+        Behind the fixed part a cost has no jumps, only kinks: what is added is extreme at the ends, or where one of the
+        two amounts is at a kink.
+        """
+        if not units:
+            return Fraction(0), Fraction(0)
+        kinks = [end for end, _ in self.blocks if end is not None]
+        where = {0, others, *(at for end in kinks for at in (end, end - units) if 0 <= at <= others)}
+        added = [self.cost(at + units) - (self.cost(at) if at else self.fixed) for at in where] if others else []
+        added.append(self.cost(units))  # To nobody.
+        return min(added), max(added)
+
+
 class Estimate(NamedTuple):
     """A sampled value, and how far from the true one it may be: information, never an amount to be charged."""
 

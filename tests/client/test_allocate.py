@@ -2,11 +2,16 @@
 
 import json
 from argparse import ArgumentParser
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
+from world import CONSORTIUM, key, whole
 
+from bench.receipts import publish
 from client.allocate import COMMANDS
 from shared_models.records.refusals import Refused
+from shared_models.records.tlog import TreeHead
 
 COST = {"cost": 100, "drivers": {"acme": 2, "birch": 1, "cedar": 0}}
 TABLE = {"costs": {"acme": 60, "birch": 50, "cedar": "30.5", "acme birch": 90, "acme cedar": 80, "cedar birch": 70}}
@@ -188,3 +193,68 @@ def test_a_quote_by_the_work_to_be_done(run):
 def test_a_quote_is_for_hours_or_for_work(run, words):
     with pytest.raises(Refused, match="bad_field: give --chip-hours, or --flop and --peak"):
         run(*QUOTE, *words)
+
+
+LOG = f"{CONSORTIUM}/log"
+BOUGHT = {
+    "demand": {"acme": 30, "birch": 80, "cedar": "1.5"},
+    "fixed": 500,
+    "blocks": [{"upto": 100, "price": 9}, {"price": 6}],
+}
+
+
+@pytest.fixture
+def log(tmp_path) -> tuple[str, str]:
+    """A log of three entries, as words of a command."""
+    publish(tmp_path / "log", whole().leaves[:3], key(LOG))
+    return "--log", str(tmp_path / "log")
+
+
+def test_what_buying_together_saves_is_estimated_from_a_root_of_the_log(run, log):
+    told = json.loads(run("allocate", "sampled", BOUGHT, *log, "--samples", "50", "--json"))
+    estimates = told.pop("estimates")
+    assert {name: told[name] for name in ("cost", "log_size", "samples", "risk")} == {
+        "cost": "1469",
+        "log_size": 3,
+        "samples": 50,
+        "risk": "1/20",
+    }
+    assert sum(Fraction(each["value"]) for each in estimates.values()) == 1469
+    assert Fraction(estimates["birch"]["bound"]) > Fraction(estimates["cedar"]["bound"]) > 0
+    again = json.loads(run("allocate", "sampled", BOUGHT, *log, "--samples", "50", "--json", "--size", "3"))
+    assert again == told | {"estimates": estimates}
+    earlier = json.loads(run("allocate", "sampled", BOUGHT, *log, "--samples", "50", "--json", "--size", "2"))
+    other = json.loads(run("allocate", "sampled", BOUGHT | {"fixed": "500.0"}, *log, "--samples", "50", "--json"))
+    assert len({each["seed"] for each in (told, earlier, other)}) == 3
+    assert earlier["estimates"] != estimates
+    printed = run("allocate", "sampled", BOUGHT, *log).splitlines()
+    assert [line.split()[0] for line in printed] == ["acme", "birch", "cedar", "the", "1000"]
+    assert printed[-1].startswith("1000 orders, drawn by the log's root of 3 entries")
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "why"),
+    [
+        ({}, ("--size", "4"), "the log has 3 entries, and not yet 4"),
+        ({}, ("--size", "0"), "the log has 3 entries, and not yet 0"),
+        ({}, ("--samples", "0"), "one sample at least"),
+        ({"demand": {"acme": -1}}, (), "a demand of nothing at least"),
+        ({"demand": {}}, (), "a demand of nothing at least, of one member at least"),
+        ({"blocks": {"price": 1}}, (), "are a list"),
+        ({"blocks": [{"upto": 3, "price": 1}]}, (), "ends behind the one before it"),
+        ({"blocks": [{"from": 3, "price": 1}]}, (), "the file has price"),
+        ({"tariff": 1}, (), "the file has blocks, demand"),
+    ],
+)
+def test_what_cannot_be_estimated_is_refused(run, log, change, words, why):
+    with pytest.raises(Refused, match=why):
+        run("allocate", "sampled", BOUGHT | change, *log, *words)
+
+
+def test_an_estimate_names_its_log_and_the_log_is_whole(run, log):
+    with pytest.raises(Refused, match="say with --log"):
+        run("allocate", "sampled", BOUGHT)
+    (head,) = Path(log[1]).glob("checkpoint")
+    head.write_bytes(TreeHead(LOG, 3, bytes(32)).sign(key(LOG)))
+    with pytest.raises(Refused, match="do not come to its root"):
+        run("allocate", "sampled", BOUGHT, *log)

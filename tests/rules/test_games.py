@@ -18,7 +18,9 @@ from shared_models.rules.allocation import airport
 from shared_models.rules.games import (
     MOST_FOR_NUCLEOLUS,
     MOST_PLAYERS,
+    Block,
     Game,
+    Tariff,
     Tight,
     by_table,
     certifies,
@@ -425,6 +427,60 @@ def test_an_order_is_that_of_hashes_so_that_anybody_finds_the_same():
         order = sorted(values, key=lambda name: hashlib.sha256(b"root|%b|%b" % (sample, name.encode())).digest())
         values = {name: value + 2 ** order.index(name) for name, value in values.items()}
     assert {name: 2 * estimate.value for name, estimate in found.items()} == values
+
+
+@st.composite
+def tariffs(draw):
+    ends = sorted(draw(st.sets(st.fractions(1, 20, max_denominator=3), max_size=3)))
+    prices = [draw(st.fractions(0, 9, max_denominator=4)) for _ in range(len(ends) + 1)]
+    return Tariff(draw(st.fractions(0, 30, max_denominator=2)), tuple(map(Block, [*ends, None], prices)))
+
+
+@given(tariffs(), st.dictionaries(st.sampled_from("abcdef"), st.fractions(0, 12, max_denominator=3), min_size=1))
+def test_what_a_demand_adds_to_a_tariff_is_in_its_range_and_reaches_both_ends(tariff, demand):
+    everything = sum(demand.values())
+    ranges = {name: tariff.adds(units, everything - units) for name, units in demand.items()}
+    found = sampled_shapley(lambda each: tariff.cost(sum(map(demand.__getitem__, each))), ranges, 3, b"root")
+    assert sum(each.value for each in found.values()) == tariff.cost(everything)
+    units, others = next(iter(demand.values())), everything - next(iter(demand.values()))
+    low, high = tariff.adds(units, others)
+    added = [tariff.cost(at + units) - tariff.cost(at) for at in (others * Fraction(part, 60) for part in range(61))]
+    assert low <= min(added)
+    assert max(added) <= high
+
+
+def test_a_tariff_costs_what_its_blocks_do():
+    tariff = Tariff(
+        Fraction(500), (Block(Fraction(100), Fraction(9)), Block(Fraction(150), Fraction(6)), Block(None, Fraction(5)))
+    )
+    assert [tariff.cost(units) for units in (0, 1, 100, 101, 150, 160)] == [0, 509, 1400, 1406, 1700, 1750]
+    assert tariff.adds(0, 50) == (0, 0)
+    assert tariff.adds(10, 0) == (590, 590)
+    assert tariff.adds(10, 200) == (50, 590)
+    up = Tariff(
+        Fraction(0), (Block(Fraction(10), Fraction(1)), Block(Fraction(20), Fraction(7)), Block(None, Fraction(2)))
+    )
+    assert up.adds(10, 5) == (10, 10 * 7 - 5 * 6)
+    assert up.adds(10, 30) == (10, 70)  # Dearest where both its ends are at a kink.
+    for blocks in (
+        (),
+        (Block(Fraction(1), Fraction(1)),),
+        (Block(None, Fraction(1)),) * 2,
+        (Block(Fraction(0), Fraction(1)), Block(None, Fraction(1))),
+    ):
+        with pytest.raises(Refused, match="each block of a tariff ends behind the one before it"):
+            Tariff(Fraction(0), blocks)
+
+
+def test_the_bound_of_a_sampled_tariff_holds():
+    demand = {name: number for number, name in enumerate("abcdefg", 1)}
+    tariff = Tariff(Fraction(40), (Block(Fraction(9), Fraction(12)), Block(None, Fraction(4))))
+    true = shapley(game(list(demand), lambda each: tariff.cost(sum(map(demand.__getitem__, each)))))
+    everything = sum(demand.values())
+    ranges = {name: tariff.adds(units, everything - units) for name, units in demand.items()}
+    found = sampled_shapley(lambda each: tariff.cost(sum(map(demand.__getitem__, each))), ranges, 400, b"root")
+    assert all(abs(found[name].value - true[name]) <= found[name].bound for name in demand)
+    assert any(found[name].value != true[name] for name in demand)
 
 
 def test_what_cannot_be_sampled_is_refused():
