@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from shared_models.records.kinds import Recipe
 
@@ -35,6 +36,7 @@ TOY = Recipe(
     up="fp32",
     down="fp32",
     segment=2,
+    precision="fp32",
 )
 
 
@@ -47,6 +49,13 @@ def cpu_us(work: Callable[[], object], times: int, runs: int = 7) -> float:
             work()
         measured.append((time.process_time() - started) / times)
     return 1e6 * statistics.median(measured)
+
+
+def memory(name: str, pid: int | str = "self") -> int:
+    """A number of bytes from the status of a process (proc(5)): VmRSS, what it has; VmHWM, the most that it had."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
 
 
 def report(name: str, figures: Figures, meaning: Mapping[str, str]) -> None:

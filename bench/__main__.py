@@ -1,7 +1,7 @@
 """`python -m bench`, or `make bench`: every figure in one table."""
 
-from bench import cheating, codecs, coordinator, demo, log, money, path, robust, simulation, training
+from bench import cheating, codecs, coordinator, demo, log, models, money, path, recipes, robust, simulation, training
 
-for each in (path, codecs, simulation, coordinator, money, cheating, training, robust, log, demo):
+for each in (path, codecs, simulation, coordinator, money, models, cheating, recipes, training, robust, log, demo):
     for figure, value in each.figures().items():
         print(f"{each.__name__.rpartition('.')[2]:11}{figure:24}{value:10.4g}  {each.MEANING[figure]}", flush=True)

@@ -222,7 +222,7 @@ def _receipt(turn: Round, trajectory: Trajectory, update: str) -> Receipt:
         update=update,
         data=committed(SALT, trajectory.points[-1].data),
         trajectory=trajectory.root,
-        build=build(),
+        build=build(RECIPE.precision),
         tokens=tokens,
         steps=turn.recipe.inner_steps,
         flop=tokens * flop_per_token(turn.recipe),
@@ -328,7 +328,7 @@ def _across(rounds: int) -> Figures:
             os.environ["ATEN_CPU_CAPABILITY"] = before
     right = [(played, played.audited(at)) for one, _ in there for played in [one] for at in range(len(one.states) - 1)]
     wrong = [played.audited(0) for _, many in there for played in many]
-    assert there[0][0].receipt.build != build()
+    assert there[0][0].receipt.build != build(RECIPE.precision)
     return {
         "across_audits": len(right),
         "across_false_alarms": sum(verdict == "differs" for _, (verdict, _) in right),

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import TOY, report
+from bench import TOY, memory, report
 from consortium.simulate import RUN, simulate
 from server.journal import Turn
 from server.outer import Outer
@@ -53,10 +53,10 @@ def _over_model(members: int, recipe: Recipe) -> float:
     random = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
         _round(Path(folder) / "small", TOY, 2, random)  # What is imported and set up once.
-        before = _status("VmRSS")
+        before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # Forget the most so far (proc(5)).
         model = _round(Path(folder) / "large", recipe, members, random)
-        return (_status("VmHWM") - before) / model
+        return (memory("VmHWM") - before) / model
 
 
 def _round(folder: Path, recipe: Recipe, members: int, random: np.random.Generator) -> int:
@@ -84,12 +84,6 @@ def _came(name: str, turn: Turn, shapes: dict[str, tuple[int, ...]], random: np.
     codecs.check(update, "fp32", shapes)
     weights.digest(Decoded(update))
     turn.keep(name, Answer((b"receipt",), update, b""))
-
-
-def _status(name: str) -> int:
-    """A number of bytes from this process's status (proc(5))."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
 
 
 def _reached(stop: bool) -> str:

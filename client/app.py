@@ -49,6 +49,7 @@ def _answer(task: Task, context: Context) -> Answer:
             round_=opened.round,
             rounds=manifest.rounds,
             report=daemon.ask,
+            recompute="recompute" in context.node_config,
         )
         if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
             memory.keep(memories, turn, trained.memory)
@@ -65,7 +66,7 @@ def _answer(task: Task, context: Context) -> Answer:
                 update=weights.digest(sent.values),
                 data=trained.data,
                 trajectory=trajectory.root,
-                build=build(),
+                build=build(recipe.precision),
                 tokens=trained.tokens,
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,

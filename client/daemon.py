@@ -56,19 +56,8 @@ class Daemon:
         # A socket's path is at most 107 bytes, and a home may lie deep.
         self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
         self._door = Door(self._rendezvous / "door", self._signer, self._seen)
-        self._executor = Executor(
-            home,
-            processes.free_port(),
-            self._bundle,
-            {
-                "member": home.settings.member,
-                "data": home.settings.data,
-                "door": str(self._door.path),
-                "kept": str(home.path / "work" / "kept"),
-                "memory": str(home.memory_path),
-                "begun": str(home.begun_path),
-            },
-        )
+        config = home.node_config(self._door.path)
+        self._executor = Executor(home, processes.free_port(), self._bundle, config)
         self._consented: set[bytes] = set()
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._compared = 0.0  # When other members' heads were last looked at.

@@ -63,6 +63,13 @@ class Home(Folder):
     def begun_path(self) -> Path:
         return self.path / "work" / "begun"
 
+    def node_config(self, door: Path) -> dict[str, str]:
+        """What the training process is told by way of Flower: where it finds what, and how it computes."""
+        told = {"member": self.settings.member, "data": self.settings.data, "door": str(door)}
+        told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
+        told |= {"begun": str(self.begun_path)}
+        return told | ({"recompute": "yes"} if self.settings.recompute else {})
+
     def salt(self, run: str, round_: int) -> str:
         """The salt of the commitment to the data of a round, hexadecimal: shown, it says nothing of another round's."""
         secret = (self.path / "keys" / "salt").read_bytes()
@@ -100,6 +107,7 @@ class Settings:
     device: str  # A device class of the charter,
     devices: int  # and how many of them this node gives.
     node: str = "1"
+    recompute: bool = False  # Whether training keeps less in memory and computes it again: `gpt.GPT`.
     peers: str = ""  # Addresses of other members' witnesses, separated by spaces: heads are compared with theirs.
 
 

@@ -87,7 +87,7 @@ def show(
                 pass
             points.append(training.point())
             states.append(training.state() if len(states) in (segment, segment + 1) else ({}, {}))
-        here, (trained, _) = build(), training.state()
+        here, (trained, _) = build(recipe.precision), training.state()
     promised, unsent = said.trajectory, groups.get("unsent", {})
     right = tuple(points) == promised.points and weights.digest(unsent) == promised.unsent_before
     if not right or promised.root != receipt.trajectory:
@@ -271,10 +271,10 @@ def _again(
     if training.point() == end:
         return Found("matches", 0, "the same bits")
     distance = distance_ppm(before, training.state(), theirs)
-    same = receipt.build == build()
-    if not same and distance <= TOLERANCE_PPM:
-        return Found("close", distance, f"its build is {receipt.build}, this is {build()}")
-    why = "the same build, other bits" if same else f"farther than {TOLERANCE_PPM} ppm"
+    here = build(manifest.recipe.precision)
+    if receipt.build != here and distance <= TOLERANCE_PPM:
+        return Found("close", distance, f"its build is {receipt.build}, this is {here}")
+    why = "the same build, other bits" if receipt.build == here else f"farther than {TOLERANCE_PPM} ppm"
     return Found("differs", distance, f"steps {start.step} to {end.step} lead elsewhere: {why}")
 
 

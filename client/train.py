@@ -18,6 +18,7 @@ from shared_models.lm.inner import Inner
 from shared_models.records.kinds import Recipe
 from shared_models.rules.challenge import Point, ends
 
+NUMBERS = {"bf16": "bfloat16", "fp32": "float32"}  # What a build calls them.
 REPORT_S = 0.5  # How often progress is told.
 
 
@@ -38,10 +39,10 @@ class Training:
         round_: int,
         rounds: int,
         step: int = 0,
+        recompute: bool = False,
     ) -> None:
-        """Before inner step `step`, whose weights and optimiser's memory these are."""
-        shape = gpt.Shape.of(recipe)
-        self._model = gpt.GPT(shape)
+        """Before inner step `step`, whose weights and optimiser's memory these are. `recompute`: see `gpt.GPT`."""
+        self._model = gpt.GPT(gpt.Shape.of(recipe), recompute=recompute)
         weights.put(start, self._model)
         self._optimiser = Inner(self._model, recipe.inner, memory)
         self._batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
@@ -61,7 +62,8 @@ class Training:
         while self._step < step:
             done = (self._before + self._step) / self._whole
             warmth = min(1.0, (self._optimiser.steps + 1) / warm)
-            loss = self._model.loss(torch.from_numpy(self._batches.draw(self._recipe.batch)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+                loss = self._model.loss(torch.from_numpy(self._batches.draw(self._recipe.batch)))
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step(float(self._recipe.inner_rate) * (1 - 0.9 * done) * warmth)
             self._step += 1
@@ -106,12 +108,13 @@ def train(
     round_: int,
     rounds: int,
     report: Callable[[Progress], object],
+    recompute: bool = False,
 ) -> Trained:
     """Train `recipe.inner_steps` steps from `base`, with what the optimiser remembers of the round before, if anything.
 
-    Raises ValueError if the shard is shorter than a sequence.
+    `recompute` takes less memory and more time (`gpt.GPT`). Raises ValueError if the shard is shorter than a sequence.
     """
-    training = Training(base, recipe, tokens, memory, member=member, round_=round_, rounds=rounds)
+    training = Training(base, recipe, tokens, memory, member=member, round_=round_, rounds=rounds, recompute=recompute)
     losses: list[float] = []
     points: list[Point] = []
     started = told = time.monotonic()
@@ -140,18 +143,18 @@ def train(
     )
 
 
-def build() -> str:
+def build(precision: str) -> str:
     """What this thread computes with, as a receipt says it: where two say the same, the same steps give the same bits.
 
-    PyTorch's version / the instruction set that its kernels use / threads / number format / the model of processor,
-    by which libraries under PyTorch choose kernels of their own.
+    PyTorch's version / the instruction set that its kernels use / threads / the number format of matrix products, by
+    the recipe's precision / the model of processor, by which libraries under PyTorch choose kernels of their own.
     """
     return "/".join(
         (
             torch.__version__,
             torch.backends.cpu.get_cpu_capability(),
             str(torch.get_num_threads()),
-            "float32",
+            NUMBERS[precision],
             _processor(),
         )
     )

@@ -95,7 +95,9 @@ def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
     told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
-        told["entry"] = _say(home, found, hashed, segment, verdict, distance, train.build())
+        told["entry"] = _say(
+            home, found, hashed, segment, verdict, distance, train.build(found.manifest.recipe.precision)
+        )
     return told
 
 

@@ -114,11 +114,8 @@ def simulate(
             ledger.append(signer.consent(leaf, bundle.sha256))
             door = Door(sockets / name, signer, seen=lambda _: None)
             stack.callback(door.close)
-            config = {"member": name, "data": home.settings.data, "door": str(door.path)}
-            config |= {"kept": str(home.path / "work" / "kept"), "memory": str(home.memory_path)}
-            config |= {"begun": str(home.begun_path)}
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
-            nodes.append(Node(name, config, _hosting(door), how))
+            nodes.append(Node(name, home.node_config(door.path), _hosting(door), how))
 
         grid = InProcessGrid(client_app, nodes, {"run": RUN}, workers)
         stack.callback(grid.close)

@@ -37,6 +37,7 @@ SMALL = Recipe(
     up="fp32",
     down="fp32",
     segment=10,
+    precision="fp32",
 )
 POLL_S = 0.5
 

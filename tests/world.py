@@ -90,6 +90,7 @@ TOY = Recipe(
     up="fp32",
     down="fp32",
     segment=2,
+    precision="fp32",
 )
 
 

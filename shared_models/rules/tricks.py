@@ -75,6 +75,7 @@ RECIPE = Recipe(
     up="fp32",
     down="fp32",
     segment=2,
+    precision="fp32",
 )
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 

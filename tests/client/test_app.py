@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from parties import FakeTime, Parties
+from torch.nn.modules.module import register_module_forward_pre_hook
 from world import TOY, counted
 
 from client import data
@@ -64,8 +66,8 @@ class Asked:
             excluded=(),
         )
 
-    def ask(self, task: Task) -> Answer:
-        context = Context(run_id=1, node_id=2, node_config=self._config, state=RecordDict(), run_config={})
+    def ask(self, task: Task, **config: str) -> Answer:
+        context = Context(run_id=1, node_id=2, node_config=self._config | config, state=RecordDict(), run_config={})
         reply = app(message=Message(task.to_record(), dst_node_id=2, message_type="train"), context=context)
         if reply.has_error():
             raise from_error(reply.error)
@@ -110,6 +112,16 @@ def test_it_trains_and_its_answer_carries_the_daemon_s_receipt_for_what_was_sent
     assert said.bytes_up == codecs.nbytes(answer.update) == sum(codecs.size(up, t.shape) for t in came.values())
 
 
+def test_a_member_that_computes_again_instead_of_keeping_sends_the_same_bits(asked):
+    task, blocks = asked.task(), Counter[str]()
+    with register_module_forward_pre_hook(lambda module, _: blocks.update([type(module).__name__])):
+        kept = asked.ask(task)
+        before = blocks["Block"]
+        again = asked.ask(task, recompute="yes")
+    assert blocks["Block"] == 3 * before
+    assert again.entries[-1] == kept.entries[-1]  # The receipt that it had signed for this very update.
+
+
 def test_its_receipt_commits_to_the_states_that_training_went_through_and_to_what_was_carried_over(asked):
     task = asked.task()
     said, manifest, base = receipt(asked.ask(task)), asked.parties.manifest, asked.parties.base
@@ -121,7 +133,7 @@ def test_its_receipt_commits_to_the_states_that_training_went_through_and_to_wha
         points.append(training.point())
     none = {name: np.zeros_like(tensor) for name, tensor in base.items()}  # In fp32 all is sent.
     trajectory = Trajectory(points=tuple(points), unsent_before=weights.digest({}), unsent=weights.digest(none))
-    assert (said.trajectory, said.build) == (trajectory.root, build())
+    assert (said.trajectory, said.build) == (trajectory.root, build("fp32"))
 
 
 def test_other_weights_than_the_round_names_are_not_trained(asked):

@@ -38,6 +38,14 @@ def test_settings_are_read_as_they_were_written(tmp_path):
     assert read_settings(tmp_path / "odd.toml", Settings) == odd
 
 
+def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
+    home = create(tmp_path / "acme", SETTINGS)
+    assert "recompute" not in home.node_config(tmp_path / "door")
+    path = tmp_path / "acme" / "member.toml"
+    path.write_text(path.read_text().replace("recompute = false", "recompute = true"))
+    assert Home(tmp_path / "acme").node_config(tmp_path / "door")["recompute"] == "yes"
+
+
 @pytest.mark.parametrize("change", ["devices = 'one'", "colour = 'red'", "devices ="])
 def test_wrong_settings_are_refused_by_name(tmp_path, change):
     create(tmp_path / "acme", SETTINGS)

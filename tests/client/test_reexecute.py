@@ -316,7 +316,7 @@ def test_on_the_same_build_another_bit_is_enough_and_on_another_it_takes_more():
     )
     found = replay(bent, bent.shown(1))
     assert (found.verdict, 0 < found.distance_ppm < 1_000) == ("differs", True)
-    other = build().replace("AVX", "QVX").replace("DEFAULT", "QVX")
+    other = build("fp32").replace("AVX", "QVX").replace("DEFAULT", "QVX")
     found = replay(bent, bent.shown(1), build=other)
     assert (found.verdict, 0 < found.distance_ppm < 1_000) == ("close", True)
     lazy = play(FIRST_ROUND.turn, lambda *_: FIRST_ROUND.states[1], 2)
@@ -355,14 +355,14 @@ def test_an_honest_member_with_another_instruction_set_is_close():
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], env=environment, capture_output=True, check=True)
     there = pickle.loads(done.stdout)  # noqa: S301 - our own.
-    assert there.receipt.build != build()
+    assert there.receipt.build != build("fp32")
     for segment in range(4):
         found = replay(there, there.shown(segment))
         assert found.verdict in ("close", "matches"), found
 
 
 def test_an_auditor_computes_with_as_many_threads_as_the_member_did_and_then_with_its_own():
-    fields = build().split("/")
+    fields = build("fp32").split("/")
     with reexecute._threads("/".join([*fields[:2], "2", *fields[3:]])):
         assert torch.get_num_threads() == 2
     for odd in ("0", "many"):

@@ -16,7 +16,7 @@ from world import TOY
 from client import data
 from client.train import Trained, Training, _processor, build, train
 from server import outer
-from shared_models.lm import codecs, hygiene, weights
+from shared_models.lm import codecs, gpt, hygiene, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.inner import Inner
 from shared_models.records import canonical
@@ -76,10 +76,11 @@ def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_
 
 
 def test_a_build_is_as_a_receipt_can_say_it(tmp_path):
-    library, capability, threads, dtype, _ = build().split("/")
+    library, capability, threads, dtype, _ = build("fp32").split("/")
     assert (library, threads, dtype) == (torch.__version__, str(torch.get_num_threads()), "float32")
     assert capability == torch.backends.cpu.get_cpu_capability()
-    assert re.fullmatch(get_args(Build)[1].regex, build())
+    assert build("bf16") == build("fp32").replace("float32", "bfloat16")
+    assert re.fullmatch(get_args(Build)[1].regex, build("bf16"))
     (told := tmp_path / "cpuinfo").write_text("vendor_id\t: X y\ncpu family\t: 6\nmodel\t\t: 143\n\nmodel\t: 9\n")
     machine = platform.machine()
     assert _processor(told) == f"{machine}-X-y-6-143"
@@ -88,6 +89,42 @@ def test_a_build_is_as_a_receipt_can_say_it(tmp_path):
 
 def length(update: weights.Weights) -> float:
     return float(np.sqrt(sum(np.sum(tensor**2) for tensor in update.values())))
+
+
+# How a member computes.
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(precision):
+    recipe = replace(TOY, layers=2, precision=precision)
+    torch.set_num_threads(1)
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+    kept, again = (
+        Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=1, recompute=recompute)
+        for recompute in (False, True)
+    )
+    assert list(kept.until(3)) == list(again.until(3))
+    assert kept.point() == again.point()
+
+
+def test_blocks_are_computed_again_when_it_is_asked_for():
+    def calls(recompute: bool) -> int:
+        model, called = gpt.GPT(gpt.Shape.of(replace(TOY, layers=2)), recompute=recompute), []
+        for block in model.blocks:
+            block.register_forward_pre_hook(lambda *_: called.append(1))
+        model.loss(torch.arange(17)[None]).backward()
+        return len(called)
+
+    assert (calls(recompute=False), calls(recompute=True)) == (2, 4)
+
+
+def test_bf16_is_of_matrix_products_alone_and_learns_as_much():
+    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40)
+    fine, coarse = trained(recipe), trained(replace(recipe, precision="bf16"))
+    assert {str(tensor.dtype) for tensor in (*coarse.update.values(), *coarse.memory.values())} == {"float32"}
+    assert weights.digest(fine.update) != weights.digest(coarse.update)
+    assert coarse.loss == pytest.approx(fine.loss, rel=0.01)
+    assert fine.data == coarse.data
 
 
 # The inner optimisers.
