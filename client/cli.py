@@ -50,6 +50,73 @@ def _status(args: Namespace) -> int:
     return RIGHT
 
 
+def _policy_explain_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--run", help="what it says of this run, too; the ledger is asked for it")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.epilog = "Exit code 1: no round may begin now."
+
+
+def _policy_explain(args: Namespace) -> int:
+    """Print every line of the policy, and what it says now."""
+    import time
+
+    from client import policy
+    from client.home import Home
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records import entry as entries
+    from shared_models.records.kinds import Manifest, Receipt
+    from shared_models.records.refusals import Refusal, Refused
+
+    home, manifest = Home(args.home), None
+    if args.run is not None:
+        found = (entries.peek(leaf) for leaf, _ in LedgerHttp(home.settings.ledger).runs())
+        manifest = next((each for each in found if isinstance(each, Manifest) and each.run == args.run), None)
+        if manifest is None:
+            raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")
+    receipts = [record for leaf in home.signed() if isinstance(record := entries.peek(leaf), Receipt)]
+    told = list(policy.read(home.policy_path).told(receipts, time.time_ns() // 1_000_000, manifest))
+    pause = policy.paused(home.path)
+    may = pause is None and all(each.allows for each in told)
+    if args.json:
+        says = {"schema": "consortium.policy/1", "may_begin": may, "paused": pause and pause.reason}
+        print(json.dumps(says | {"lines": [each._asdict() for each in told]}))
+        return RIGHT if may else WRONG
+    if pause is not None:
+        print(f"{'refuses':8} training is paused{': ' if pause.reason else ''}{pause.reason}")
+    for each in told:
+        print(f"{'allows' if each.allows else 'refuses':8} line {each.line:3}  {each.rule}: {each.says}")
+    if not told and pause is None:
+        where = home.policy_path
+        print(f"{where} decides nothing here" if where.exists() else f"there is no {where}: every run is trained")
+    return RIGHT if may else WRONG
+
+
+def _policy_pause_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--reason", default="", help="shown to whoever asks this node to train")
+    parser.add_argument("--now", action="store_true", help="end the round that runs, too: its work is lost")
+
+
+def _policy_pause(args: Namespace) -> int:
+    """Let no round begin here until `consortium policy resume`; the daemon keeps running, and witnesses the log."""
+    from client import policy
+    from client.home import Home
+
+    policy.pause(Home(args.home).path, args.reason, now=args.now)
+    print("paused: " + ("the round that runs is ended" if args.now else "the round that runs goes on to its end"))
+    return RIGHT
+
+
+def _policy_resume(args: Namespace) -> int:
+    """Let rounds begin again."""
+    from client import policy
+    from client.home import Home
+
+    print("resumed" if policy.resume(Home(args.home).path) else "it was not paused")
+    return RIGHT
+
+
 def _source(parser: ArgumentParser) -> None:
     parser.add_argument("log", help="a log: a folder, a zip file, or the ledger's address")
 
@@ -893,6 +960,9 @@ def _leave(args: Namespace) -> int:
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status, beside=True),
+    Command("policy explain", NODE, "What may be trained here now.", _policy_explain_arguments, _policy_explain),
+    Command("policy pause", NODE, "Train nothing for now.", _policy_pause_arguments, _policy_pause),
+    Command("policy resume", NODE, "Train again.", _home, _policy_resume),
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
     Command("quorum", NODE, "Who must witness a head, and who has.", _quorum_arguments, _quorum, beside=True),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),
@@ -908,6 +978,7 @@ COMMANDS = (
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("verify-checkpoint", MONEY, "Repeat the steps of a run.", _verify_arguments, _verify, "train"),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
+    Command("fetch", MONEY, "Copy a log, to audit it offline.", _fetch_arguments, _fetch, beside=True),
     Command("cost", MONEY, "Enter a shared cost that your member paid.", _cost_arguments, _cost),
     Command("credit", MONEY, "Give back a part of a cost.", _credit_arguments, _credit, beside=True),
     Command("quote seal", MONEY, "Quote for a period to come, sealed.", _quote_seal_arguments, _quote_seal),
@@ -916,7 +987,6 @@ COMMANDS = (
     Command("default", MONEY, "Say that a member does not pay.", _default_arguments, _default, beside=True),
     Command("dispute", MONEY, "Object to what is billed.", _dispute_arguments, _dispute),
     Command("rule", MONEY, "Rule on what is disputed.", _rule_arguments, _rule, beside=True),
-    Command("fetch", MONEY, "Copy a log, to audit it where there is no network.", _fetch_arguments, _fetch),
     Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
     Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),
     Command("model get", MONEY, "Fetch a model that your member may have.", _model_get_arguments, _model_get),

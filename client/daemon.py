@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from client import policy
 from client.attest import Attester
 from client.door import Door
 from client.executor import Executor, Task
@@ -29,7 +30,7 @@ from shared_models.bundle import build
 from shared_models.claims import Begin, Claim, Progress
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
-from shared_models.records.kinds import Consent, RoundOpen
+from shared_models.records.kinds import Consent, Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 
 LOOK_S = 0.1  # Between looks for a task.
@@ -55,10 +56,11 @@ class Daemon:
         self._status: dict[str, Any] = {"member": home.settings.member, "phase": "starting", "pid": os.getpid()}
         # A socket's path is at most 107 bytes, and a home may lie deep.
         self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
-        self._door = Door(self._rendezvous / "door", self._signer, self._seen)
+        self._door = Door(self._rendezvous / "door", self._signer, self._seen, self._may_begin)
         config = home.node_config(self._door.path)
         self._executor = Executor(home, processes.free_port(), self._bundle, config)
         self._consented: set[bytes] = set()
+        self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
@@ -80,6 +82,11 @@ class Daemon:
                     self._show(phase="reconnecting", detail=f"flower-supernode ended with code {supernode.returncode}")
                     self._wait(RESTART_S)
                     supernode = self._executor.start_supernode()
+                if child is not None and self._to_end_now():
+                    log.warning("the training process is ended: training is paused")
+                    processes.end(
+                        child, grace_s=0
+                    )  # Asked, it says goodbye to its SuperNode, which then waits for ever.
                 if child is not None and child.poll() is not None:
                     self._door.forget()
                     processes.end(child)  # Whatever it left behind.
@@ -116,16 +123,44 @@ class Daemon:
             time.sleep(min(LOOK_S, seconds))
 
     def _begin(self, task: Task) -> subprocess.Popen[bytes] | None:
-        """Start the training process, if its bundle is ours; refuse it by name if not."""
-        if task.bundle != self._bundle.sha256:
-            refused = Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {self._bundle.sha256[:12]}…")
+        """Start the training process, if its bundle is ours and a round may begin here now; else refuse it by name."""
+        try:
+            if task.bundle != self._bundle.sha256:
+                ours = self._bundle.sha256[:12]
+                raise Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {ours}…")
+            self._check_policy()
+        except Refused as refused:
             self._seen(refused)
-            self._executor.refuse(task, refused)
+            threading.Thread(target=self._refuse, args=(task, refused), daemon=True).start()
             return None
         child = self._executor.launch(task)
         self._door.expect(ProcessMeter(child.pid), lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
         return child
+
+    def _refuse(self, task: Task, refused: Refused) -> None:
+        try:
+            self._executor.refuse(task, refused)
+        except Exception:
+            log.exception("a task could not be refused")
+
+    # The operator's word.
+
+    def _check_policy(self, manifest: Manifest | None = None) -> None:
+        """Whether a round, of this run, may begin here now. Raises `Refused`: POLICY, BAD_FIELD."""
+        if (pause := policy.paused(self.home.path)) is not None:
+            raise Refused(Refusal.POLICY, f"training is paused{': ' if pause.reason else ''}{pause.reason}")
+        found = policy.read(self.home.policy_path)
+        found.check_now(self._signer.receipts(), _now_ms(), manifest)
+
+    def _may_begin(self, begin: Begin) -> None:
+        """The same of a round that the training process asks for. The signer looks at the rest."""
+        opened = entries.peek(begin.opened.encode())
+        if isinstance(opened, RoundOpen):
+            self._check_policy(self._signer.manifest(opened))
+
+    def _to_end_now(self) -> bool:
+        return (pause := policy.paused(self.home.path)) is not None and pause.now
 
     def _visit_ledger(self) -> None:
         """Consent to new runs that are right, witness the log, and hand in what the coordinator has left out."""
@@ -134,6 +169,8 @@ class Daemon:
             self._witness_log()
             for manifest, consents in self._ledger.runs():
                 if manifest not in self._consented and self.home.settings.member not in consents:
+                    if not self._wanted(manifest):
+                        continue  # It is looked at again: a policy may change.
                     self._consent(manifest)
                 self._consented.add(manifest)
         waiting = self._signer.unlogged()
@@ -157,6 +194,19 @@ class Daemon:
             if not self._frozen:
                 self._seen(refused)
             self._frozen = True
+
+    def _wanted(self, leaf: bytes) -> bool:
+        """Whether the policy lets this member consent to a run. What it refuses is told once."""
+        try:
+            manifest = entries.peek(leaf)
+            if isinstance(manifest, Manifest):
+                policy.read(self.home.policy_path).check_run(manifest)
+        except Refused as refused:
+            if self._unwanted.get(leaf) != str(refused):
+                self._unwanted[leaf] = str(refused)
+                self._seen(refused)
+            return False
+        return True
 
     def _consent(self, manifest: bytes) -> None:
         try:

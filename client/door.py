@@ -19,9 +19,18 @@ from shared_models.records.refusals import Refusal, Refused
 class Door:
     """A listening socket in front of a signer. `expect` opens it for one task, `forget` shuts it again."""
 
-    def __init__(self, path: Path, signer: Signer, seen: Callable[[Begin | Progress | Claim | Refused], None]) -> None:
-        """`seen` is told of everything that was asked, and of every refusal, for whoever watches."""
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        signer: Signer,
+        seen: Callable[[Begin | Progress | Claim | Refused], None],
+        may: Callable[[Begin], None] = lambda _: None,
+    ) -> None:
+        """`seen` is told of everything that was asked, and of every refusal, for whoever watches.
+
+        `may` raises `Refused` for a round that may not begin here.
+        """
+        self.path, self._may = path, may
         self._signer, self._seen = signer, seen
         self._guest: tuple[Meter, Callable[[int], bool]] | None = None
         self._socket = socket.socket(socket.AF_UNIX)
@@ -73,6 +82,7 @@ class Door:
         question = hear(line)
         match question:
             case Begin():
+                self._may(question)
                 entries = self._signer.begin(question)
             case Claim():
                 entries = self._signer.claim(question, guest[0])

@@ -101,7 +101,10 @@ class Executor:
         return self._start(command, "clientapp.log")
 
     def refuse(self, task: Task, refused: Refused) -> None:
-        """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode."""
+        """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode.
+
+        It waits for the task's message to come whole; if its run has ended meanwhile, that may last two hours.
+        """
         runtime = self._connect(
             RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(task.token)
         )

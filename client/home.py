@@ -63,6 +63,10 @@ class Home(Folder):
     def begun_path(self) -> Path:
         return self.path / "work" / "begun"
 
+    @property
+    def policy_path(self) -> Path:
+        return self.path / "policy.toml"
+
     def node_config(self, door: Path) -> dict[str, str]:
         """What the training process is told by way of Flower: where it finds what, and how it computes."""
         told = {"member": self.settings.member, "data": self.settings.data, "door": str(door)}

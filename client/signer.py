@@ -133,6 +133,16 @@ class Signer:
             self._task = _Task(opened, entry.hash.hex(), manifest, self.witness.head, cosigned)
             return self._outbox()
 
+    def manifest(self, opened: RoundOpen) -> Manifest:
+        """What this member consented to for a round's run. Raises `Refused` if it did not."""
+        with self._alone():
+            return self._consented(opened)
+
+    def receipts(self) -> list[Receipt]:
+        """Every receipt that was signed here, oldest first."""
+        with self._alone():
+            return list(self._said(Receipt))
+
     def claim(self, claim: Claim, meter: Meter) -> tuple[bytes, ...]:
         """Sign the receipt of the task that began, if the claim agrees with it and with the meter.
 

@@ -38,10 +38,11 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Pat
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
-    """End a program that `start` started, and all of its group: asked first, then not asked."""
-    _signal(process, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(grace_s)
+    """End a program that `start` started, and all of its group: asked first, unless it is given no time; then not."""
+    if grace_s:
+        _signal(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
     _signal(process, signal.SIGKILL)
     process.wait()
 

@@ -10,14 +10,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from flwr.cli.build import build_fab_from_files
 
+from client import policy
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
@@ -105,6 +109,19 @@ def report(founded: Founded):
     return audit(log.leaves, log.head, log.hashes, charter=founded.coordinator.charter_entry.hash.hex())
 
 
+def told(home) -> dict[str, Any]:
+    """What a daemon shows that it does."""
+    path = home.path / "status.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def closed(founded: Founded):
     return [turn.closed for turn in report(founded).books.runs["r1"].rounds if turn.closed]
 
@@ -157,6 +174,34 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
             Coordinator(founded.coordinator, LedgerHttp(founded.coordinator.settings.ledger), None, "r1").train()
     whole = simulate(tmp_path / "whole", {"acme": 2, "birch": 1, "cedar": 1}, rounds=3, recipe=slow)
     assert [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds] == reached
+
+
+def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_without_it(home):
+    """One policy refuses the run, and one the hour; a pause ends the training that it finds."""
+    with deployed(home) as (founded, _):
+        birch, cedar = founded.member("birch"), founded.member("cedar")
+        birch.policy_path.write_text('[runs]\nrefuse = ["r*"]\n')
+        cedar.policy_path.write_text("[hours]\n")
+
+        with ThreadPoolExecutor() as pool:
+            run = pool.submit(
+                trained, founded, replace(TINY, inner_steps=200), quorum=1, rounds=4, consents_s=8, deadline_s=90
+            )
+            wait_for(lambda: "no day is named" in told(cedar).get("refused", ""))
+            assert not (cedar.path / "clientapp.log").exists()
+            cedar.policy_path.unlink()
+            wait_for(lambda: told(cedar)["phase"] == "training")
+            policy.pause(cedar.path, "a visit", now=True)
+            wait_for(lambda: told(cedar)["phase"] == "waiting")
+            policy.resume(cedar.path)
+            assert run.result()[0] == "finished:completed"
+        found = report(founded)
+        assert (found.findings, found.books.runs["r1"].consents) == ([], {"acme", "cedar"})
+        assert "runs.refuse = r*: the run r1 is among them" in told(birch)["refused"]
+        turns = [(turn.included, dict(turn.excluded)) for turn in closed(founded)]
+        assert turns[0] == (("acme",), {"cedar": "policy"})
+        assert any(excluded.get("cedar") in ("dead", "failed", "late") for _, excluded in turns)
+        assert turns[-1] == (("acme", "cedar"), {})
 
 
 def test_a_training_process_that_stands_still_gives_way_to_the_next_task(home):

@@ -77,6 +77,7 @@ class Refusal(StrEnum):
     FAILED = "failed"
     # A member's daemon.
     NOT_APPROVED = "not_approved"
+    POLICY = "policy"
     NO_TASK = "no_task"
     NO_CHECKPOINT = "no_checkpoint"
     NO_JOURNAL = "no_journal"
@@ -158,6 +159,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.DEAD: "restart the member's daemon: it rejoins at the next round",
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
+    Refusal.POLICY: "the member's operator decides: `consortium policy explain` says what each line allows, and when",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
     Refusal.NO_JOURNAL: "bring back the folder runs/ of the coordinator that trained this run so far; nothing was said",
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",

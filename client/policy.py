@@ -1,0 +1,312 @@
+"""What this machine trains, when, and for how much: its operator's word, in a file that is read again at each question.
+
+HOME/policy.toml. Without it every run is trained that is right by the charter. What it refuses is refused by name, with
+the line that refuses it; a file that cannot be read refuses everything. While HOME/paused is there, nothing is trained.
+
+    zone = "Europe/Berlin"       # of hours, days and months; default UTC
+
+    [runs]
+    allow = ["pilot-*"]          # names of runs, `*` for any letters; default all
+    refuse = ["*-test"]          # none of these, whatever is allowed above
+    rounds = 200                 # of a run, at most
+    tokens = 50_000_000          # of a round, at most
+
+    [hours]                      # when a round may begin: on days that are not named, never; without hours, always
+    mon-fri = "20:00-06:00"      # past midnight, it belongs to the day on which it began; a list names several
+    sat-sun = "00:00-24:00"
+
+    [price]                      # what a device costs here
+    hour = "1.20"                # in the charter's currency,
+    kwh = "0.30"
+    watts = 350                  # where its energy is not measured
+
+    [budget]                     # of this node: hours of one device, kWh, and money by those prices
+    hours_a_day = 40
+    kwh_a_day = "12.5"
+    money_a_month = "900"
+"""
+
+import datetime
+import fnmatch
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from shared_models import durable
+from shared_models.records.kinds import Manifest, Receipt
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import tokens_asked
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY_MINUTES = 24 * 60
+KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
+    "": {"zone": "zone"},
+    "runs": {"allow": "names", "refuse": "names", "rounds": "count", "tokens": "count"},
+    "price": {"hour": "number", "kwh": "number", "watts": "number"},
+    "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
+}
+NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+WINDOW = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
+
+
+class Window(NamedTuple):
+    """Minutes of a week, from Monday 00:00, in which a round may begin; it may end in the next week."""
+
+    line: int
+    start: int
+    end: int
+
+    def holds(self, minute: int) -> bool:
+        return self.start <= minute < self.end or self.start <= minute + 7 * DAY_MINUTES < self.end
+
+
+class Spent(NamedTuple):
+    """What work took here."""
+
+    hours: Fraction  # Of one device.
+    kwh: Fraction
+    money: Fraction
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+class Told(NamedTuple):
+    """One line of a policy, and what it says now."""
+
+    line: int
+    rule: str
+    says: str
+    allows: bool
+
+
+NOTHING = Spent(Fraction(0), Fraction(0), Fraction(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one file says."""
+
+    path: Path
+    zone: ZoneInfo
+    rules: Mapping[str, tuple[int, Any]]  # (line, value) by `section.key`.
+    windows: tuple[Window, ...]
+    limited: bool  # Whether there are hours at all.
+
+    def check_run(self, manifest: Manifest) -> None:
+        """Whether this run may be trained here at all. Raises `Refused(POLICY)`."""
+        self._first(self._of_run(manifest))
+
+    def check_now(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> None:
+        """Whether a round, of this run, may begin now, after this member's own receipts. Raises `Refused(POLICY)`.
+
+        What a round will take is what the newest one of its run took; of the first one, nothing is known.
+        """
+        self._first(self.told(receipts, now_ms, manifest))
+
+    def told(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> Iterator[Told]:
+        """Every line that decides, and what it says now."""
+        if manifest is not None:
+            yield from self._of_run(manifest)
+        now = datetime.datetime.fromtimestamp(now_ms / 1000, self.zone)
+        yield from self._of_hours(now)
+        yield from self._of_budget(list(receipts), now, manifest)
+
+    def _first(self, told: Iterable[Told]) -> None:
+        for each in told:
+            if not each.allows:
+                raise Refused(Refusal.POLICY, f"{self.path.name} line {each.line}, {each.rule}: {each.says}")
+
+    def _of_run(self, manifest: Manifest) -> Iterator[Told]:
+        name, asked = manifest.run, tokens_asked(manifest.recipe)
+        for rule, wanted in (("runs.allow", True), ("runs.refuse", False)):
+            if rule in self.rules:
+                line, names = self.rules[rule]
+                named = any(fnmatch.fnmatchcase(name, each) for each in names)
+                says = f"the run {name} is{'' if named else ' not'} among them"
+                yield Told(line, f"{rule} = {', '.join(names)}", says, named is wanted)
+        for rule, count, what in (("runs.rounds", manifest.rounds, "rounds"), ("runs.tokens", asked, "tokens a round")):
+            if rule in self.rules:
+                line, most = self.rules[rule]
+                yield Told(line, f"{rule} = {most:,}", f"the run {name} has {count:,} {what}", count <= most)
+
+    def _of_hours(self, now: datetime.datetime) -> Iterator[Told]:
+        if not self.limited:
+            return
+        minute = now.weekday() * DAY_MINUTES + now.hour * 60 + now.minute
+        here = next((each for each in self.windows if each.holds(minute)), None)
+        stands = f"it is {now:%a %H:%M} {self.zone.key}"
+        if here is not None:
+            yield Told(here.line, "hours", stands, allows=True)
+            return
+        week = 7 * DAY_MINUTES
+        ahead = min(((each.start - minute) % week, each) for each in self.windows) if self.windows else None
+        opens = f"; from {now + timedelta(minutes=ahead[0]):%a %H:%M}" if ahead else ", and no day is named"
+        yield Told(ahead[1].line if ahead else self.rules["hours"][0], "hours", stands + opens, allows=False)
+
+    def _of_budget(self, receipts: list[Receipt], now: datetime.datetime, manifest: Manifest | None) -> Iterator[Told]:
+        budgets = [rule for rule in self.rules if rule.startswith("budget.")]
+        if not budgets:
+            return
+        run = manifest.run if manifest is not None else None
+        next_one = next((self._spent(each) for each in reversed(receipts) if each.run == run), NOTHING)
+        for rule in budgets:
+            line, most = self.rules[rule]
+            what, _, span = rule.removeprefix("budget.").partition("_a_")
+            spent = NOTHING
+            for each in receipts:
+                when = datetime.datetime.fromtimestamp(each.started_ms / 1000, self.zone)
+                if (when.year, when.month) == (now.year, now.month) and (span == "month" or when.day == now.day):
+                    spent = spent.plus(self._spent(each))
+            used, more = getattr(spent, what), getattr(next_one, what)
+            says = f"{_short(used)} used this {span}" + (f", a round takes {_short(more)}" if more else "")
+            yield Told(line, f"{rule} = {_short(most)}", says, used < most and used + more <= most)
+
+    def _spent(self, receipt: Receipt) -> Spent:
+        """What the work of one receipt took: energy as measured, or by the watts that are declared."""
+        hours = Fraction(receipt.wall_ms * receipt.devices, 3_600_000)
+        if receipt.energy_method == "none":
+            kwh = hours * self._price("watts") / 1000
+        else:
+            kwh = Fraction(receipt.energy_mj, 3_600_000_000)
+        return Spent(hours, kwh, hours * self._price("hour") + kwh * self._price("kwh"))
+
+    def _price(self, what: str) -> Fraction:
+        found: Fraction = self.rules.get(f"price.{what}", (0, Fraction(0)))[1]
+        return found
+
+
+def _short(amount: Fraction) -> str:
+    """To two digits, the zeros left out."""
+    return f"{float(amount):,.2f}".rstrip("0").rstrip(".")
+
+
+# Reading.
+
+
+def read(path: Path) -> Policy:
+    """The policy in this file, or one that refuses nothing if there is none. Raises `Refused(BAD_FIELD)` by line."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(Refusal.BAD_FIELD, f"{path}: {error}") from None
+    try:
+        found = tomllib.loads(text, parse_float=str)
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(Refusal.BAD_FIELD, f"{path}: {error}") from None
+    lines = _lines(text)
+    rules, windows, hours = dict[str, tuple[int, Any]](), list[Window](), found.pop("hours", None)
+    for name, value in _flat(found):
+        section, _, key = name.rpartition(".")
+        kind = KINDS.get(section, {}).get(key)
+        if kind is None:
+            raise _bad(path, lines.get(name, 0), f"{name} is none of a policy's rules")
+        rules[name] = lines.get(name, 0), _value(path, lines.get(name, 0), name, kind, value)
+    if hours is not None:
+        if not isinstance(hours, dict):
+            raise _bad(path, lines.get("hours", 0), "hours are a section, [hours]")
+        rules["hours"] = lines.get("hours", 0), None
+        for days, given in hours.items():
+            windows += _windows(path, lines.get(f"hours.{days}", 0), days, given)
+    _, zone = rules.get("zone", (0, ZoneInfo("UTC")))
+    return Policy(path, zone, rules, tuple(windows), hours is not None)
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line of each section and each `section.key`. A value that goes on over lines stands where it begins."""
+    section, found = "", dict[str, int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if named := re.match(r"\s*\[\s*([A-Za-z_-]+)\s*\]", line):
+            section = named[1]
+            found[section] = number
+        elif named := re.match(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=", line):
+            found.setdefault(f"{section}.{named[1]}" if section else named[1], number)
+    return found
+
+
+def _flat(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", each) for key, each in value.items())
+        else:
+            yield name, value
+
+
+def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
+    match kind:
+        case "names" if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        case "count" if type(value) is int and value > 0:
+            return value
+        case "number" if type(value) in (int, str) and NUMBER.fullmatch(str(value)):
+            return Fraction(str(value))
+        case "zone" if isinstance(value, str):
+            try:
+                return ZoneInfo(value)
+            except (ValueError, OSError, KeyError):
+                raise _bad(path, line, f"no time zone is called {value[:80]}") from None
+    asked = {"names": "a list of names", "count": "a whole number above 0", "number": "a number, such as 12.5"}
+    raise _bad(path, line, f"{name} = {str(value)[:80]}; it is {asked.get(kind, 'a name')}")
+
+
+def _windows(path: Path, line: int, days: str, given: object) -> Iterator[Window]:
+    first, _, last = days.partition("-")
+    if first not in DAYS or (last or first) not in DAYS:
+        raise _bad(path, line, f"{days[:40]} is no day, such as mon, nor days, such as mon-fri")
+    start = DAYS.index(first)
+    count = (DAYS.index(last or first) - start) % 7 + 1
+    for span in given if isinstance(given, list) else [given]:
+        named = WINDOW.fullmatch(span) if isinstance(span, str) else None
+        begin, end = (60 * int(named[1]) + int(named[2]), 60 * int(named[3]) + int(named[4])) if named else (0, 0)
+        if begin >= DAY_MINUTES or end > DAY_MINUTES or begin == end:
+            raise _bad(path, line, f"{days} = {str(span)[:40]}; it is from when to when, such as 20:00-06:00")
+        for day in range(start, start + count):
+            midnight = day % 7 * DAY_MINUTES
+            yield Window(line, midnight + begin, midnight + end + (DAY_MINUTES if end < begin else 0))
+
+
+def _bad(path: Path, line: int, why: str) -> Refused:
+    return Refused(Refusal.BAD_FIELD, f"{path} line {line}: {why}")
+
+
+# Pausing.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """All training stops: with the round that runs, or in it."""
+
+    reason: str
+    now: bool
+
+
+def pause(home: Path, reason: str, *, now: bool) -> None:
+    """Let no round begin from now on; and end the one that runs, with `now`."""
+    durable.write(home / "paused", json.dumps({"reason": reason, "now": now}).encode())
+
+
+def resume(home: Path) -> bool:
+    """Whether it had been paused."""
+    there = (home / "paused").exists()
+    (home / "paused").unlink(missing_ok=True)
+    return there
+
+
+def paused(home: Path) -> Pause | None:
+    """The pause that is on. What is there and cannot be read is one, too."""
+    try:
+        found = json.loads((home / "paused").read_bytes())
+        return Pause(reason=str(found["reason"]), now=bool(found["now"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        return Pause(reason="", now=False)
