@@ -1,4 +1,4 @@
-"""Members that are late, dead, or lie: how each behaves in a simulation, by name.
+"""Members that are late, dead, started anew, or lie: how each behaves in a simulation, by name.
 
 A lie is told by the member itself, who holds its own key: it changes its answer and, where that helps it, signs again.
 A poison is an update that it did not train, claimed by its training process and signed for like any other.
@@ -7,7 +7,7 @@ A poison is an update that it did not train, claimed by its training process and
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,28 +16,53 @@ from flwr.app import Message
 import client.app
 from client.train import Trained
 from consortium.grid import Answer as Honest
-from consortium.grid import Behaviour
+from consortium.grid import Behaviour, Offline
 from shared_models.lm import codecs, weights
 from shared_models.lm.codecs import Packed
-from shared_models.messages import Answer, to_error
+from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Receipt
+from shared_models.records.kinds import Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 
 Lie = Callable[[Answer, SigningKey], Answer]
 Poison = Callable[[weights.Weights], None]
 
 
-def dead(_message: Message, _answer: Honest) -> Message | None:
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Goes offline in the middle of this round, and is back after so long.
+
+    It was started anew then, and has lost its task; or, only not `heard`, it answers late what it was asked first.
+    """
+
+    round: int
+    seconds: float
+    heard: bool = True
+
+    def behaviour(self) -> Behaviour:
+        been: list[Message] = []
+
+        def behave(message: Message, answer: Honest) -> Message | Offline:
+            opened = entries.peek(Task.from_record(message.content).begin.opened.encode())
+            assert isinstance(opened, RoundOpen)
+            if been or opened.round != self.round:
+                return answer(message)
+            been.append(message)
+            return Offline(self.seconds, None if self.heard else answer(message))
+
+        return behave
+
+
+def dead(_message: Message, _answer: Honest) -> Message | Offline:
     """Goes offline in the middle of the round, and stays so."""
-    return None
+    return Offline()
 
 
 def late(seconds: float) -> Behaviour:
     """Answers honestly, and so much later."""
 
-    def behave(message: Message, answer: Honest) -> Message | None:
+    def behave(message: Message, answer: Honest) -> Message | Offline:
         reply = answer(message)
         time.sleep(seconds)
         return reply
@@ -49,7 +74,7 @@ def forgetful() -> Behaviour:
     """Answers once, and then says to everything that it has lost its checkpoint."""
     asked: list[Message] = []
 
-    def behave(message: Message, answer: Honest) -> Message | None:
+    def behave(message: Message, answer: Honest) -> Message | Offline:
         asked.append(message)
         if len(asked) == 1:
             return answer(message)
@@ -61,7 +86,7 @@ def forgetful() -> Behaviour:
 def lying(lie: Lie, key: SigningKey) -> Behaviour:
     """Answers, with this lie told over it."""
 
-    def behave(message: Message, answer: Honest) -> Message | None:
+    def behave(message: Message, answer: Honest) -> Message | Offline:
         reply = answer(message)
         if reply.has_error():
             return reply

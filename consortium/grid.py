@@ -4,12 +4,14 @@ Every message is taken apart and put together again as on the real wire (Flower'
 not serialise fails here too. Flower's private parts (flwr 1.41) are touched in this file only; a test holds them still.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -23,10 +25,26 @@ from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID, COORDINATOR = 1, 1
 Answer = Callable[[Message], Message]
-Behaviour = Callable[[Message, Answer], Message | None]
+LEASE_S = 1.0  # What Flower's minute is here: so long a node that nobody hears still counts as online.
+FOR_GOOD_S = 1e9
 
 
-def honest(message: Message, answer: Answer) -> Message | None:
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """What a node does instead of answering: it is offline for so long.
+
+    It is stopped then, and started again; what it had been asked is lost. With a `reply` it was only not heard, and
+    that comes when it is back.
+    """
+
+    seconds: float = FOR_GOOD_S
+    reply: Message | None = None
+
+
+Behaviour = Callable[[Message, Answer], Message | Offline]
+
+
+def honest(message: Message, answer: Answer) -> Message | Offline:
     """Answer as asked."""
     return answer(message)
 
@@ -44,10 +62,35 @@ class Node:
 @dataclass(slots=True)
 class _State:
     node: Node
-    info: NodeInfo
+    number: int
     context: Context
-    alive: bool = field(default=True)
+    life: float = field(default_factory=time.time)  # When it was activated; all by the clock, in seconds.
+    offline_from: float = math.inf
+    back: float = math.inf
     busy: threading.Lock = field(default_factory=threading.Lock)  # A node does one task after another.
+
+    def online(self) -> bool:
+        return not self.offline_from <= time.time() < self.back
+
+    def leave(self, offline: Offline) -> None:
+        """Be offline for so long: at once if it is stopped, else from when it has not been heard for long enough."""
+        self.life = self._alive_since()
+        self.offline_from = time.time() + (LEASE_S if offline.reply is not None else 0.0)
+        self.back = self.offline_from + offline.seconds
+
+    def info(self) -> NodeInfo:
+        until = self.offline_from if time.time() < self.offline_from else math.inf
+        activated = datetime.fromtimestamp(self._alive_since(), UTC).isoformat()
+        return NodeInfo(
+            node_id=self.number,
+            status="online" if self.online() else "offline",
+            name=self.node.name,
+            last_activated_at=activated,
+            online_until=until,
+        )
+
+    def _alive_since(self) -> float:
+        return self.back if time.time() >= self.back else self.life
 
 
 class InProcessGrid(Grid):
@@ -66,10 +109,10 @@ class InProcessGrid(Grid):
                 state=RecordDict(),
                 run_config=dict(run_config),
             )
-            self._states[number] = _State(node, NodeInfo(node_id=number, status="online", name=node.name), context)
+            self._states[number] = _State(node, number, context)
         self._pool = ThreadPoolExecutor(max(1, len(self._states)))
         self._at_work = threading.Semaphore(workers)
-        self._replies: dict[str, Future[Message | None]] = {}
+        self._sent: dict[str, tuple[Message, Future[Message | None]]] = {}  # By the message's id, with the reply.
         self._run: Run | None = None
 
     def close(self) -> None:
@@ -91,26 +134,35 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        return [number for number, state in self._states.items() if state.alive]
+        return [node.node_id for node in self.get_nodes()]
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        return [self._states[number].info for number in self.get_node_ids()]
+        """The nodes that are online; Flower too names no others."""
+        return [info for state in self._states.values() if (info := state.info()).status == "online"]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         numbers = []
         for message in messages:
             sent = _over_the_wire(message)
-            self._replies[sent.metadata.message_id] = self._pool.submit(self._serve, sent)
+            self._sent[sent.metadata.message_id] = sent, self._pool.submit(self._serve, sent)
             numbers.append(sent.metadata.message_id)
         return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """A reply is gone after its first pull, as at the SuperLink."""
+        """The replies that are there. A reply is gone after its first pull, as at the SuperLink.
+
+        So is one whose node is offline just then, whether it has come or comes later: it is given as an error.
+        """
         replies = []
         for message_id in message_ids:
-            future = self._replies.get(message_id)
-            if future is not None and future.done():
-                del self._replies[message_id]
+            if message_id not in self._sent:
+                continue
+            sent, future = self._sent[message_id]
+            if not self._states[sent.metadata.dst_node_id].online():
+                del self._sent[message_id]
+                replies.append(Message(Error(ErrorCode.NODE_UNAVAILABLE, "it is offline"), reply_to=sent))
+            elif future.done():
+                del self._sent[message_id]
                 if (reply := future.result()) is not None:
                     replies.append(reply)
         return replies
@@ -126,9 +178,12 @@ class InProcessGrid(Grid):
     def _serve(self, message: Message) -> Message | None:
         state = self._states[message.metadata.dst_node_id]
         reply = state.node.behaviour(message, lambda asked: self._answer(state, asked))
-        if reply is None:
-            state.alive = False
-            return None
+        if isinstance(reply, Offline):
+            state.leave(reply)
+            if reply.reply is None:
+                return None
+            time.sleep(max(0.0, state.back - time.time()))
+            reply = reply.reply
         return _over_the_wire(reply)
 
     def _answer(self, state: _State, message: Message) -> Message:

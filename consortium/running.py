@@ -53,6 +53,10 @@ class Running:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    def stop(self, name: str) -> None:
+        """Stop one of them, as its operator would: it is asked to end, and ends what it started."""
+        processes.end(self._all.pop(name))
+
     def kill(self, name: str) -> None:
         """Kill one of them, and its children, as a power cut would."""
         process = self._all.pop(name)

@@ -62,7 +62,7 @@ def simulate(
     recipe: Recipe = SMALL,
     deadline_s: float = 60.0,
     quorum: int | None = None,
-    misbehave: Mapping[str, str | float | faults.Lie] | None = None,
+    misbehave: Mapping[str, str | float | faults.Away | faults.Lie] | None = None,
     wait: str = "all",
     late: int = 0,
     patience: int = 0,
@@ -73,9 +73,9 @@ def simulate(
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
     `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
-    or `faults.POISONS`, a lie, or seconds: so much longer it takes. `attempt` is given what the coordinator does, from
-    the gathering to the end: it may be stopped anywhere, and is then done again. Raises `Refused` for what a real run
-    would refuse as a whole.
+    or `faults.POISONS`, a lie, `faults.Away`, or seconds: so much longer it takes. `attempt` is given what the
+    coordinator does, from the gathering to the end: it may be stopped anywhere, and is then done again. Raises
+    `Refused` for what a real run would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -148,9 +148,11 @@ def simulate(
     )
 
 
-def _behaviour(how: str | float | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
+def _behaviour(how: str | float | faults.Away | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
     if isinstance(how, float):
         return faults.late(how)
+    if isinstance(how, faults.Away):
+        return how.behaviour()
     if how is None or how in faults.POISONS:
         return honest
     if how == "dead":

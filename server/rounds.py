@@ -57,15 +57,16 @@ class Exchange(Protocol):
         until: float,
         max_bytes: int,
         instead: Callable[[str, Refused], Task | None],
-        enough: Callable[[], bool],
+        enough: Callable[[bool], bool],
         keep: bool,
     ) -> Iterator[tuple[str, Answer | Refused]]:
         """Ask each member its task; each answer as it comes, or why there is none.
 
-        Ends when all have answered, when there are `enough` answers, or at `until` (monotonic clock). An update may
-        hold `max_bytes`. To whom a refusal is no answer yet, `instead` gives another task, and it is asked that. With
-        `keep`, who is LATE then may answer later, among the answers to what is asked next; without tasks, one of
-        these is waited for.
+        Ends when all have answered, at `until` (monotonic clock), or when there are `enough` answers: that is asked
+        with whether nobody is there any more who could give another one. Who is offline may come back before that, and
+        is asked then; at the end it is DEAD. An update may hold `max_bytes`. To whom a refusal is no answer yet,
+        `instead` gives another task, and it is asked that. With `keep`, who is LATE then may answer later, among the
+        answers to what is asked next; without tasks, one of these is waited for.
         """
         ...
 
@@ -284,7 +285,7 @@ class Coordinator:
             self._show(phase="waiting", waiting=sorted(self._working))
             until = time.monotonic() + self.manifest.deadline_ms / 1000
             before = len(self._working)
-            for member, answer in self.exchange.ask({}, until, self._most(), _no_other, _never, keep=True):
+            for member, answer in self.exchange.ask({}, until, self._most(), _no_other, _alone, keep=True):
                 self._take_late(member, answer)
             if len(self._working) == before:
                 for member in [*self._working]:
@@ -360,8 +361,10 @@ class Coordinator:
             tasks[member] = replace(tasks[member], since="", weights=whole)
             return tasks[member]
 
-        def enough() -> bool:
-            return self.manifest.wait == "quorum" and len(admitted) + len(self._late) >= self.manifest.quorum
+        def enough(alone: bool) -> bool:
+            """Without a quorum only those help who are not there, so they are waited for to the deadline."""
+            quorate = len(admitted) + len(self._late) >= self.manifest.quorum
+            return quorate and (alone or self.manifest.wait == "quorum")
 
         answered: dict[str, dict[str, Any]] = {}
         # The round before stays on show: who looks only now and then misses no answer.
@@ -458,8 +461,9 @@ def _no_other(_member: str, _refused: Refused) -> None:
     """No task instead of one that was refused."""
 
 
-def _never() -> bool:
-    return False
+def _alone(alone: bool) -> bool:
+    """Who waits for one answer waits as long as there is anybody to give it."""
+    return alone
 
 
 def _line(text: str) -> str:

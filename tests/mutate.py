@@ -146,7 +146,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_late.py",
     ],
     "client/steps.py": ["tests/server/test_resume.py", "tests/attacks/test_poisoned_update.py"],
-    "server/app.py": ["tests/server/test_simulation.py"],
+    "server/app.py": ["tests/server/test_exchange.py", "tests/server/test_simulation.py"],
     "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py"],
     "consortium/commands.py": ["tests/test_cli.py"],
 }

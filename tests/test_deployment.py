@@ -147,6 +147,26 @@ def test_a_member_killed_in_a_round_is_left_out_at_the_deadline_and_the_rest_go_
         assert [len(turn.included) for turn in closed(founded)] == [2, 2]
 
 
+def test_a_member_that_is_stopped_and_started_again_in_a_round_is_asked_again_and_counts_in_it(home):
+    """What it had been asked is lost with its SuperNode, and Flower does not say so. Without it there is no quorum."""
+    with deployed(home) as (founded, running):
+        member, before = founded.member("cedar"), []
+
+        def restart() -> None:
+            while not (said := json.loads((member.path / "status.json").read_text())).get("tokens"):
+                time.sleep(0.02)
+            running.stop("cedar")
+            before.append((said["round"], [entries.peek(leaf).kind for leaf in member.signed()]))
+            running.start("up", "--home", str(member.path), name="cedar")
+
+        threading.Thread(target=restart, daemon=True).start()
+        slow = replace(TINY, inner_steps=100)
+        assert trained(founded, slow, rounds=1, quorum=3, deadline_s=200)[0] == "finished:completed"
+        assert before == [(1, ["run.consent"])]
+        assert report(founded).findings == []
+        assert [(turn.included, turn.excluded) for turn in closed(founded)] == [(("acme", "birch", "cedar"), ())]
+
+
 def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_would_have_come_to(home, tmp_path):
     """Its ServerApp is killed while the members train. A simulation, where nothing is killed, says where it leads."""
     slow = replace(TINY, inner_steps=200, up="int4", down="top64")

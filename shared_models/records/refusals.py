@@ -156,7 +156,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_SHAPE: "send one array for each parameter, in its shape, of exactly the bytes that its codec takes",
     Refusal.NOT_FINITE: "the update holds NaN or infinity: lower the learning rate or check the data",
     Refusal.LATE: "answer before the round's deadline; the receipt is kept and goes into the log next round",
-    Refusal.DEAD: "restart the member's daemon: it rejoins at the next round",
+    Refusal.DEAD: "start the member's daemon again: it rejoins this round if it is still open, else the next",
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.POLICY: "the member's operator decides: `consortium policy explain` says what each line allows, and when",

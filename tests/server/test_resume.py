@@ -16,6 +16,7 @@ from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from server.journal import Turn
+from server.outer import Outer
 from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader
@@ -161,6 +162,27 @@ def test_a_round_whose_end_passed_while_the_coordinator_was_away_closes_with_wha
     result = toy(tmp_path, attempt=killer, deadline_s=1.0, rounds=2)
     assert [(round_, reason) for round_, _, reason in result.excluded] == [(1, "late")]
     assert (result.report.findings, result.report.accepted) == ([], 5)
+
+
+def test_a_round_whose_answers_had_all_come_waits_for_nothing(whole, tmp_path, monkeypatch):
+    """The coordinator was killed behind the last of them."""
+    judge, killed = Outer.judge, []
+
+    def kill(*arguments):
+        if not killed:
+            killed.append(arguments)
+            raise Killed
+        return judge(*arguments)
+
+    def twice(coordinate) -> None:
+        with pytest.raises(Killed):
+            coordinate()
+        coordinate()
+
+    monkeypatch.setattr(Outer, "judge", kill)
+    result = toy(tmp_path, attempt=twice)
+    assert reached(result) == reached(whole)
+    assert result.seconds < 30
 
 
 def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_path):
