@@ -14,12 +14,15 @@ STDLIB = "python-stdlib"
 def load(spec: str) -> corpus.Tokens:
     """The tokens that this specification of the node's operator names: `python-stdlib:1/3` is shard 1 of 3.
 
-    Raises ValueError, which reaches the coordinator as this member's failure.
+    `python-stdlib:1/3,alpha=0.5,seed=7` is one of 3 that `corpus.uneven` cuts. Raises ValueError, which reaches the
+    coordinator as this member's failure.
     """
-    match = re.fullmatch(rf"{STDLIB}:([0-9]{{1,4}})/([0-9]{{1,4}})", spec)
-    if match is None or not int(match[1]) < int(match[2]):
-        raise ValueError(f"data {spec!r} is not of the form {STDLIB}:NUMBER/OF")
-    return corpus.shard(int(match[1]), int(match[2]))
+    uneven = r"(?:,alpha=([0-9]{1,4}(?:\.[0-9]{1,6})?),seed=([0-9]{1,9}))?"
+    match = re.fullmatch(rf"{STDLIB}:([0-9]{{1,4}})/([0-9]{{1,4}}){uneven}", spec)
+    if match is None or not int(match[1]) < int(match[2]) or float(match[3] or 1) == 0:
+        raise ValueError(f"data {spec!r} is not of the form {STDLIB}:NUMBER/OF[,alpha=ABOVE_ZERO,seed=NUMBER]")
+    number, of = int(match[1]), int(match[2])
+    return corpus.uneven(number, of, float(match[3]), int(match[4])) if match[3] else corpus.shard(number, of)
 
 
 class Batches:

@@ -55,6 +55,8 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--late", type=int, default=0, metavar="N", help="so many answer after the deadline")
     parser.add_argument("--dead", type=int, default=0, metavar="N", help="so many go offline in the first round")
     parser.add_argument("--lie", action="append", default=[], metavar="NAME", help="one that lies so; may be repeated")
+    parser.add_argument("--slow", action="append", default=[], metavar="K", type=float, help="one K times as slow; too")
+    parser.add_argument("--alpha", type=float, help="texts unlike by a Dirichlet: 0.1 very, 100 hardly")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
     parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
@@ -65,16 +67,21 @@ def _simulate(args: Namespace) -> int:
     import tempfile
 
     from client.bill import text
-    from consortium.faults import LIES, POISONS
+    from consortium.faults import LIES, POISONS, How, Slow
     from consortium.simulate import simulate
     from server.launch import SMALL, read_recipe
     from shared_models.records.refusals import Refusal, Refused
 
     names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
-    how = ["late"] * args.late + ["dead"] * args.dead + args.lie
+    how: list[How] = ["late"] * args.late + ["dead"] * args.dead + args.lie + [Slow(times) for times in args.slow]
     lies = sorted({*LIES, *POISONS})
     if not set(args.lie) <= set(lies) or len(how) > len(names) or args.members < 1:
-        raise Refused(Refusal.BAD_FIELD, f"{len(names)} members, {', '.join(how)}; lies are {', '.join(lies)}")
+        said = f"{len(names)} members, {', '.join(map(str, how))}"
+        raise Refused(Refusal.BAD_FIELD, f"{said}; lies are {', '.join(lies)}")
+    if not all(1 <= times <= 1000 for times in args.slow):
+        raise Refused(Refusal.BAD_FIELD, "a slow member takes from 1 to 1000 times as long")
+    if args.alpha is not None and not 0.001 <= args.alpha <= 1000:
+        raise Refused(Refusal.BAD_FIELD, f"alpha is {args.alpha}, and not from 0.001 to 1000")
     misbehave = dict(zip(reversed(names), how, strict=False))
     for member, why in sorted(misbehave.items()):
         print(f"{member} is {why}")
@@ -88,6 +95,7 @@ def _simulate(args: Namespace) -> int:
             recipe=read_recipe(args.recipe) if args.recipe else SMALL,
             deadline_s=args.deadline,
             misbehave=misbehave,
+            alpha=args.alpha,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))

@@ -1,4 +1,4 @@
-"""Members that are late, dead, started anew, or lie: how each behaves in a simulation, by name.
+"""Members that are slow, late, dead, started anew, or lie: how each behaves in a simulation, by name.
 
 A lie is told by the member itself, who holds its own key: it changes its answer and, where that helps it, signs again.
 A poison is an update that it did not train, claimed by its training process and signed for like any other.
@@ -68,6 +68,27 @@ def late(seconds: float) -> Behaviour:
         return reply
 
     return behave
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Answers honestly, and takes so many times as long: by what its receipt says its training took."""
+
+    times: float
+
+    def __str__(self) -> str:
+        return f"{self.times:g} times as slow"
+
+    def behaviour(self) -> Behaviour:
+        def behave(message: Message, answer: Honest) -> Message | Offline:
+            reply = answer(message)
+            if not reply.has_error():
+                receipt = entries.peek(Answer.from_record(reply.content, 2**40).entries[-1])
+                assert isinstance(receipt, Receipt)
+                time.sleep((self.times - 1) * receipt.busy_ms / 1000)
+            return reply
+
+        return behave
 
 
 def forgetful() -> Behaviour:
@@ -204,6 +225,8 @@ class Replayed:
         self._first = self._first or answer
         return self._first
 
+
+How = str | float | Away | Slow | Lie  # A member behaves: see `simulate`.
 
 LIES: Mapping[str, Callable[[], Lie]] = {
     "foreign": lambda: foreign,

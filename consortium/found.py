@@ -62,8 +62,9 @@ def found(
     superlink: str,
     price: Fraction,
     quorum: int | None = None,
+    data: str = "python-stdlib:{number}/{of}",
 ) -> Founded:
-    """Found a consortium in a new folder: `benefits` are its members and what they pay by.
+    """Found a consortium in a new folder: `benefits` are its members and what they pay by, `data` what they train on.
 
     So many members must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise.
     """
@@ -74,7 +75,7 @@ def found(
             member=name,
             ledger=ledger_url,
             superlink=superlink,
-            data=f"python-stdlib:{number}/{len(names)}",
+            data=data.format(number=number, of=len(names)),
             device="cpu-core",
             devices=1,
         )

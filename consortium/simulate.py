@@ -62,10 +62,11 @@ def simulate(
     recipe: Recipe = SMALL,
     deadline_s: float = 60.0,
     quorum: int | None = None,
-    misbehave: Mapping[str, str | float | faults.Away | faults.Lie] | None = None,
+    misbehave: Mapping[str, faults.How] | None = None,
     wait: str = "all",
     late: int = 0,
     patience: int = 0,
+    alpha: float | None = None,
     price: Fraction = PRICE,
     workers: int = 2,
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
@@ -73,9 +74,10 @@ def simulate(
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
     `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
-    or `faults.POISONS`, a lie, `faults.Away`, or seconds: so much longer it takes. `attempt` is given what the
-    coordinator does, from the gathering to the end: it may be stopped anywhere, and is then done again. Raises
-    `Refused` for what a real run would refuse as a whole.
+    or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much longer it takes. With `alpha` the
+    members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is given what the coordinator does,
+    from the gathering to the end: it may be stopped anywhere, and is then done again. Raises `Refused` for what a real
+    run would refuse as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -84,8 +86,15 @@ def simulate(
     with ExitStack() as stack:
         alive = [name for name in benefits if (misbehave or {}).get(name) != "dead"]
         quorum_of_witnesses = min(len(benefits) // 2 + 1, len(alive))
+        data = "python-stdlib:{number}/{of}" + ("" if alpha is None else f",alpha={alpha:.6f},seed={recipe.seed}")
         founded = found(
-            folder, benefits, ledger_url=url, superlink="127.0.0.1:0", price=price, quorum=quorum_of_witnesses
+            folder,
+            benefits,
+            ledger_url=url,
+            superlink="127.0.0.1:0",
+            price=price,
+            quorum=quorum_of_witnesses,
+            data=data,
         )
         ledger = stack.enter_context(serving(founded.ledger, port))
         ledger.append(founded.charter)
@@ -148,10 +157,10 @@ def simulate(
     )
 
 
-def _behaviour(how: str | float | faults.Away | faults.Lie | None, key: SigningKey, deadline_s: float) -> Behaviour:
+def _behaviour(how: faults.How | None, key: SigningKey, deadline_s: float) -> Behaviour:
     if isinstance(how, float):
         return faults.late(how)
-    if isinstance(how, faults.Away):
+    if isinstance(how, faults.Away | faults.Slow):
         return how.behaviour()
     if how is None or how in faults.POISONS:
         return honest

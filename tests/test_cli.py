@@ -147,6 +147,8 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("fork", "nowhere", "--charter", "nowhere"), "not_found"),
         (("simulate", "--members", "2", "--lie", "magic"), "bad_field"),
         (("simulate", "--members", "2", "--dead", "3"), "bad_field"),
+        (("simulate", "--members", "2", "--slow", "0.5"), "bad_field"),
+        (("simulate", "--members", "2", "--alpha", "0"), "bad_field"),
         (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
         (("found", "/usr", "--member", "acme=1", "--ledger", "u", "--superlink", "s"), "locked"),
         (("ledger", "adopt", "--dir", "/nonexistent", "--size", "5"), "bad_field"),
@@ -178,9 +180,10 @@ def test_status_says_what_a_node_does_or_that_it_did_nothing_yet(run, tmp_path):
 def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_path):
     recipe = tmp_path / "toy.toml"
     recipe.write_text("layers = 1\nheads = 2\nwidth = 16\ncontext = 16\nbatch = 2\ninner_steps = 3\n")
-    code, out, _ = run("simulate", "--members", 4, "--rounds", 2, "--lie", "tampered", "--recipe", recipe)
+    words = ("--members", 4, "--rounds", 2, "--lie", "tampered", "--slow", 2, "--alpha", 0.1)
+    code, out, _ = run("simulate", *words, "--recipe", recipe)
     assert code == 0
-    assert out.startswith(f"{NAMES[3]} is tampered\n")
+    assert out.startswith(f"{NAMES[2]} is 2 times as slow\n{NAMES[3]} is tampered\n")
     assert "audit: every number recomputed, 0 findings" in out
     recipe.write_text("depth = 1\n")
     code, _, err = run("simulate", "--members", 2, "--recipe", recipe)

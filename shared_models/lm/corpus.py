@@ -58,6 +58,33 @@ def shard(number: int, of: int) -> Tokens:
 
 
 @cache
+def _packages() -> tuple[Tokens, ...]:
+    """The text of each package, without what is held out."""
+    files: dict[str, list[Path]] = {}
+    for package, path, _ in _files():
+        if not _is_held_out(path):
+            files.setdefault(package, []).append(path)
+    return tuple(_read(files[package]) for package in sorted(files))
+
+
+@cache
+def uneven(number: int, of: int, alpha: float, seed: int) -> Tokens:
+    """The text of one of `of` shards that differ in what they hold, and in how much: the more, the smaller `alpha` is.
+
+    Each package is cut into a piece for every shard. How long these are is drawn from a symmetric Dirichlet
+    distribution (arXiv:1909.06335, with packages for classes): near 0 one shard has nearly all of a package, at 100
+    each has about as much of it. Held-out files are in none of them.
+    """
+    assert 0 <= number < of
+    random = np.random.Generator(np.random.PCG64(seed))
+    pieces = []
+    for text in _packages():
+        ends = np.rint(text.size * np.cumsum(random.dirichlet(np.full(of, alpha)))).astype(int)
+        pieces.append(text[ends[number - 1] if number else 0 : ends[number]])
+    return np.concatenate(pieces)
+
+
+@cache
 def held_out() -> Tokens:
     """The text that no member trains on."""
     return _read([path for _, path, _ in _files() if _is_held_out(path)])

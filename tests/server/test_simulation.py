@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from world import TOY
 
-from consortium.faults import LIES, POISONS, Away, resigned
+from consortium.faults import LIES, POISONS, Away, Slow, resigned
 from consortium.simulate import Result, simulate
 from server import outer
 from server.launch import propose
@@ -137,6 +137,22 @@ def test_a_member_that_goes_offline_in_a_round_and_comes_back_counts_in_it_once(
     assert (result.report.receipts, result.report.accepted) == (9, 9)
     never = toy(tmp_path / "never", rounds=3)
     assert result.report.books.runs["r1"].checkpoint == never.report.books.runs["r1"].checkpoint
+
+
+def test_a_slow_member_takes_so_many_times_as_long_and_a_quorum_does_not_wait_for_it(tmp_path):
+    result = toy(tmp_path, misbehave={"cedar": Slow(50.0)}, wait="quorum", quorum=2, rounds=1)
+    assert result.excluded == ((1, "cedar", "late"),)
+    signed = [entries.peek(leaf) for leaf in result.founded.member("cedar").signed()]
+    (took_ms,) = [each.busy_ms for each in signed if isinstance(each, Receipt)]
+    assert result.seconds > 49 * took_ms / 1000  # It is slept to the end.
+
+
+def test_members_whose_texts_are_unlike_train_on_those_and_on_the_same_each_time(tmp_path):
+    one, other = (toy(tmp_path / name, alpha=0.1, rounds=1) for name in "ab")
+    alike = toy(tmp_path / "c", alpha=100.0, rounds=1)
+    assert one.founded.member("birch").settings.data == f"python-stdlib:1/3,alpha=0.100000,seed={TOY.seed}"
+    assert [each.report.findings for each in (one, other, alike)] == [[], [], []]
+    assert one.losses == other.losses != alike.losses
 
 
 def test_a_late_member_is_left_out_and_the_run_goes_on(tmp_path):

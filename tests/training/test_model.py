@@ -148,6 +148,29 @@ def test_shards_are_of_whole_packages_and_nothing_of_them_is_held_out():
     assert sum(b"class BaseEventLoop(" in shard for shard in shards) == 1
 
 
+def test_uneven_shards_are_all_of_the_text_once_and_the_less_alike_the_smaller_alpha_is():
+    whole = sum(corpus.shard(number, 4).size for number in range(4))
+
+    def shards(alpha: float, seed: int = 1) -> list[np.ndarray]:
+        return [data.load(f"python-stdlib:{number}/4,alpha={alpha},seed={seed}") for number in range(4)]
+
+    def apart(shards) -> float:
+        """How far the members' distributions of bytes lie from the one of all: total variation, the mean."""
+        shares = [np.bincount(shard, minlength=256) / shard.size for shard in shards]
+        return float(np.mean([np.abs(share - np.mean(shares, 0)).sum() / 2 for share in shares]))
+
+    even, uneven = shards(100), shards(0.05)
+    for each in (even, uneven):
+        assert abs(sum(shard.size for shard in each) - whole) < 1000  # A newline between files is one between packages.
+        assert sum(b"class BaseEventLoop(" in shard.tobytes() for shard in each) == 1
+    assert max(shard.size for shard in even) < 1.2 * min(shard.size for shard in even)
+    assert apart(uneven) > 2 * apart(even)
+    corpus.uneven.cache_clear()
+    assert [shard.tobytes() for shard in shards(0.05)] == [shard.tobytes() for shard in uneven]
+    assert [shard.size for shard in shards(0.05, seed=2)] != [shard.size for shard in uneven]
+    assert shards(0.001)[0].size > 0
+
+
 def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
     tokens = data.load("python-stdlib:1/3")
 
@@ -164,7 +187,19 @@ def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
         assert named != digest
 
 
-@pytest.mark.parametrize("spec", ["python-stdlib", "python-stdlib:3/3", "python-stdlib:-1/3", "web:0/3", ""])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "python-stdlib",
+        "python-stdlib:3/3",
+        "python-stdlib:-1/3",
+        "web:0/3",
+        "",
+        "python-stdlib:0/3,alpha=0.0,seed=1",
+        "python-stdlib:0/3,alpha=-1,seed=1",
+        "python-stdlib:0/3,alpha=1",
+    ],
+)
 def test_data_that_is_not_there_is_refused(spec):
     with pytest.raises(ValueError, match="is not of the form"):
         data.load(spec)
