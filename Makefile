@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_ARGS ?=
+JOBS ?= 2
 BIN = $(VENV)/bin
 
 .PHONY: demo test lint bench mutate clean
@@ -12,9 +13,9 @@ BIN = $(VENV)/bin
 demo: $(VENV)/ready
 	@$(BIN)/consortium demo
 
-# Lint, types and every quick test; SLOW=1 adds the slow ones (real Flower processes, virtual environments).
+# Lint, types and every quick test, JOBS files at a time; SLOW=1 adds the slow ones (real Flower processes, virtual environments).
 test: lint
-	@$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(SLOW),,-m "not slow") $(ARGS)
 
 lint: $(VENV)/ready
 	@$(BIN)/ruff format --check .
