@@ -22,19 +22,16 @@ from pathlib import Path
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from ledger.hot import problem
 from ledger.log import Log
-from shared_models import durable, http_signatures
-from shared_models.ledger_http import PROBLEM
+from shared_models import durable, http_answers, http_signatures
+from shared_models.http_answers import PROBLEM, problem
 from shared_models.records.kinds import Artefact
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import PIECE_BYTES, Shelf
 
 FRESH_S = 300  # A signature is good for so long: clocks differ, and who listens could use it again.
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _KEY_ID = re.compile(r"(([^+]+)/([a-z]+))\+([0-9a-f]{8})")
-_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
 
 
 class Desk:
@@ -152,10 +149,9 @@ class Desk:
 
 def _start(said: str, length: int, size: int) -> int:
     """Where a piece of this length begins; 0 if it only asks how much is here. Raises `Refused(BAD_RANGE)`."""
-    found = _CONTENT_RANGE.fullmatch(said)
-    start, end = (int(found[1]), int(found[2]) + 1) if found and found[1] else (0, 0)
-    if found is None or int(found[3]) != size or end - start != length or end > size:
-        raise Refused(Refusal.BAD_RANGE, f"{said[:80]!r} of {length:,} bytes; the file has {size:,}")
+    start, whole = http_answers.piece(said, length)
+    if whole != size:
+        raise Refused(Refusal.BAD_RANGE, f"{said[:80]!r}; the file has {size:,}")
     return start
 
 
@@ -172,7 +168,8 @@ def _response(request: Request, record: Artefact, shelf: Shelf) -> Response:
     digest = base64.b64encode(bytes.fromhex(record.artefact)).decode()
     headers = {"Accept-Ranges": "bytes", "ETag": etag, "Repr-Digest": f"sha-256=:{digest}:"}
     start, end, status = 0, record.size, 200
-    asked = _range(request, record.size) if request.headers.get("if-range", etag) == etag else None
+    said = ", ".join(request.headers.getlist("range"))
+    asked = http_answers.wanted(said, record.size) if request.headers.get("if-range", etag) == etag else None
     if asked is not None and request.method == "GET":  # A range means nothing to another method (RFC 9110, 14.2).
         (start, end), status = asked, 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{record.size}"
@@ -184,16 +181,3 @@ def _response(request: Request, record: Artefact, shelf: Shelf) -> Response:
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
     return StreamingResponse(shelf.read(record.artefact, start, end), status, headers, "application/octet-stream")
-
-
-def _range(request: Request, size: int) -> tuple[int, int] | None:
-    """From where to where, the end not included: empty where the file has no such bytes.
-
-    None where the whole is the answer: no range, several, or nothing that is one.
-    """
-    found = _RANGE.fullmatch(", ".join(request.headers.getlist("range")))
-    if found is None or not (found[1] or found[2]) or (found[1] and found[2] and int(found[2]) < int(found[1])):
-        return None
-    if not found[1]:
-        return max(0, size - int(found[2])), size
-    return int(found[1]), min(int(found[2]) + 1, size) if found[2] else size

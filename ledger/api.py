@@ -18,13 +18,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from ledger.access import Desk
-from ledger.hot import Hot, problem, read_body
+from ledger.hot import Hot, read_body
 from ledger.log import open_log
 from ledger.projections import Projector
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
 from ledger.witnesses import Witnesses
-from shared_models.ledger_http import PROBLEM, UPLOAD_BYTES, LedgerHttp
+from shared_models.http_answers import PROBLEM, problem
+from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import Shelf

@@ -11,7 +11,7 @@ from typing import Any
 
 from ledger.log import Answer, Placed
 from ledger.sequencer import Sequencer
-from shared_models.ledger_http import PROBLEM
+from shared_models.http_answers import PROBLEM, STATUS, problem
 from shared_models.records import tlog
 from shared_models.records.entry import MAX_BYTES
 from shared_models.records.merkle import leaf_hash
@@ -25,34 +25,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-STATUS = {
-    Refusal.NO_ACCESS: 403,
-    Refusal.CONFLICT: 409,
-    Refusal.FORK: 409,
-    Refusal.NOT_FOUND: 404,
-    Refusal.TOO_LARGE: 413,
-    Refusal.BAD_RANGE: 416,
-    Refusal.BUSY: 429,
-    Refusal.STOPPED: 503,
-    Refusal.NOT_SET_UP: 503,
-    Refusal.UNREACHABLE: 503,
-    Refusal.CORRUPT: 500,
-}
-
-
-def problem(refused: Refused, path: str, entry: str = "") -> dict[str, str | int]:
-    """RFC 9457: what was refused, why, and what to do; `entry` is the leaf hash of what was refused."""
-    body: dict[str, str | int] = {
-        "type": f"docs/refusals.md#{refused.refusal.value}",
-        "title": refused.refusal.value.replace("_", " "),
-        "status": STATUS.get(refused.refusal, 422),
-        "code": refused.refusal.value,
-        "detail": refused.detail,
-        "fix": refused.remedy,
-        "instance": path,
-    }
-    return body | ({"entry": entry} if entry else {})
 
 
 class Hot:

@@ -1,11 +1,13 @@
 """The coordinator's folder.
 
 coordinator.toml   its settings; not secret
-keys/              0700: coordinator.key (signs manifests and rounds), executor.secret (Flower's executor)
+keys/              0700: coordinator.key (signs manifests and rounds), executor.secret (Flower's executor), blobs.secret
+                   (seals what lets a member at a round's blobs)
 tls/               ca.crt goes to every member; ca.key and server.key stay
 charter.note       the charter it works under
 checkpoints/       weights by digest
 runs/              what each run left, to go on with: server/journal.py
+blobs/             what the members of the open round may fetch, and have brought: server/blobs.py
 published/         the note of each model that was published, by its SHA-256
 status.json        what the run is doing now, for whoever looks
 flwr/              Flower's home
@@ -32,6 +34,9 @@ from shared_models.records.kinds import Manifest
 from shared_models.records.refusals import Refusal, Refused
 
 VALID_DAYS = 365
+# Up to here tensors stand in Flower's messages. It takes about 3 CPU-s to bring so much to a member or from it, less
+# than its training process takes to start (docs/experiments.md). And the port of the blobs may stay shut.
+INLINE_BYTES = 64 << 20
 
 
 class Home(Folder):
@@ -44,6 +49,17 @@ class Home(Folder):
     @cached_property
     def key(self) -> SigningKey:
         return SigningKey.load(self.path / "keys" / "coordinator.key")
+
+    @property
+    def blobs_path(self) -> Path:
+        return self.path / "blobs"
+
+    def blobs_secret(self) -> bytes:
+        """What capabilities for blobs are sealed with; made by who asks first."""
+        path = self.path / "keys" / "blobs.secret"
+        if not path.is_file():
+            durable.write(path, secrets.token_bytes(32), mode=0o600)
+        return path.read_bytes()
 
     def run(self, ledger: LedgerHttp, name: str) -> tuple[Manifest, bytes, set[str]]:
         """A run in the log: its manifest, that as a leaf, who has consented. Raises `Refused(UNKNOWN_RUN)`."""
@@ -62,6 +78,17 @@ class Settings:
     superlink: (
         str  # HOST:PORT that its SuperLink binds. Flower's control port is the same one, and it is open: loopback.
     )
+    blobs: str = ""  # HOST:PORT to serve, beside Flower's messages, what is large; without it all goes in these.
+    inline_bytes: int = INLINE_BYTES  # What is larger goes that way.
+
+    def blobs_address(self) -> tuple[str, int] | None:
+        """Host and port of the blobs. Raises `Refused(BAD_FIELD)`."""
+        host, _, port = self.blobs.rpartition(":")
+        if not self.blobs:
+            return None
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise Refused(Refusal.BAD_FIELD, f"blobs = {self.blobs!r} is not of the form HOST:PORT")
+        return host.strip("[]"), int(port)
 
 
 def create(path: Path, consortium: str, settings: Settings) -> Home:

@@ -33,12 +33,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from shared_models import http_signatures
+from shared_models import http_answers, http_signatures
 from shared_models.records import merkle, note, tlog
 from shared_models.records.keys import SigningKey
 from shared_models.records.refusals import Refusal, Refused
 
-PROBLEM = "application/problem+json"
 UPLOAD_BYTES = 8 << 20  # Of a file, in one request: small enough to hold, and to send again.
 UPLOAD_S = 600.0  # The last one is answered when the whole was hashed and stands on its shelf.
 
@@ -72,7 +71,7 @@ class LedgerHttp:
         stand in a row, and one proof is enough for all of them. Raises `Refused` as `append`, BAD_PROOF too.
         """
         told = json.loads(self._call("/v1/batch", tlog.pack(leaves)))
-        found = [each if isinstance(each, int) else _problem(each) for each in told["entries"]]
+        found = [each if isinstance(each, int) else http_answers.refused(each) for each in told["entries"]]
         if len(found) != len(leaves):
             raise Refused(Refusal.BAD_PROOF, f"{len(found)} answers to {len(leaves)} entries")
         head = tlog.open_head(told["head"].encode(), keys)
@@ -229,10 +228,6 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
     except (OSError, http.client.HTTPException):
         body = b""  # Cut.
     try:
-        return _problem(json.loads(body))
+        return http_answers.refused(json.loads(body))
     except (ValueError, KeyError, TypeError):
         return Refused(Refusal.UNREACHABLE, f"{error.url} answered {error.code}: {body[:200]!r}")
-
-
-def _problem(problem: Any) -> Refused:
-    return Refused(Refusal(problem["code"]), str(problem["detail"]))

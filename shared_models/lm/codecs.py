@@ -146,6 +146,11 @@ def size(codec: str, shape: tuple[int, ...]) -> int:
     return _codec(codec).size(math.prod(shape))
 
 
+def total(codec: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The exact bytes of tensors of these shapes. Raises `Refused` as `size`."""
+    return sum(size(codec, shape) for shape in shapes.values())
+
+
 def encode(codec: str, tensor: Tensor) -> bytes:
     """A tensor's bytes. Raises `Refused`: UNKNOWN_CODEC; NOT_FINITE for NaN, infinity, or more than 2^100 in size."""
     found, values = _codec(codec), np.ascontiguousarray(tensor, np.float32).reshape(-1)

@@ -172,7 +172,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.LOCKED: "another process holds this folder: stop it, or choose another folder",
     Refusal.STOPPED: "a write failed: free or mend the disk, then start it again; what was answered before is there",
     Refusal.BUSY: "send it again in a second: nothing of it was taken",
-    Refusal.NOT_FOUND: "check the name or the hash: the log does not hold it",
+    Refusal.NOT_FOUND: "check the name or the hash: neither the log nor an open round has it",
     Refusal.STALE: "sign the request anew, and set your clock: a signature is good for five minutes",
     Refusal.BAD_RANGE: "ask for bytes that the file has: Content-Range says how many there are",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
