@@ -9,13 +9,14 @@ from client import begun, data, memory
 from client.memory import Turn
 from client.train import build, train
 from shared_models.claims import Claim, Daemon
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, gpt, weights
 from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
-from shared_models.records.kinds import Manifest, RoundOpen
+from shared_models.records.kinds import Manifest, Recipe, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import Trajectory
+from shared_models.transport import Beside, Inline, Transport
 
 app = ClientApp()
 
@@ -33,8 +34,10 @@ def _answer(task: Task, context: Context) -> Answer:
     opened, manifest = _said(task)
     member, recipe = str(context.node_config["member"]), manifest.recipe
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
-    base = _base(task, opened.base, recipe.down, kept)
+    way = _way(task, opened, context)
+    base = _base(task, opened.base, recipe, kept, way)
     kept.keep_checkpoint(base)
+    way.forget()
     memories = Path(str(context.node_config["memory"]))
     turn = Turn(manifest=opened.manifest, member=member, round=opened.round, base=opened.base)
     with Daemon(str(context.node_config["door"])) as daemon:
@@ -71,25 +74,42 @@ def _answer(task: Task, context: Context) -> Answer:
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,
                 loss_unats=round(1e6 * trained.loss),
-                bytes_down=codecs.nbytes(task.weights),
+                bytes_down=task.carried.size,
                 bytes_up=codecs.nbytes(sent.packed),
             )
         )
     kept.keep_unsent(opened.round, sent.unsent)
-    return Answer(tuple(each.encode() for each in reply.entries), sent.packed, reply.cosigned.encode())
+    update, blob = way.give(sent.packed, codecs.nbytes(sent.packed))
+    way.forget()
+    return Answer(tuple(each.encode() for each in reply.entries), update, reply.cosigned.encode(), blob)
 
 
-def _base(task: Task, digest: str, down: str, kept: Kept) -> weights.Weights:
+def _way(task: Task, opened: RoundOpen, context: Context) -> Transport:
+    """How tensors travel in this round: a transfer of which nothing gets through for a round's time is too late."""
+    if task.granted is None:
+        return Inline()
+    host, _, _ = str(context.node_config["superlink"]).rpartition(":")
+    authority, folder = (Path(str(context.node_config[name])) for name in ("authority", "blobs"))
+    return Beside(task.granted, host, authority, folder, (opened.deadline_ms - opened.opened_ms) / 1000)
+
+
+def _base(task: Task, digest: str, recipe: Recipe, kept: Kept, way: Transport) -> weights.Weights:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
 
-    Raises `Refused`: NO_CHECKPOINT if neither was kept, WRONG_BASE if it comes to another one, or as `codecs.unpack`.
+    Raises `Refused`: NO_CHECKPOINT if neither was kept, WRONG_BASE if it comes to another one, or as `Transport.take`
+    and `codecs.unpack`.
     """
-    if not task.since:
-        base = codecs.unpack(task.weights, "fp32", codecs.shapes(task.weights))
-    elif (found := kept.checkpoint(digest)) is not None:
+    shapes = gpt.shapes(gpt.Shape.of(recipe))
+
+    def came(codec: str) -> weights.Weights:
+        return codecs.unpack(way.take(task.carried, codec, shapes), codec, shapes)
+
+    if (task.since or task.blob) and (found := kept.checkpoint(digest)) is not None:
         return found
+    if not task.since:
+        base = came("fp32")
     elif (before := kept.checkpoint(task.since)) is not None:
-        base = weights.plus(before, codecs.unpack(task.weights, down, codecs.shapes(before)))
+        base = weights.plus(before, came(recipe.down))
     else:
         raise Refused(Refusal.NO_CHECKPOINT, f"{task.since[:12]}… is not here, and a step from it came")
     if weights.digest(base) != digest:

@@ -16,7 +16,8 @@ verified.json     up to which size, and under which root, an audit has verified 
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
-                  in work/memory what its optimiser remembers, in work/begun what the newest rounds began from
+                  in work/memory what its optimiser remembers, in work/begun what the newest rounds began from, in
+                  work/blobs what is under way to or from the coordinator
 """
 
 import hmac
@@ -71,7 +72,8 @@ class Home(Folder):
         """What the training process is told by way of Flower: where it finds what, and how it computes."""
         told = {"member": self.settings.member, "data": self.settings.data, "door": str(door)}
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
-        told |= {"begun": str(self.begun_path)}
+        told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
+        told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
         return told | ({"recompute": "yes"} if self.settings.recompute else {})
 
     def salt(self, run: str, round_: int) -> str:

@@ -63,10 +63,13 @@ def found(
     price: Fraction,
     quorum: int | None = None,
     data: str = "python-stdlib:{number}/{of}",
+    blobs: str = "",
+    inline_bytes: int = server.home.INLINE_BYTES,
 ) -> Founded:
     """Found a consortium in a new folder: `benefits` are its members and what they pay by, `data` what they train on.
 
     So many members must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise.
+    With `blobs` (HOST:PORT), what has more than `inline_bytes` goes beside Flower's messages.
     """
     names = tuple(sorted(benefits))
     homes = {}
@@ -81,7 +84,9 @@ def found(
         )
         homes[name] = client.home.create(folder / name, settings)
     coordinator = server.home.create(
-        folder / "coordinator", CONSORTIUM, server.home.Settings(ledger=ledger_url, superlink=superlink)
+        folder / "coordinator",
+        CONSORTIUM,
+        server.home.Settings(ledger=ledger_url, superlink=superlink, blobs=blobs, inline_bytes=inline_bytes),
     )
     for role in ("ledger", "admin"):
         (folder / role).mkdir()

@@ -143,7 +143,7 @@ class InProcessGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         numbers = []
         for message in messages:
-            sent = _over_the_wire(message)
+            sent = over_the_wire(message)
             self._sent[sent.metadata.message_id] = sent, self._pool.submit(self._serve, sent)
             numbers.append(sent.metadata.message_id)
         return numbers
@@ -184,7 +184,7 @@ class InProcessGrid(Grid):
                 return None
             time.sleep(max(0.0, state.back - time.time()))
             reply = reply.reply
-        return _over_the_wire(reply)
+        return over_the_wire(reply)
 
     def _answer(self, state: _State, message: Message) -> Message:
         with state.busy, self._at_work, state.node.hosting():
@@ -195,7 +195,7 @@ class InProcessGrid(Grid):
                 return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-def _over_the_wire(message: Message) -> Message:
+def over_the_wire(message: Message) -> Message:
     """The message as its receiver gets it: from bytes alone."""
     message.metadata.__dict__["_message_id"] = message.object_id
     with no_object_id_recompute():

@@ -28,6 +28,7 @@ from consortium.found import PRICE, Founded, found
 from consortium.grid import COORDINATOR, RUN_ID, Behaviour, InProcessGrid, Node, honest
 from ledger.api import serving
 from ledger.billing import close
+from server import blobs
 from server.app import HOME
 from server.app import app as server_app
 from server.launch import SMALL, propose
@@ -69,6 +70,7 @@ def simulate(
     alpha: float | None = None,
     price: Fraction = PRICE,
     workers: int = 2,
+    inline_bytes: int | None = None,
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
@@ -76,8 +78,9 @@ def simulate(
     `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
     or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much longer it takes. With `alpha` the
     members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is given what the coordinator does,
-    from the gathering to the end: it may be stopped anywhere, and is then done again. Raises `Refused` for what a real
-    run would refuse as a whole.
+    from the gathering to the end: it may be stopped anywhere, and is then done again. With `inline_bytes`, what has
+    more of them goes beside Flower's messages, over TLS on loopback. Raises `Refused` for what a real run would refuse
+    as a whole.
     """
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
@@ -95,10 +98,13 @@ def simulate(
             price=price,
             quorum=quorum_of_witnesses,
             data=data,
+            blobs="" if inline_bytes is None else f"127.0.0.1:{processes.free_port()}",
+            inline_bytes=inline_bytes or 0,
         )
         ledger = stack.enter_context(serving(founded.ledger, port))
         ledger.append(founded.charter)
         coordinator = founded.coordinator
+        stack.enter_context(blobs.serving(coordinator))
         bundle = build()
         manifest = propose(
             coordinator.keyring.agreement,

@@ -12,10 +12,11 @@ def _home(parser: ArgumentParser) -> None:
 
 
 def _coordinate(args: Namespace) -> int:
-    """Run the SuperLink and its executor until SIGTERM; end with them if one of them ends."""
+    """Run the SuperLink, its executor and the blobs until SIGTERM; end with them if one of the first two ends."""
     import signal
     import threading
 
+    from server.blobs import serving
     from server.home import Home
     from server.superlink import start
     from shared_models import processes
@@ -23,17 +24,19 @@ def _coordinate(args: Namespace) -> int:
     stopped = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopped.set())
-    running = start(Home(args.home))
-    try:
-        while not stopped.wait(0.2):
-            for process in running:
-                if process.poll() is not None:
-                    print(f"{process.args!r} ended with code {process.returncode}", file=sys.stderr)
-                    return WRONG
-        return RIGHT
-    finally:
-        for process in reversed(running):
-            processes.end(process)
+    home = Home(args.home)
+    with serving(home):
+        running = start(home)
+        try:
+            while not stopped.wait(0.2):
+                for process in running:
+                    if process.poll() is not None:
+                        print(f"{process.args!r} ended with code {process.returncode}", file=sys.stderr)
+                        return WRONG
+            return RIGHT
+        finally:
+            for process in reversed(running):
+                processes.end(process)
 
 
 def _register_arguments(parser: ArgumentParser) -> None:

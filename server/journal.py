@@ -40,8 +40,12 @@ class Turn:
         return path.read_text()
 
     def keep(self, member: str, answer: Answer) -> None:
-        """Keep what a member answered."""
-        blob.write(self.folder / f"{member}.update", answer.update)
+        """Keep what a member answered. An update that lies in a file already is not copied."""
+        path = self.folder / f"{member}.update"
+        if isinstance(answer.update, Blob):
+            durable.link(answer.update.path, path)
+        else:
+            blob.write(path, answer.update)
         durable.write(self._entries(member), tlog.pack(answer.entries))
 
     def update(self, member: str, codec: str, shapes: Shapes) -> Blob:

@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from server.admission import Admitted, Asked, admit
 from server.home import Home
 from server.journal import Turn
+from server.offers import Offers
 from server.outer import Outer
 from shared_models import durable
 from shared_models.claims import Begin
@@ -35,10 +37,12 @@ from shared_models.records.kinds import (
     sealed_seed,
 )
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.transport import Carried
 
 GATHER_S = 60.0  # How long a run waits for all its members to come online,
 PATIENCE_S = 300.0  # and for a quorum of them.
 LOOK_S = 0.2
+LATE_S = 86_400.0  # How long after its round an update may be brought that counts late.
 AWAY = (Refusal.UNREACHABLE, Refusal.BUSY, Refusal.STOPPED)  # The ledger did not answer: nothing is wrong with the run.
 
 log = logging.getLogger(__name__)
@@ -83,6 +87,7 @@ class Coordinator:
         self._status: dict[str, Any] = {"run": run}
         self.manifest, self._manifest_leaf, self._consents = home.run(ledger, run)
         self._folder = home.path / "runs" / merkle.leaf_hash(self._manifest_leaf).hex()
+        self._offers = Offers(home, self._folder.name)
         self._outer = Outer(
             self.manifest.recipe, self.manifest.rounds, home.path / "checkpoints", self._folder / "state"
         )
@@ -264,6 +269,7 @@ class Coordinator:
             assert isinstance(before, RoundOpen)
             opened = before
         leaf, proof = self._say(opened, turn.opened)
+        self._offers.begin(number, self.manifest.late)
         return self._asked(opened, leaf), proof
 
     def _asked(self, opened: RoundOpen, leaf: bytes) -> Asked:
@@ -320,7 +326,7 @@ class Coordinator:
 
     def _most(self) -> int:
         """The bytes of an update."""
-        return sum(codecs.size(self.manifest.recipe.up, shape) for shape in self._outer.shapes.values())
+        return codecs.total(self.manifest.recipe.up, self._outer.shapes)
 
     def _ask(self, asked: Asked, proof: tlog.Proof, turn: Turn) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not).
@@ -339,13 +345,23 @@ class Coordinator:
                     log.warning("round %d: what was kept of %s does not count: %s", opened.round, member, refused)
         left_s = min(self.manifest.deadline_ms, opened.deadline_ms - time.time_ns() // 1_000_000) / 1000
         until, cosigned = time.monotonic() + left_s, self._cosigned()
-        whole = codecs.Encoded("fp32", self._outer.checkpoint(opened.base))
+
+        @cache
+        def carried(holding: bool) -> Carried:
+            """The step, for who holds the base of the round before; or the whole checkpoint."""
+            codec = self.manifest.recipe.down if holding else "fp32"
+            packed = self._step if holding else codecs.Encoded(codec, self._outer.checkpoint(opened.base))
+            size = codecs.total(codec, self._outer.shapes) if packed else 0
+            return self._offers.way(opened.round, "").give(packed, size)
+
+        def task(member: str, holding: bool) -> Task:
+            until_s = time.time() + left_s + (LATE_S if self.manifest.late else 0)
+            granted = self._offers.granted(opened.round, member, self._most(), until_s)
+            begin = self._begin(member, asked, proof, cosigned)
+            return Task(begin, self._manifest_leaf, self._since if holding else "", *carried(holding), granted)
+
         tasks = {
-            member: Task(
-                self._begin(member, asked, proof, cosigned),
-                self._manifest_leaf,
-                *((self._since, self._step) if member in self._holding else ("", whole)),
-            )
+            member: task(member, member in self._holding)
             for member in opened.invited
             if member not in admitted and left_s > 0
         }
@@ -358,7 +374,8 @@ class Coordinator:
             if refused.refusal is not Refusal.NO_CHECKPOINT or member not in tasks or not tasks[member].since:
                 return None
             log.info("round %d: %s is sent the whole checkpoint", opened.round, member)
-            tasks[member] = replace(tasks[member], since="", weights=whole)
+            packed, blob = carried(False)
+            tasks[member] = replace(tasks[member], since="", weights=packed, blob=blob)
             return tasks[member]
 
         def enough(alone: bool) -> bool:
@@ -382,7 +399,7 @@ class Coordinator:
                     raise answer
                 self._hand_in(member, answer.cosigned)
                 admitted[member] = self._admit(answer, member, asked, turn)
-                answered[member] = {"bytes_up": codecs.nbytes(answer.update) + sum(map(len, answer.entries))}
+                answered[member] = {"bytes_up": answer.carried.size + sum(map(len, answer.entries))}
             except Refused as refused:
                 excluded[member] = refused
                 if refused.refusal is Refusal.LATE and self.manifest.late:
@@ -394,6 +411,9 @@ class Coordinator:
 
     def _admit(self, answer: Answer, member: str, asked: Asked, turn: Turn | None = None) -> Admitted:
         """Admit an answer, keep it, then hand its entries to the ledger. Raises `Refused`, the ledger's too."""
+        way = self._offers.way(asked.opened.round, member)
+        update = way.take(answer.carried, self.manifest.recipe.up, self._outer.shapes)
+        answer = replace(answer, update=update, blob=None)
         work = admit(answer, member, asked, self._seen)
         if turn is not None:
             turn.keep(member, answer)
@@ -451,6 +471,7 @@ class Coordinator:
         )
         durable.make_folder(self._folder)
         self._say(end, self._folder / "end.note")
+        self._offers.end()
 
     def _show(self, **what: Any) -> None:
         self._status |= what | {"at_ms": time.time_ns() // 1_000_000}

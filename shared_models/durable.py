@@ -34,6 +34,16 @@ def writing(path: Path, mode: int = 0o644, named: Callable[[], str] | None = Non
     sync_folder(path.parent)
 
 
+def link(file: Path, path: Path) -> None:
+    """Let a file of the same disk, which is whole and never written again, be at this path too, for good."""
+    aside = _aside(path)
+    aside.unlink(missing_ok=True)
+    os.link(file, aside)
+    aside.replace(path)
+    aside.unlink(missing_ok=True)  # Nothing is replaced where both were one file already (rename(2)).
+    sync_folder(path.parent)
+
+
 def make_folder(path: Path) -> None:
     """Make this folder, and those it lies in, for good."""
     if not path.is_dir():

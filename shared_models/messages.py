@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
 
 from shared_models.claims import Begin
-from shared_models.lm import codecs
 from shared_models.lm.codecs import Packed
 from shared_models.records import canonical
 from shared_models.records.entry import MAX_BYTES
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.records.tlog import HEAD_BYTES
+from shared_models.transport import Carried, Named, Pass
 
 OURS = "consortium."  # A codec's name behind it is an array's stype: its bytes alone, no header that could lie.
 UNAVAILABLE = 5  # Flower's error code for a node that does not answer any more.
@@ -31,11 +31,20 @@ class Task:
     weights: Mapping[
         str, Packed
     ]  # the whole checkpoint of the round, in fp32. The checkpoint itself: no step, no weights.
+    blob: Named | None = None  # What the weights are in, if they travel beside the message.
+    granted: Pass | None = None  # What lets the member at blobs, if there are any.
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.weights, self.blob)
 
     def to_record(self) -> RecordDict:
         config = ConfigRecord(
             {"begin": canonical.encode(self.begin), "manifest": self.manifest, "since": self.since.encode()}
         )
+        for name, what in (("blob", self.blob), ("granted", self.granted)):
+            if what is not None:
+                config[name] = canonical.encode(what)
         return RecordDict({"task": config, "weights": _arrays(self.weights)})
 
     @classmethod
@@ -46,7 +55,9 @@ class Task:
         since = _bytes(config, "since", 64)
         if not re.fullmatch(rb"([0-9a-f]{64})?", since):
             raise Refused(Refusal.MALFORMED, f"{since[:80]!r} is not a digest")
-        return cls(begin, _bytes(config, "manifest", MAX_BYTES), since.decode(), _packed(arrays))
+        granted = canonical.decode(Pass, _bytes(config, "granted", MAX_BYTES)) if "granted" in config else None
+        packed, blob = _carried(config, arrays)
+        return cls(begin, _bytes(config, "manifest", MAX_BYTES), since.decode(), packed, blob, granted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +67,21 @@ class Answer:
     entries: tuple[bytes, ...]
     update: Mapping[str, Packed]  # In the recipe's `up`.
     cosigned: bytes  # The tree head that came with the task, cosigned by the member.
+    blob: Named | None = None  # What the update is in, if it travels beside the message.
+
+    @property
+    def carried(self) -> Carried:
+        return Carried(self.update, self.blob)
 
     def to_record(self) -> RecordDict:
         config = ConfigRecord({"entries": list(self.entries), "cosigned": self.cosigned})
+        if self.blob is not None:
+            config["blob"] = canonical.encode(self.blob)
         return RecordDict({"answer": config, "update": _arrays(self.update)})
 
     @classmethod
     def from_record(cls, record: RecordDict, max_bytes: int) -> "Answer":
-        """The answer in this record, whose arrays may hold at most `max_bytes`; what they hold is not looked at yet.
+        """The answer in this record, whose update may hold at most `max_bytes`; what it holds is not looked at yet.
 
         Raises `Refused`: MALFORMED, TOO_LARGE.
         """
@@ -73,11 +91,11 @@ class Answer:
             raise Refused(Refusal.MALFORMED, "the answer's entries are not a list of bytes")
         if not 1 <= len(entries) <= MAX_ENTRIES:
             raise Refused(Refusal.MALFORMED, f"the answer carries {len(entries)} entries, not 1 to {MAX_ENTRIES}")
-        update = _packed(arrays)
-        if codecs.nbytes(update) > max_bytes:
-            raise Refused(Refusal.TOO_LARGE, f"the update holds {codecs.nbytes(update)} bytes; at most {max_bytes}")
+        carried = _carried(config, arrays)
+        if carried.size > max_bytes:
+            raise Refused(Refusal.TOO_LARGE, f"the update holds {carried.size} bytes; at most {max_bytes}")
         cosigned = _bytes(config, "cosigned", HEAD_BYTES)
-        return cls(tuple(entries), update, cosigned)  # type: ignore[arg-type]
+        return cls(tuple(entries), carried.packed, cosigned, carried.blob)  # type: ignore[arg-type]
 
 
 def to_error(refused: Refused) -> Error:
@@ -113,6 +131,15 @@ def _bytes(config: ConfigRecord, name: str, most: int) -> bytes:
     if not isinstance(found, bytes) or len(found) > most:
         raise Refused(Refusal.MALFORMED, f"{name} is not bytes, or more than {most}")
     return found
+
+
+def _carried(config: ConfigRecord, arrays: ArrayRecord) -> Carried:
+    """Raises `Refused(MALFORMED)`, as `_packed` and `canonical.decode` do, and if the tensors stand there twice."""
+    blob = canonical.decode(Named, _bytes(config, "blob", MAX_BYTES)) if "blob" in config else None
+    packed = _packed(arrays)
+    if blob is not None and packed:
+        raise Refused(Refusal.MALFORMED, "the message holds arrays, and names a blob")
+    return Carried(packed, blob)
 
 
 def _packed(arrays: ArrayRecord) -> Mapping[str, Packed]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from flwr.cli.build import build_fab_from_files
@@ -66,7 +67,7 @@ def home(tmp_path):
 
 
 @contextmanager
-def deployed(folder: Path, python: dict[str, Path] | None = None):
+def deployed(folder: Path, python: dict[str, Path] | None = None, **more):
     """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout."""
     folder.mkdir(exist_ok=True)
     (folder / "logs").mkdir()
@@ -77,6 +78,7 @@ def deployed(folder: Path, python: dict[str, Path] | None = None):
         ledger_url=f"http://127.0.0.1:{port}",
         superlink=superlink,
         price=PRICE,
+        **more,
     )
     with running(folder) as started:
         started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger")
@@ -269,6 +271,37 @@ def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_i
             "birch": [whole, whole, step],
             "cedar": [whole, step, step],
         }
+
+
+def test_tensors_beside_flower_s_messages_survive_a_coordinator_that_is_killed_and_come_to_the_same_bits(
+    home, tmp_path
+):
+    """Every tensor is a blob; in the second round, when the first update is there, all of the coordinator is killed."""
+    slow = replace(TINY, inner_steps=100, up="int8", down="int8")
+    blobs = f"127.0.0.1:{processes.free_port()}"
+    with deployed(home, blobs=blobs, inline_bytes=0) as (founded, running):
+        folder = founded.coordinator.path
+
+        def kill() -> None:
+            while not any("00000002" in path.parts for path in (folder / "blobs").rglob("*/*/*/" + "?" * 64)):
+                time.sleep(0.01)
+            running.kill("coordinator")
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        with pytest.raises(httpx.HTTPError):
+            trained(founded, slow, rounds=3, deadline_s=200)
+        killer.join()
+        running.start("coordinate", "--home", str(folder), name="coordinator")
+        with Control(founded.coordinator) as control:
+            for name in founded.members:
+                control.register(name, founded.member(name).path / "keys" / "node.pub")
+        assert resume(folder, "r1")[0] == "finished:completed"
+        assert (report(founded).findings, [turn.excluded for turn in closed(founded)]) == ([], [()] * 3)
+        assert [path for path in home.glob("*/**/blobs/**/*") if path.is_file()] == []
+        reached = [turn.checkpoint for turn in closed(founded)]
+    whole = simulate(tmp_path / "whole", {"acme": 2, "birch": 1, "cedar": 1}, rounds=3, recipe=slow)
+    assert [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds] == reached
 
 
 def test_a_member_with_other_code_does_not_consent_and_the_rest_train_without_it(home, tmp_path):

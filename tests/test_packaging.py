@@ -34,6 +34,7 @@ BUNDLE = [
     "server/home.py",
     "server/journal.py",
     "server/launch.py",
+    "server/offers.py",
     "server/outer.py",
     "server/rounds.py",
     "server/superlink.py",

@@ -102,6 +102,12 @@ def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((left * cos - right * sin, right * cos + left * sin), -1)
 
 
+def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's parameters, by name. No model is made."""
+    with torch.device("meta"):
+        return {name: tuple(weight.shape) for name, weight in GPT(shape).named_parameters()}
+
+
 def fresh(shape: Shape, seed: int) -> GPT:
     """A model with its first weights; the same seed gives the same bits on the same build of torch.
 

@@ -15,6 +15,7 @@ from shared_models.messages import MAX_ENTRIES, Answer, Task, from_error, to_err
 from shared_models.records import entry as entries
 from shared_models.records.kinds import CODECS
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.transport import Named, Pass
 
 LIES = {
     "foreign": Refusal.UNKNOWN_KEY,
@@ -156,6 +157,22 @@ def test_a_task_and_an_answer_come_back_as_they_were_sent(turn):
         assert Task.from_record(task.to_record()) == task
     answer = turn.answer()
     assert Answer.from_record(answer.to_record(), codecs.nbytes(answer.update)) == answer
+
+
+def test_what_travels_beside_a_message_is_named_in_it(turn):
+    begin, blob = turn.parties.begin("acme", turn.leaf, turn.proof), Named(sha256=digest("blob"), size=2**40)
+    granted = Pass(port=9443, capability="a.b.c", most=2**40)
+    task = Task(begin, turn.parties.manifest_leaf, "", {}, blob, granted)
+    assert Task.from_record(task.to_record()) == task
+    answer = replace(turn.answer(), update={}, blob=blob)
+    assert Answer.from_record(answer.to_record(), 2**40) == answer
+    assert refused(Answer.from_record, answer.to_record(), 2**40 - 1) is Refusal.TOO_LARGE
+    twice = replace(turn.answer(), blob=blob)
+    assert refused(Answer.from_record, twice.to_record(), 2**41) is Refusal.MALFORMED
+    for name, field in (("blob", b"{}"), ("blob", "x"), ("granted", b'{"capability":"a","most":0,"port":0}')):
+        told = task.to_record()
+        told["task"] = ConfigRecord(dict(told.config_records["task"]) | {name: field})
+        assert refused(Task.from_record, told) in (Refusal.BAD_FIELD, Refusal.MALFORMED, Refusal.NOT_CANONICAL)
 
 
 def record(honest: Answer, **changes: object) -> RecordDict:
