@@ -1,7 +1,35 @@
 """`python -m bench`, or `make bench`: every figure in one table."""
 
-from bench import cheating, codecs, coordinator, demo, log, models, money, path, recipes, robust, simulation, training
+from bench import (
+    cheating,
+    codecs,
+    coordinator,
+    demo,
+    log,
+    models,
+    money,
+    path,
+    recipes,
+    robust,
+    simulation,
+    training,
+    transport,
+)
 
-for each in (path, codecs, simulation, coordinator, money, models, cheating, recipes, training, robust, log, demo):
+for each in (
+    path,
+    codecs,
+    simulation,
+    coordinator,
+    transport,
+    money,
+    models,
+    cheating,
+    recipes,
+    training,
+    robust,
+    log,
+    demo,
+):
     for figure, value in each.figures().items():
         print(f"{each.__name__.rpartition('.')[2]:11}{figure:24}{value:10.4g}  {each.MEANING[figure]}", flush=True)
