@@ -124,6 +124,8 @@ sat = ["00:00-08:30", "12:00-24:00"]
 )
 def test_a_round_begins_in_its_hours(read, when, refused):
     found = read(HOURS)
+    (told,) = found.told([], ms(when))
+    assert told.allows is not bool(refused)
     if refused:
         assert refused in why(found.check_now, [], ms(when))
     else:
