@@ -142,7 +142,12 @@ GUARDED: dict[str, list[str]] = {
     "client/train.py": ["tests/training/test_training.py"],
     "client/data.py": ["tests/training"],
     "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
-    "client/cli.py": ["tests/test_cli.py", "tests/client/test_bill.py"],
+    "client/cli.py": [
+        "tests/test_cli.py",
+        "tests/client/test_bill.py",
+        "tests/client/test_cost.py",
+        "tests/client/test_site_policy.py",
+    ],
     "server/rounds.py": [
         "tests/server/test_simulation.py",
         "tests/server/test_rounds.py",

@@ -155,6 +155,7 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("ledger", "adopt", "--dir", "/nonexistent", "--cosigned", "/nonexistent"), "bad_field"),
         (("ledger", "rebuild", "--dir", "/nonexistent"), "not_set_up"),
         (("serve", "--dir", "/nonexistent", "--port", "99999"), "bad_field"),
+        (("work", "open", "0" * 64, "--home", "/nonexistent", "--to", "/nonexistent", "--segment", "-1"), "bad_field"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_its_name_and_a_remedy(run, words, code):

@@ -16,8 +16,11 @@ from world import TOY
 
 from client import policy
 from client.door import Door
+from client.home import write_settings
 from consortium.cli import main
+from ledger.api import serving
 from shared_models.claims import Daemon
+from shared_models.processes import free_port
 from shared_models.records.refusals import Refusal, Refused
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -311,3 +314,16 @@ def test_the_operator_is_shown_each_line_and_pauses_and_resumes(tmp_path, capsys
     assert run("policy", "resume") == (0, "resumed\n")
     assert run("policy", "resume") == (0, "it was not paused\n")
     assert policy.paused(Path(home)) is None
+
+
+def test_the_operator_asks_about_a_run_that_the_ledger_has(tmp_path, capsys):
+    parties = Parties(tmp_path)
+    parties.log.close()
+    home, port = parties.founded.member("acme"), free_port()
+    write_settings(home.path / "member.toml", replace(home.settings, ledger=f"http://127.0.0.1:{port}"))
+    home.policy_path.write_text("[runs]\nrounds = 1\n")
+    with serving(parties.founded.ledger, port):
+        assert main(["policy", "explain", "--home", str(home.path), "--run", "r1"]) == 1
+        assert capsys.readouterr().out == "refuses  line   2  runs.rounds = 1: the run r1 has 3 rounds\n"
+        assert main(["policy", "explain", "--home", str(home.path), "--run", "r2"]) == 2
+        assert "the log holds no manifest of a run r2" in capsys.readouterr().err

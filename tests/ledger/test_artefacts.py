@@ -362,6 +362,14 @@ def test_a_file_comes_in_pieces_and_who_was_broken_off_asks_how_much_is_here(upl
     assert upload.kept() == [MADE_NAME]
 
 
+def test_a_file_that_has_become_shorter_is_not_sent_for_ever(fresh, upload):
+    with pytest.raises(Refused, match="the file has 1,000 bytes left of 102,400"):
+        fresh.ledger.upload(MADE_NAME, len(MADE), io.BytesIO(MADE[:1000]), key("acme/admin"))
+    assert upload.put(b"", f"bytes */{len(MADE)}") == (200, 1000)  # What came is kept: the whole file goes on from it.
+    fresh.ledger.upload(MADE_NAME, len(MADE), io.BytesIO(MADE), key("acme/admin"))
+    assert upload.kept() == [MADE_NAME]
+
+
 def test_what_is_not_the_artefact_is_refused_and_nothing_of_it_is_kept(upload):
     assert upload.put(MADE[::-1]) == (500, "corrupt")
     assert upload.kept() == []
