@@ -58,6 +58,14 @@ def memory(name: str, pid: int | str = "self") -> int:
     return 1024 * int(line.split()[1])
 
 
+def most_memory(work: Callable[[], object], pid: int | str = "self") -> int:
+    """The most memory of a process while this is done, beyond what it had before, in bytes."""
+    before = memory("VmRSS", pid)
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # Forget the most so far (proc(5)).
+    work()
+    return memory("VmHWM", pid) - before
+
+
 def report(name: str, figures: Figures, meaning: Mapping[str, str]) -> None:
     """Print the figures for a reader, and as the last line for a program."""
     if "--json" not in sys.argv:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import TOY, memory, report
+from bench import TOY, most_memory, report
 from consortium.simulate import RUN, simulate
 from server.journal import Turn
 from server.outer import Outer
@@ -53,10 +53,9 @@ def _over_model(members: int, recipe: Recipe) -> float:
     random = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
         _round(Path(folder) / "small", TOY, 2, random)  # What is imported and set up once.
-        before = memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # Forget the most so far (proc(5)).
-        model = _round(Path(folder) / "large", recipe, members, random)
-        return (memory("VmHWM") - before) / model
+        model = list[int]()
+        most = most_memory(lambda: model.append(_round(Path(folder) / "large", recipe, members, random)))
+        return most / model[0]
 
 
 def _round(folder: Path, recipe: Recipe, members: int, random: np.random.Generator) -> int:

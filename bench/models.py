@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import TOY, memory, report
+from bench import TOY, most_memory, report
 from client.models import get
 from consortium.simulate import RUN, simulate
 from shared_models import processes
@@ -90,11 +90,9 @@ def _copy(file: Path, to: Path) -> None:
 
 def _measured(work: Callable[[], object], pid: int) -> tuple[float, int]:
     """(seconds, the most memory of this process meanwhile beyond what it had, in bytes)."""
-    before = memory("VmRSS", pid)
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # Forget the most so far (proc(5)).
     started = time.monotonic()
-    work()
-    return time.monotonic() - started, memory("VmHWM", pid) - before
+    most = most_memory(work, pid)
+    return time.monotonic() - started, most
 
 
 if __name__ == "__main__":

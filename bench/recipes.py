@@ -10,12 +10,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import TOY, memory, report
+from bench import TOY, most_memory, report
 from client import data
 from client.train import Training
 from server import outer
@@ -60,17 +59,18 @@ def _measured(recompute: bool = False, **changes: Any) -> dict[str, float]:
     torch.set_num_threads(1)
     recipe = replace(PLAIN, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/4")
-    member = {"member": "acme", "round_": 1, "rounds": 4}
-    for _ in Training(base, recipe, tokens, {}, recompute=recompute, **member).until(1):  # type: ignore[arg-type]
-        pass  # What is set up once.
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Forget the most so far (proc(5)).
-    started = time.process_time()
-    training = Training(base, recipe, tokens, {}, recompute=recompute, **member)  # type: ignore[arg-type]
-    for _ in training.until(STEPS):
-        pass
-    cpu, most = time.process_time() - started, memory("VmHWM") - before
-    loss = outer.held_out_loss(outer.model(recipe), training.state()[0], recipe)
+
+    def train(steps: int) -> Training:
+        training = Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=4, recompute=recompute)
+        for _ in training.until(steps):
+            pass
+        return training
+
+    train(1)  # What is set up once.
+    trained, started = list[Training](), time.process_time()
+    most = most_memory(lambda: trained.append(train(STEPS)))
+    cpu = time.process_time() - started
+    loss = outer.held_out_loss(outer.model(recipe), trained[0].state()[0], recipe)
     return {"cpu": cpu, "memory": most, "loss": loss}
 
 

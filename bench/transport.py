@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import report
+from bench import memory, report
 from server import home
 from server.blobs import serving
 from server.offers import Offers
@@ -103,11 +103,11 @@ def _inline(update: Update) -> dict[str, float]:
     from consortium.grid import InProcessGrid, over_the_wire
 
     InProcessGrid(None, [], {}).close()  # type: ignore[arg-type] # It gives this process the identity messages ask for.
-    before, began = _memory(), time.process_time()
+    before, began = memory("VmHWM"), time.process_time()
     came = over_the_wire(Message(Answer((b"receipt",), update, b"").to_record(), 1, "train"))
     answer = Answer.from_record(came.content, update.size)
     assert sum(len(answer.update[name].data) for name in answer.update) == update.size
-    return {"cpu_s": time.process_time() - began, "memory": _memory() - before}
+    return {"cpu_s": time.process_time() - began, "memory": memory("VmHWM") - before}
 
 
 def _beside(update: Update) -> dict[str, float]:
@@ -127,9 +127,9 @@ def _beside(update: Update) -> dict[str, float]:
             assert server.stdout is not None
             server.stdout.readline()  # It is there.
             way = Beside(granted, "127.0.0.1", coordinator.path / "tls" / "ca.crt", folder / "work", 60.0)
-            before, began = _memory(), time.process_time()
+            before, began = memory("VmHWM"), time.process_time()
             carried = way.give(update, update.size)
-            took_s, most = time.process_time() - began, _memory() - before
+            took_s, most = time.process_time() - began, memory("VmHWM") - before
             server.stdin.write(json.dumps(carried.blob.sha256 if carried.blob else "") + "\n")
             server.stdin.flush()
             served = json.loads(server.stdout.readline())
@@ -142,20 +142,14 @@ def _serve(path: Path, update: Update) -> None:
 
     coordinator = home.Home(path)
     with serving(coordinator):
-        before, began = _memory(), time.process_time()
+        before, began = memory("VmHWM"), time.process_time()
         print("ready", flush=True)
         sha256 = json.loads(sys.stdin.readline())
         carried = Carried({}, Named(sha256=sha256, size=update.size))
         came = Offers(coordinator, RUN).way(1, "acme").take(carried, "fp32", dict.fromkeys(update, (VALUES,)))
         durable.link(path / "blobs" / RUN / "00000001" / "acme" / sha256, path / "update")
         assert sum(len(came[name].data) for name in came) == update.size
-        print(json.dumps({"cpu_s": time.process_time() - began, "memory": _memory() - before}), flush=True)
-
-
-def _memory() -> int:
-    """The most memory that this process has had, in bytes (proc(5); what getrusage says, it has from its parent)."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(line.split()[1])
+        print(json.dumps({"cpu_s": time.process_time() - began, "memory": memory("VmHWM") - before}), flush=True)
 
 
 def main() -> None:

@@ -98,7 +98,6 @@ class Policy:
     zone: ZoneInfo
     rules: Mapping[str, tuple[int, Any]]  # (line, value) by `section.key`.
     windows: tuple[Window, ...]
-    limited: bool  # Whether there are hours at all.
 
     def check_run(self, manifest: Manifest) -> None:
         """Whether this run may be trained here at all. Raises `Refused(POLICY)`."""
@@ -138,7 +137,7 @@ class Policy:
                 yield Told(line, f"{rule} = {most:,}", f"the run {name} has {count:,} {what}", count <= most)
 
     def _of_hours(self, now: datetime.datetime) -> Iterator[Told]:
-        if not self.limited:
+        if "hours" not in self.rules:
             return
         minute = now.weekday() * DAY_MINUTES + now.hour * 60 + now.minute
         here = next((each for each in self.windows if each.holds(minute)), None)
@@ -157,15 +156,18 @@ class Policy:
             return
         run = manifest.run if manifest is not None else None
         next_one = next((self._spent(each) for each in reversed(receipts) if each.run == run), NOTHING)
+        spent = {"day": NOTHING, "month": NOTHING}
+        for each in receipts:
+            when = datetime.datetime.fromtimestamp(each.started_ms / 1000, self.zone)
+            if (when.year, when.month) == (now.year, now.month):
+                took = self._spent(each)
+                spent["month"] = spent["month"].plus(took)
+                if when.day == now.day:
+                    spent["day"] = spent["day"].plus(took)
         for rule in budgets:
             line, most = self.rules[rule]
             what, _, span = rule.removeprefix("budget.").partition("_a_")
-            spent = NOTHING
-            for each in receipts:
-                when = datetime.datetime.fromtimestamp(each.started_ms / 1000, self.zone)
-                if (when.year, when.month) == (now.year, now.month) and (span == "month" or when.day == now.day):
-                    spent = spent.plus(self._spent(each))
-            used, more = getattr(spent, what), getattr(next_one, what)
+            used, more = getattr(spent[span], what), getattr(next_one, what)
             says = f"{_short(used)} used this {span}" + (f", a round takes {_short(more)}" if more else "")
             yield Told(line, f"{rule} = {_short(most)}", says, used < most and used + more <= most)
 
@@ -218,7 +220,7 @@ def read(path: Path) -> Policy:
         for days, given in hours.items():
             windows += _windows(path, lines.get(f"hours.{days}", 0), days, given)
     _, zone = rules.get("zone", (0, ZoneInfo("UTC")))
-    return Policy(path, zone, rules, tuple(windows), hours is not None)
+    return Policy(path, zone, rules, tuple(windows))
 
 
 def _lines(text: str) -> dict[str, int]:

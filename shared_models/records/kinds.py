@@ -223,9 +223,7 @@ class Recipe:
     up: Name  # The codec, one of CODECS, of what members send,
     down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.
     segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
-    precision: Annotated[
-        str, Pattern("bf16|fp32")
-    ]  # Of matrix products; weights, memory and sums are fp32 in any case.
+    precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
