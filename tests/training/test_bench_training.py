@@ -10,8 +10,8 @@ from bench import training
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.filterwarnings("ignore:resource_tracker")  # That of this process may have been ended with a mutant.
-def test_every_row_is_trained_and_the_last_line_holds_every_figure(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["training", "--quick", "--json"])
+def test_every_row_is_trained_and_drawn_and_the_last_line_holds_every_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["training", "--quick", "--json", "--plot", str(tmp_path / "rows.svg")])
     training.main()
     (line,) = capsys.readouterr().out.splitlines()
     figures = json.loads(line)
@@ -23,4 +23,11 @@ def test_every_row_is_trained_and_the_last_line_holds_every_figure(monkeypatch, 
     for start in training.STARTS:
         ratio = figures[f"default_loss_{start}"] / figures[f"sync_adamw_loss_{start}"]
         assert figures[f"loss_ratio_{start}"] == pytest.approx(ratio, rel=1e-4)
+        assert (
+            figures[f"loss_ratio_{start}_least"] < figures[f"loss_ratio_{start}"] < figures[f"loss_ratio_{start}_most"]
+        )
+        assert figures[f"bf16_loss_{start}"] == pytest.approx(figures[f"default_loss_{start}"], rel=0.02)
+        assert figures[f"top64_loss_{start}"] > figures[f"default_loss_{start}"] != figures[f"late_loss_{start}"]
+    assert figures["late_time_over_barrier"] == 4 / (4 * 4)  # Four rounds, of which one member needs all for one.
+    assert (tmp_path / "rows.svg").read_text().count(">a member alone<") == len(training.STARTS)
     assert figures["alone_with_all_loss_warm"] < figures["alone_with_all_loss_scratch"]
