@@ -50,6 +50,38 @@ def _status(args: Namespace) -> int:
     return RIGHT
 
 
+def _doctor_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="also write a .tar.gz for a helper, without secrets"
+    )
+    parser.epilog = "Exit code 0: it can work; 1: something fails; 2: something could not be looked at."
+
+
+def _doctor(args: Namespace) -> int:
+    """Look at everything that keeps a node from working, and print what mends it. Nothing is changed."""
+    from client.doctor import Doctor, bundle
+    from client.home import Home
+
+    home, found = Home(args.home), []
+    for each in Doctor(home).examine():
+        found.append(each)
+        if not args.json:
+            print(f"{each.state:8} {each.check:12} {each.says}", flush=True)
+            if each.do:
+                print(f"{'':8} {'do':>12} {each.do}")
+    written = bundle(found, home, args.bundle) if args.bundle else []
+    states = [each.state for each in found]
+    if args.json:
+        print(json.dumps({"schema": "consortium.doctor/1", "found": [each._asdict() for each in found]}))
+    else:
+        for name, size in written:
+            print(f"in {args.bundle}: {name}, {size:,} bytes")
+        print(f"{len(found)} checks: {states.count('fail')} failed, {states.count('warning')} warnings")
+    return WRONG if "fail" in states else UNKNOWN if "unknown" in states else RIGHT
+
+
 def _policy_explain_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("--run", help="what it says of this run, too; the ledger is asked for it")
@@ -959,7 +991,8 @@ def _leave(args: Namespace) -> int:
 
 COMMANDS = (
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
-    Command("status", NODE, "What a node is doing now.", _status_arguments, _status, beside=True),
+    Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
+    Command("doctor", NODE, "What keeps a node from working.", _doctor_arguments, _doctor, beside=True),
     Command("policy explain", NODE, "What may be trained here now.", _policy_explain_arguments, _policy_explain),
     Command("policy pause", NODE, "Train nothing for now.", _policy_pause_arguments, _policy_pause),
     Command("policy resume", NODE, "Train again.", _home, _policy_resume),

@@ -142,10 +142,8 @@ def _publish(args: Namespace) -> int:
 
 
 COMMANDS = (
-    Command(
-        "coordinate", ADMIN, "Run the coordinator: Flower's SuperLink and its executor.", _home, _coordinate, "train"
-    ),
-    Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train"),
+    Command("coordinate", ADMIN, "Run the coordinator, and Flower with it.", _home, _coordinate, "train"),
+    Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train", beside=True),
     Command("model publish", MONEY, "Publish a model to the members.", _publish_arguments, _publish, "train"),
     Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),
 )

@@ -130,6 +130,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/weights.py": ["tests/training"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
+    "client/doctor.py": ["tests/client/test_doctor.py"],
     "client/begun.py": ["tests/client/test_reexecute.py"],
     "client/reexecute.py": [
         "tests/client/test_reexecute.py",
@@ -147,6 +148,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/client/test_bill.py",
         "tests/client/test_cost.py",
         "tests/client/test_site_policy.py",
+        "tests/client/test_doctor.py",
     ],
     "server/rounds.py": [
         "tests/server/test_simulation.py",

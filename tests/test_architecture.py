@@ -44,6 +44,7 @@ FLOORS: dict[str, set[str]] = {
     "client.begun": {"client", "shared_models", "safetensors"},
     "client.reexecute": {"client", "shared_models", "torch", "numpy"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
+    "client.doctor": {"client", "shared_models", "cryptography"},
     "client.home": {"client", "shared_models", "cryptography"},
     "client": {"client", "shared_models", "psutil"},
     "server.app": {"server", "shared_models", "flwr"},
