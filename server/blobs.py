@@ -16,29 +16,22 @@ no capability, however old, fills the disk.
 
 import hashlib
 import hmac
-import json
 import os
 import re
 import shutil
-import socket
-import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from server import https
 from server.home import Home
+from server.https import PIECE_BYTES
 from shared_models import durable, http_answers
 from shared_models.records.refusals import Refusal, Refused
-
-PIECE_BYTES = 1 << 18  # What is held of a blob at a time.
-SILENT_S = 30.0  # A connection on which nothing moves for so long is closed,
-MOST_AT_ONCE = 256  # and of so many the next one waits for none: it is closed, and comes again.
 
 _CAPABILITY = re.compile(r"([0-9a-f]{64})\.([0-9]{1,9})\.([a-z0-9.-]{1,63})\.([0-9]{1,18})\.([0-9]{1,12})")
 _PATH = re.compile(r"/v1/blobs/([0-9a-f]{64})")
@@ -226,76 +219,19 @@ def _finish(part: Path, whole: Path, sha256: str) -> None:
 # Over HTTP.
 
 
-class _Server(ThreadingHTTPServer):
-    """A thread for each connection; who connects and says nothing holds no more than that."""
-
-    daemon_threads = True
-    request_queue_size = MOST_AT_ONCE
-
-    def __init__(self, address: tuple[str, int], handler: type["_Handler"], context: ssl.SSLContext) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, handler)
-        self._context, self._left = context, threading.BoundedSemaphore(MOST_AT_ONCE)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """The connection, whose handshake is left to its thread."""
-        connection, address = super().get_request()
-        connection.settimeout(SILENT_S)
-        return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._left.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._left.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections break, and handshakes fail: whoever was at the other end comes again."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = SILENT_S
+class _Handler(https.Handler):
     blobs: Blobs  # Set by `serving`,
     secret: bytes  # as this is.
 
-    def do_GET(self) -> None:
-        """A blob, or a part of it."""
-        self._answer(self._get)
-
-    def do_HEAD(self) -> None:
-        """How long it is."""
-        self._answer(self._get)
-
-    def do_PUT(self) -> None:
-        """A piece of a blob."""
-        self._answer(self._put)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: what came of it is in the log and on show."""
-
-    def _answer(self, act: Callable[[Capability, str], None]) -> None:
-        self._unread = 0
-        try:
-            length = self.headers.get("Content-Length", "0")
-            if not re.fullmatch("[0-9]{1,18}", length) or "Transfer-Encoding" in self.headers:
-                raise Refused(Refusal.BAD_RANGE, "a body says how long it is, by Content-Length")
-            self._unread = int(length)
-            found = _PATH.fullmatch(self.path)
-            if found is None:
-                raise Refused(Refusal.NOT_FOUND, "blobs are at /v1/blobs/SHA256")
-            shown = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            act(Capability.opened(shown, self.secret, time.time()), found[1])
-        except Refused as refused:
-            self._refuse(refused)
+    def act(self) -> None:
+        """Give a blob or a part of it, or take a piece of one, if a capability for that is shown."""
+        found = _PATH.fullmatch(self.path)
+        if found is None or self.command == "POST":
+            raise Refused(Refusal.NOT_FOUND, "blobs are at /v1/blobs/SHA256")
+        shown = Capability.opened(
+            self.headers.get("Authorization", "").removeprefix("Bearer "), self.secret, time.time()
+        )
+        (self._put if self.command == "PUT" else self._get)(shown, found[1])
 
     def _get(self, shown: Capability, sha256: str) -> None:
         with self.blobs.open(shown, sha256) as file:
@@ -307,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Content-Type": "application/octet-stream"}
             if part:
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-            self._begin(206 if part else 200, end - start, headers)
+            self.begin(206 if part else 200, end - start, headers)
             if self.command == "HEAD":
                 return
             file.seek(start)
@@ -316,40 +252,11 @@ class _Handler(BaseHTTPRequestHandler):
                 start += len(piece)
 
     def _put(self, shown: Capability, sha256: str) -> None:
-        length = self._unread
+        length = self.unread
         start, size = http_answers.piece(self.headers.get("Content-Range", ""), length)
-        here = self.blobs.put(shown, sha256, start, size, length, self._read)
-        self._drop()
-        self._tell(200, {"size": here}, "application/json")
-
-    def _read(self, piece: memoryview) -> int:
-        came = self.rfile.readinto1(piece)
-        self._unread -= came
-        return came
-
-    def _refuse(self, refused: Refused) -> None:
-        self._drop()
-        told = http_answers.problem(refused, self.path)
-        self._tell(int(told["status"]), told, http_answers.PROBLEM)
-
-    def _drop(self) -> None:
-        """Read what was sent and is not wanted, if it is little: its sender looks for the answer only then."""
-        unwanted = memoryview(bytearray(min(self._unread, 4 * PIECE_BYTES)))
-        while 0 < self._unread <= len(unwanted) and self._read(unwanted[: self._unread]):
-            pass
-        self.close_connection = self.close_connection or self._unread > 0
-
-    def _tell(self, status: int, what: dict[str, Any], kind: str) -> None:
-        body = json.dumps(what).encode()
-        self._begin(status, len(body), {"Content-Type": kind})
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _begin(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(length)}).items():
-            self.send_header(name, value)
-        self.end_headers()
+        here = self.blobs.put(shown, sha256, start, size, length, self.read)
+        self.drop()
+        self.tell(200, {"size": here}, "application/json")
 
 
 @contextmanager
@@ -359,15 +266,6 @@ def serving(home: Home) -> Iterator[None]:
     if address is None:
         yield
         return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(home.path / "tls" / "server.crt", home.path / "tls" / "server.key")
     known = {"blobs": Blobs(home.blobs_path), "secret": home.blobs_secret()}
-    with _Server(address, type("Handler", (_Handler,), known), context) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with https.serving(address, type("Handler", (_Handler,), known), home.path / "tls"):
+        yield

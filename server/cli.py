@@ -12,11 +12,11 @@ def _home(parser: ArgumentParser) -> None:
 
 
 def _coordinate(args: Namespace) -> int:
-    """Run the SuperLink, its executor and the blobs until SIGTERM; end with them if one of the first two ends."""
+    """Run the SuperLink, its executor, the blobs and the gateway until SIGTERM, or until one of the first two ends."""
     import signal
     import threading
 
-    from server.blobs import serving
+    from server import blobs, gateway
     from server.home import Home
     from server.superlink import start
     from shared_models import processes
@@ -25,7 +25,7 @@ def _coordinate(args: Namespace) -> int:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopped.set())
     home = Home(args.home)
-    with serving(home):
+    with gateway.serving(home), blobs.serving(home):
         running = start(home)
         try:
             while not stopped.wait(0.2):

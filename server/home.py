@@ -16,6 +16,7 @@ flwr/              Flower's home
 import datetime
 import ipaddress
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,15 +81,40 @@ class Settings:
     )
     blobs: str = ""  # HOST:PORT to serve, beside Flower's messages, what is large; without it all goes in these.
     inline_bytes: int = INLINE_BYTES  # What is larger goes that way.
+    gateway: str = ""  # HOST:PORT to let members in from other machines, and to nothing but what concerns them.
+    gateway_name: str = ""  # What they call this machine, where it is not that HOST, as behind 0.0.0.0.
 
     def blobs_address(self) -> tuple[str, int] | None:
         """Host and port of the blobs. Raises `Refused(BAD_FIELD)`."""
-        host, _, port = self.blobs.rpartition(":")
-        if not self.blobs:
+        return _address("blobs", self.blobs) if self.blobs else None
+
+    def gateway_address(self) -> tuple[str, int] | None:
+        """Host and port of the gateway. Raises `Refused(BAD_FIELD)`, also where the SuperLink is not on loopback."""
+        if not self.gateway:
             return None
-        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise Refused(Refusal.BAD_FIELD, f"blobs = {self.blobs!r} is not of the form HOST:PORT")
-        return host.strip("[]"), int(port)
+        host, _ = _address("superlink", self.superlink)
+        if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+            raise Refused(Refusal.BAD_FIELD, f"superlink = {self.superlink!r} is not on loopback: no gateway guards it")
+        return _address("gateway", self.gateway)
+
+    def names(self) -> tuple[str, ...]:
+        """What this machine is called by who connects to it."""
+        hosts = (self.superlink.rpartition(":")[0], self.gateway_name or self.gateway.rpartition(":")[0])
+        return tuple(host.strip("[]") for host in hosts if host)
+
+
+def _address(name: str, value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise Refused(Refusal.BAD_FIELD, f"{name} = {value!r} is not of the form HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def create(path: Path, consortium: str, settings: Settings) -> Home:
@@ -99,68 +125,97 @@ def create(path: Path, consortium: str, settings: Settings) -> Home:
     write_settings(path / "coordinator.toml", settings)
     SigningKey.create(path / "keys" / "coordinator.key", f"{consortium}/coordinator")
     durable.write(path / "keys" / "executor.secret", secrets.token_bytes(32), mode=0o600)
-    _certify(path / "tls", settings.superlink.rpartition(":")[0])
+    _authority(path / "tls")
+    certify(path / "tls", settings.names())
     return Home(path)
 
 
-def _certify(folder: Path, host: str) -> None:
-    """A certificate authority for this consortium alone, and a server certificate for this host and for loopback."""
-    now = datetime.datetime.now(datetime.UTC)
-    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    names: dict[str, x509.GeneralName] = {"localhost": x509.DNSName("localhost")}
-    for address in ("127.0.0.1", "::1"):
-        names[address] = x509.IPAddress(ipaddress.ip_address(address))
-    names.setdefault(host, x509.DNSName(host))
+def certify(folder: Path, hosts: Iterable[str]) -> None:
+    """See that the server's certificate is for these hosts and for loopback, and for all that it was for before.
 
-    def builder(common: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_named(common))
-            .issuer_name(_named("Consortium CA"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+    The authority, which the members trust, and the server's key stay. Raises `Refused(NOT_SET_UP)` where a certificate
+    is to be signed, and the key of the authority is not here.
+    """
+    wanted: dict[str, x509.GeneralName] = {
+        host: x509.IPAddress(ipaddress.ip_address(host)) if _is_address(host) else x509.DNSName(host)
+        for host in ("localhost", "127.0.0.1", "::1", *hosts)
+    }
+    names: list[x509.GeneralName] = []
+    if (folder / "server.crt").is_file():
+        now = x509.load_pem_x509_certificate((folder / "server.crt").read_bytes())
+        names = list(now.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    missing = [name for name in wanted.values() if name not in names]
+    if not missing:
+        return
+    if not (folder / "ca.key").is_file():
+        raise Refused(Refusal.NOT_SET_UP, f"{folder / 'ca.key'}, to certify the server for {missing[-1].value}")
+    authority = _key(folder / "ca.key")
+    certificate = (
+        _builder("Consortium coordinator", _key(folder / "server.key"))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names + missing), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+        .sign(authority, hashes.SHA256())
+    )
+    durable.write(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _authority(folder: Path) -> None:
+    """A certificate authority for this consortium alone."""
+    key = _key(folder / "ca.key")
+    certificate = (
+        _builder("Consortium CA", key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    durable.write(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key in this file; made by who asks first."""
+    if not path.is_file():
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
+        durable.write(path, pem, mode=0o600)
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
-    usage = dict.fromkeys(
+
+def _builder(common: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_named(common))
+        .issuer_name(_named("Consortium CA"))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+    )
+
+
+def _usage(**allowed: bool) -> x509.KeyUsage:
+    no = dict.fromkeys(
         (
+            "digital_signature",
             "content_commitment",
             "key_encipherment",
             "data_encipherment",
             "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
             "encipher_only",
             "decipher_only",
         ),
         False,
     )
-    ca = (
-        builder("Consortium CA", authority)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=False, key_cert_sign=True, crl_sign=True, **usage), critical=True
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False)
-        .sign(authority, hashes.SHA256())
-    )
-    certificate = (
-        builder(host, server)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **usage), critical=True
-        )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names.values()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
-        .sign(authority, hashes.SHA256())
-    )
-    for name, key in (("ca", authority), ("server", server)):
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        durable.write(folder / f"{name}.key", pem, mode=0o600)
-    durable.write(folder / "ca.crt", ca.public_bytes(serialization.Encoding.PEM))
-    durable.write(folder / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    return x509.KeyUsage(**(no | allowed))
 
 
 def _named(common: str) -> x509.Name:

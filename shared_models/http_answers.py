@@ -8,6 +8,7 @@ from shared_models.records.refusals import Refusal, Refused
 PROBLEM = "application/problem+json"
 STATUS = {
     Refusal.NO_ACCESS: 403,
+    Refusal.NOT_PASSED: 403,
     Refusal.CONFLICT: 409,
     Refusal.FORK: 409,
     Refusal.NOT_FOUND: 404,

@@ -46,6 +46,8 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/http_answers.py": ["tests/server/test_blobs.py", "tests/ledger/test_artefacts.py"],
     "shared_models/transport.py": ["tests/server/test_blobs.py", "tests/server/test_beside.py"],
     "server/blobs.py": ["tests/server/test_blobs.py"],
+    "server/gateway.py": ["tests/server/test_gateway.py"],
+    "server/https.py": ["tests/server/test_gateway.py", "tests/server/test_blobs.py"],
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py"],

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import httpx
 import psutil
 import pytest
 from flwr.cli.build import build_fab_from_files
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from client import policy
 from consortium.demo import demo
@@ -32,6 +34,7 @@ from server.launch import SMALL, launch, resume
 from server.rounds import Coordinator
 from server.superlink import Control
 from shared_models import bundle, processes
+from shared_models.folder import write_settings
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import codecs
 from shared_models.published import fetch, reader
@@ -67,8 +70,11 @@ def home(tmp_path):
 
 
 @contextmanager
-def deployed(folder: Path, python: dict[str, Path] | None = None, **more):
-    """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout."""
+def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool = False, **more):
+    """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout.
+
+    With a gateway, members know no other address.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "logs").mkdir()
     port, superlink = processes.free_port(), f"127.0.0.1:{processes.free_port()}"
@@ -80,12 +86,21 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, **more):
         price=PRICE,
         **more,
     )
+    if gateway:
+        let_in = f"127.0.0.1:{processes.free_port()}"
+        for at, name in [
+            (founded.coordinator, "gateway"),
+            *((founded.member(n), "superlink") for n in founded.members),
+        ]:
+            path = at.path / ("coordinator.toml" if name == "gateway" else "member.toml")
+            write_settings(path, replace(at.settings, **{name: let_in}))
+            at.__dict__.pop("settings")
     with running(folder) as started:
-        started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger")
-        started.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator")
+        started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger", checkout=ROOT)
+        started.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator", checkout=ROOT)
         for name in founded.members:
             home = str(founded.member(name).path)
-            started.start("up", "--home", home, name=name, checkout=(python or {}).get(name))
+            started.start("up", "--home", home, name=name, checkout=(python or {}).get(name, ROOT))
         with Control(founded.coordinator) as control:
             for name in founded.members:
                 control.register(name, founded.member(name).path / "keys" / "node.pub")
@@ -388,3 +403,26 @@ def test_the_whole_demonstration_twice_in_the_same_folder(home, capsys):
         before, after = map(float, re.search(r"per byte: ([\d.]+) before, ([\d.]+) after", said).groups())
         assert after < 0.6 * before
         assert alive(home) == []
+
+
+def test_members_train_through_the_gateway_and_reach_nothing_else_of_the_superlink_by_it(home):
+    """The same bytes, at the SuperLink's own port, are answered: Flower does not ask an administrator who he is."""
+    with deployed(home, gateway=True) as (founded, _):
+        settings = founded.coordinator.settings
+        assert {founded.member(name).settings.superlink for name in founded.members} == {settings.gateway}
+        assert trained(founded)[0] == "finished:completed"
+        assert report(founded).findings == []
+        assert [turn.included for turn in closed(founded)] == [("acme", "birch", "cedar")] * 2
+        trust = ssl.create_default_context(cafile=founded.member("acme").path / "ca.crt")
+        kind = {"Content-Type": "application/protobuf"}
+        with httpx.Client(verify=trust, headers=kind) as client:
+            said = {
+                where: {
+                    path: client.post(f"https://{where}{path}", content=b"").status_code
+                    for _, path in PROTOBUF_REQUEST_TYPES
+                    if not path.startswith("/v1/fleet/") and "/stream-" not in path
+                }
+                for where in (settings.superlink, settings.gateway)
+            }
+        assert set(said[settings.gateway].values()) == {403}
+        assert said[settings.superlink]["/v1/control/list-runs"] == 200

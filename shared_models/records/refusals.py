@@ -75,6 +75,7 @@ class Refusal(StrEnum):
     LATE = "late"
     DEAD = "dead"
     FAILED = "failed"
+    NOT_PASSED = "not_passed"
     # A member's daemon.
     NOT_APPROVED = "not_approved"
     POLICY = "policy"
@@ -158,6 +159,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.LATE: "answer before the round's deadline; the receipt is kept and goes into the log next round",
     Refusal.DEAD: "start the member's daemon again: it rejoins this round if it is still open, else the next",
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",
+    Refusal.NOT_PASSED: "ask on the coordinator's own machine: the gateway passes what a SuperNode asks, no more",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.POLICY: "the member's operator decides: `consortium policy explain` says what each line allows, and when",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",

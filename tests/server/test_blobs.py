@@ -17,7 +17,7 @@ import pytest
 from cutting import cutting
 from world import digest
 
-from server import blobs, home
+from server import blobs, home, https
 from server.blobs import Blobs, Capability, serving
 from shared_models.processes import free_port
 from shared_models.records.refusals import Refusal, Refused
@@ -353,8 +353,8 @@ def test_who_comes_too_early_waits_until_it_is_served(tmp_path):
     assert served.stands() == [NAME]
 
 
-def test_connections_beyond_the_most_are_closed_and_those_before_are_served(served, monkeypatch):
-    idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(blobs.MOST_AT_ONCE)]
+def test_connections_beyond_the_most_are_closed_and_those_before_are_served(served):
+    idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(https.MOST_OF_ONE)]
     try:
         with pytest.raises(OSError):  # noqa: PT011 - however the machine calls it.
             served.here()
