@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import threading
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,9 +102,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing: what came of it is in the log and on show."""
 
+    @abstractmethod
     def act(self) -> None:
         """Answer this request, of which `unread` bytes are to come, or raise `Refused`."""
-        raise NotImplementedError
 
     def _answer(self) -> None:
         self.unread = 0

@@ -259,3 +259,9 @@ def test_the_certificate_is_for_what_members_call_it_and_the_address_is_free_and
         with pytest.raises(Refused) as caught, gateway.serving(other):
             pass
         assert caught.value.refusal is refusal
+
+
+def test_without_an_address_nothing_is_served(tmp_path):
+    other = home.create(tmp_path / "c", "commons.example", home.Settings(ledger="", superlink="127.0.0.1:0"))
+    with gateway.serving(other):
+        assert other.settings.gateway_address() is None
