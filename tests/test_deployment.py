@@ -117,7 +117,7 @@ def trained(founded: Founded, what=TINY, **more) -> tuple[str, str]:
     return launch(
         founded.coordinator.path,
         "r1",
-        **{"recipe": recipe(founded.folder, what), "rounds": 2, "quorum": 2, "deadline_s": 60, "consents_s": 30} | more,
+        **{"recipe": recipe(founded.folder, what), "rounds": 2, "quorum": 2, "deadline_s": 90, "consents_s": 60} | more,
     )
 
 
