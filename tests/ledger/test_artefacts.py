@@ -457,7 +457,9 @@ def test_no_upload_fills_the_disk_that_the_log_is_on(upload, monkeypatch):
     assert upload.put() == (200, len(MADE))
 
 
-def test_an_entry_that_is_not_on_the_disk_opens_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A ledger whose disk becomes full: its books have the next entry, its database does not."""
     write_key(tmp_path)
     log = open_log(tmp_path)
 
@@ -472,6 +474,12 @@ def test_an_entry_that_is_not_on_the_disk_opens_nothing(tmp_path, monkeypatch):
 
     served = Served(Near(), tmp_path)
     monkeypatch.setattr(log.store, "append", fail)
+    yield served, log
+    log.close()
+
+
+def test_a_grant_that_is_not_on_the_disk_opens_nothing(failing):
+    served, log = failing
     size = log.head.size
     with pytest.raises(Refused) as caught:
         served.grant()
@@ -479,7 +487,16 @@ def test_an_entry_that_is_not_on_the_disk_opens_nothing(tmp_path, monkeypatch):
     with pytest.raises(Refused) as caught:
         log.granted("acme", NAME, size)
     assert caught.value.refusal is Refusal.NOT_FOUND
-    log.close()
+
+
+def test_an_artefact_whose_entry_is_not_on_the_disk_is_not_taken_in(failing):
+    served, log = failing
+    with pytest.raises(Refused) as caught:
+        Upload(served)
+    assert (caught.value.refusal, log.books.library.held(MADE_NAME).at) == (Refusal.STOPPED, log.head.size)
+    with pytest.raises(Refused) as caught:
+        log.registered(MADE_NAME)
+    assert caught.value.refusal is Refusal.NOT_FOUND
 
 
 @pytest.mark.slow
