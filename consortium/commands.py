@@ -59,6 +59,7 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, help="texts unlike by a Dirichlet: 0.1 very, 100 hardly")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
+    parser.add_argument("--engine", default="threads", help="threads of this process, or Flower's ray; default threads")
     parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
 
 
@@ -96,6 +97,7 @@ def _simulate(args: Namespace) -> int:
             deadline_s=args.deadline,
             misbehave=misbehave,
             alpha=args.alpha,
+            engine=args.engine,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))

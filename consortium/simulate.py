@@ -23,7 +23,7 @@ from client.door import Door
 from client.meter import ThreadMeter
 from client.signer import Signer
 from client.witness import Witness
-from consortium import faults
+from consortium import faults, ray_engine
 from consortium.found import PRICE, Founded, found
 from consortium.grid import COORDINATOR, RUN_ID, Behaviour, InProcessGrid, Node, honest
 from ledger.api import serving
@@ -37,9 +37,11 @@ from shared_models.bundle import build
 from shared_models.published import fetch, reader
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Manifest, Recipe, Statement
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
 
 RUN = "r1"
+ENGINES = ("threads", "ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def simulate(
     price: Fraction = PRICE,
     workers: int = 2,
     inline_bytes: int | None = None,
+    engine: str = "threads",
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
@@ -79,9 +82,14 @@ def simulate(
     or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much longer it takes. With `alpha` the
     members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is given what the coordinator does,
     from the gathering to the end: it may be stopped anywhere, and is then done again. With `inline_bytes`, what has
-    more of them goes beside Flower's messages, over TLS on loopback. Raises `Refused` for what a real run would refuse
-    as a whole.
+    more of them goes beside Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`:
+    processes of Flower's own simulation engine, for honest members only. Raises `Refused` for what a real run would
+    refuse as a whole.
     """
+    if engine not in ENGINES:
+        raise Refused(Refusal.BAD_FIELD, f"there is no engine {engine}; there are {', '.join(ENGINES)}")
+    if engine == "ray" and misbehave:
+        raise Refused(Refusal.BAD_FIELD, f"ray simulates honest members only, and not {', '.join(misbehave)}")
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
     port = processes.free_port()
@@ -127,23 +135,30 @@ def simulate(
             witnesses.append(Witness(home, ledger.consistency))
             signer = Signer(home, witnesses[-1])
             ledger.append(signer.consent(leaf, bundle.sha256))
-            door = Door(sockets / name, signer, seen=lambda _: None)
+            meter = ray_engine.WorkerMeter()
+            door = Door(sockets / name, signer, seen=lambda _: None, may=meter.begin)
             stack.callback(door.close)
+            if engine == "ray":
+                door.expect(meter, meter.heard)
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
             nodes.append(Node(name, home.node_config(door.path), _hosting(door), how))
 
-        grid = InProcessGrid(client_app, nodes, {"run": RUN}, workers)
-        stack.callback(grid.close)
-        context = Context(
-            run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
-        )
         poisons = {
             name: faults.POISONS[how]
             for name, how in (misbehave or {}).items()
             if isinstance(how, str) and how in faults.POISONS
         }
         with _environment(HOME, str(coordinator.path)), faults.poisoning(poisons):
-            attempt(lambda: server_app(grid, context))
+            if engine == "ray":
+                configs = {node.name: node.config for node in nodes}
+                attempt(lambda: ray_engine.train(server_app, client_app, configs, RUN, workers))
+            else:
+                grid = InProcessGrid(client_app, nodes, {"run": RUN}, workers)
+                stack.callback(grid.close)
+                context = Context(
+                    run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
+                )
+                attempt(lambda: server_app(grid, context))
 
         for name, witness in zip(founded.members, witnesses, strict=True):
             if name in alive:

@@ -1,16 +1,19 @@
 """The coordinator when something it depends on is not there, or lies."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from parties import Parties
+from world import TOY, digest
 
 from consortium.found import PRICE, found
 from ledger.api import serving
 from server import rounds
 from server.journal import Turn
-from server.launch import launch
+from server.launch import launch, propose, resume
 from server.rounds import Coordinator
+from shared_models.bundle import Bundle
 from shared_models.processes import free_port
 from shared_models.records import tlog
 from shared_models.records.kinds import FIRST, Leave
@@ -113,7 +116,9 @@ def test_the_coordinator_signs_behind_nothing_that_it_has_not_signed(parties):
         assert f"entry {claimed[2]} as the last of {key.name}" in caught.detail
 
 
-def test_a_run_without_a_quorum_of_consents_is_not_started(tmp_path):
+@pytest.fixture
+def served(tmp_path):
+    """A consortium of two, and the way to its ledger, which serves. There is no SuperLink."""
     port = free_port()
     founded = found(
         tmp_path / "parties",
@@ -122,6 +127,25 @@ def test_a_run_without_a_quorum_of_consents_is_not_started(tmp_path):
         superlink="127.0.0.1:1",
         price=PRICE,
     )
-    with serving(founded.ledger, port), pytest.raises(Refused) as caught:
+    with serving(founded.ledger, port) as ledger:
+        yield founded, ledger
+
+
+def test_a_run_without_a_quorum_of_consents_is_not_started(served):
+    founded, _ = served
+    with pytest.raises(Refused) as caught:
         launch(founded.coordinator.path, "r1", recipe=None, rounds=1, quorum=None, deadline_s=1, consents_s=0.2)
     assert (caught.value.refusal, "quorum of run r1 is 2" in caught.value.detail) == (Refusal.NO_CONSENT, True)
+
+
+def test_a_run_goes_on_with_the_code_that_its_members_consented_to_only(served):
+    founded, ledger = served
+    home = founded.coordinator
+    ledger.append(founded.charter)
+    other = Bundle(b"", digest("another bundle"))
+    agreement = home.keyring.agreement
+    manifest = propose(agreement, "r1", replace(TOY, inner_steps=1), other, rounds=1, quorum=1, deadline_ms=1)
+    home.say(ledger, home.key, manifest)
+    with pytest.raises(Refused, match=f"of bundle {other.sha256[:12]}") as caught:
+        resume(home.path, "r1")
+    assert caught.value.refusal is Refusal.NOT_APPROVED
