@@ -26,7 +26,7 @@ import torch
 from bench import TOY, Figures, report
 from client import data
 from client.reexecute import Opening, State, replay, write
-from client.train import Training, build
+from client.training import Training, build
 from server import outer
 from server.launch import SMALL
 from shared_models.lm import codecs, weights

@@ -16,14 +16,18 @@ import torch
 
 from bench import TOY, most_memory, report
 from client import data
-from client.train import Training
+from client.training import ONE, Machine, Training
 from server import outer
 
 STEPS = 12
 PLAIN = replace(
     TOY, layers=8, heads=4, width=192, context=256, batch=8, inner_steps=STEPS, inner="muon", inner_rate="0.008"
 )  # 3.7 M weights.
-ROWS: dict[str, dict[str, Any]] = {"plain": {}, "bf16": {"precision": "bf16"}, "recompute": {"recompute": True}}
+ROWS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bf16": {"precision": "bf16"},
+    "recompute": {"machine": Machine(recompute=True)},
+}
 MEANING = {
     f"{row}_{what}": f"{row}: {means}"
     for row in ROWS
@@ -54,14 +58,14 @@ def _in_a_process(row: str) -> dict[str, float]:
     return found
 
 
-def _measured(recompute: bool = False, **changes: Any) -> dict[str, float]:
+def _measured(machine: Machine = ONE, **changes: Any) -> dict[str, float]:
     """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row."""
     torch.set_num_threads(1)
     recipe = replace(PLAIN, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/4")
 
     def train(steps: int) -> Training:
-        training = Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=4, recompute=recompute)
+        training = Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=4, machine=machine)
         for _ in training.until(steps):
             pass
         return training

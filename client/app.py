@@ -7,7 +7,8 @@ from flwr.clientapp import ClientApp
 
 from client import begun, data, memory
 from client.memory import Turn
-from client.train import build, train
+from client.train import train
+from client.training import Machine, build
 from shared_models.claims import Claim, Daemon
 from shared_models.lm import codecs, gpt, weights
 from shared_models.lm.kept import Kept
@@ -34,7 +35,8 @@ def _answer(task: Task, context: Context) -> Answer:
     opened, manifest = _said(task)
     member, recipe = str(context.node_config["member"]), manifest.recipe
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
-    way = _way(task, opened, context)
+    machine, way = Machine.told(context.node_config), _way(task, opened, context)
+    machine.check(recipe.batch)
     base = _base(task, opened.base, recipe, kept, way)
     kept.keep_checkpoint(base)
     way.forget()
@@ -52,7 +54,7 @@ def _answer(task: Task, context: Context) -> Answer:
             round_=opened.round,
             rounds=manifest.rounds,
             report=daemon.ask,
-            recompute="recompute" in context.node_config,
+            machine=machine,
         )
         if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
             memory.keep(memories, turn, trained.memory)
@@ -69,7 +71,7 @@ def _answer(task: Task, context: Context) -> Answer:
                 update=weights.digest(sent.values),
                 data=trained.data,
                 trajectory=trajectory.root,
-                build=build(recipe.precision),
+                build=build(recipe.precision, machine),
                 tokens=trained.tokens,
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,

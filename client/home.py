@@ -74,7 +74,13 @@ class Home(Folder):
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
-        return told | ({"recompute": "yes"} if self.settings.recompute else {})
+        return told | self.machine()
+
+    def machine(self) -> dict[str, str]:
+        """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""
+        said = self.settings
+        flags = {name: "yes" for name in ("shard", "compile", "recompute") if getattr(said, name)}
+        return flags | {"processor": said.processor, "processes": str(said.processes)}
 
     def salt(self, run: str, round_: int) -> str:
         """The salt of the commitment to the data of a round, hexadecimal: shown, it says nothing of another round's."""
@@ -113,6 +119,10 @@ class Settings:
     device: str  # A device class of the charter,
     devices: int  # and how many of them this node gives.
     node: str = "1"
+    processor: str = "cpu"  # What it computes on, by PyTorch's name, such as cuda or cuda:1,
+    processes: int = 1  # in so many processes that share every batch; each holds the whole model,
+    shard: bool = False  # or a part of it (FSDP2).
+    compile: bool = False  # Whether training is compiled first (torch.compile).
     recompute: bool = False  # Whether training keeps less in memory and computes it again: `gpt.GPT`.
     peers: str = ""  # Addresses of other members' witnesses, separated by spaces: heads are compared with theirs.
 

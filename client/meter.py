@@ -36,7 +36,7 @@ class _Clock:
 
 
 class ProcessMeter:
-    """CPU time of a process and of all its living children, as the kernel counts it."""
+    """CPU time of a process and of all its children, those that have ended too, as the kernel counts it."""
 
     def __init__(self, pid: int) -> None:
         self._clock = _Clock()
@@ -51,7 +51,8 @@ def _cpu_s(process: psutil.Process) -> float:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
-    return float(times.user + times.system)
+    gone = times.children_user + times.children_system  # Of its children that ended and were waited for, and of theirs.
+    return float(times.user + times.system + gone)
 
 
 class ThreadMeter:

@@ -6,6 +6,7 @@ the member. What was signed for and contradicts itself, or the text, or the step
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import torch
 from client import begun, data
 from client.begun import Begun
 from client.data import Batches
-from client.train import Training, build
+from client.team import at_work
+from client.training import ONE, Machine, Training, build
 from shared_models.lm import codecs, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records import canonical
@@ -64,30 +66,26 @@ def show(
     segment: int,
     text: str,
     salt: str,
+    machine: Machine = ONE,
 ) -> bytes:
     """The opening of one segment: the round is trained again, from what it began with.
 
-    Raises `Refused(WRONG_OPENING)` if that leads elsewhere than the receipt says: the disk or the build has changed.
+    It is trained by this machine, as the receipt was. Raises `Refused(WRONG_OPENING)` if that leads elsewhere than the
+    receipt says: the disk or the build has changed; or as `team.at_work`.
     """
     said, groups = kept
     recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
     with _threads(receipt.build):
-        training = Training(
-            base,
-            recipe,
-            data.load(text),
-            memory,
-            member=receipt.member,
-            round_=receipt.round,
-            rounds=manifest.rounds,
-        )
         points, states = list[Point](), list[State]()
-        for end in ends(recipe):
-            for _ in training.until(end):
-                pass
-            points.append(training.point())
-            states.append(training.state() if len(states) in (segment, segment + 1) else ({}, {}))
-        here, (trained, _) = build(recipe.precision), training.state()
+        turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
+        with at_work(base, recipe, data.load(text), memory, machine=machine, **turn) as training:
+            for end in ends(recipe):
+                for _ in training.until(end):
+                    pass
+                points.append(training.point())
+                states.append(training.state() if len(states) in (segment, segment + 1) else ({}, {}))
+            trained, _ = training.state()
+        here = build(recipe.precision, machine)
     promised, unsent = said.trajectory, groups.get("unsent", {})
     right = tuple(points) == promised.points and weights.digest(unsent) == promised.unsent_before
     if not right or promised.root != receipt.trajectory:
@@ -304,9 +302,10 @@ def distance_ppm(before: State, ours: State, theirs: State) -> int:
 
 @contextmanager
 def _threads(built: str) -> Iterator[None]:
-    """Compute with as many threads as this build did."""
-    before, asked = torch.get_num_threads(), built.split("/")[2]
-    torch.set_num_threads(min(max(1, int(asked)), MOST_THREADS) if asked.isdecimal() else before)
+    """Compute with as many threads as this build did, in all its processes together."""
+    before, asked = torch.get_num_threads(), re.split("[sx]", built.split("/")[2])
+    known = all(each.isdecimal() for each in asked)
+    torch.set_num_threads(min(max(1, math.prod(map(int, asked))), MOST_THREADS) if known else before)
     try:
         yield
     finally:

@@ -59,6 +59,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
     By default the one that the log drew. Raises `Refused`: NOT_DRAWN, NOT_FOUND, BAD_FIELD, or as `reexecute.show`.
     """
     from client import begun, reexecute
+    from client.training import Machine
 
     home = Home(folder)
     found = _work(home, audited(home), receipt)
@@ -77,6 +78,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
         segment=segment,
         text=home.settings.data,
         salt=home.salt(found.receipt.run, found.receipt.round),
+        machine=Machine.told(home.machine()),
     )
     durable.write(to, shown)
     return segment
@@ -84,7 +86,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
 
 def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
     """Repeat what an opening shows, and say in the log what came of it, if that is asked for. Raises `Refused`."""
-    from client import reexecute, train
+    from client import reexecute, training
 
     home = Home(folder)
     books = audited(home)
@@ -96,7 +98,7 @@ def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
         told["entry"] = _say(
-            home, found, hashed, segment, verdict, distance, train.build(found.manifest.recipe.precision)
+            home, found, hashed, segment, verdict, distance, training.build(found.manifest.recipe.precision)
         )
     return told
 

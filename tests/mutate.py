@@ -144,7 +144,8 @@ GUARDED: dict[str, list[str]] = {
     ],
     "client/work.py": ["tests/client/test_work.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/client"],
-    "client/train.py": ["tests/training/test_training.py"],
+    "client/training.py": ["tests/training/test_machine.py", "tests/training/test_training.py"],
+    "client/team.py": ["tests/training/test_machine.py"],
     "client/data.py": ["tests/training"],
     "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
     "client/cli.py": [

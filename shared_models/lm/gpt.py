@@ -65,6 +65,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Byte-level by default: tokens (batch, length) of integers in, logits (batch, length, vocabulary) out."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, shape: Shape, *, recompute: bool = False) -> None:
         """With `recompute`, what a block has in between is computed again on the way back, and not kept: to the bit the
         same gradients, for a third more work and memory that hardly grows with the layers (arXiv:1604.06174).
@@ -79,10 +82,11 @@ class GPT(nn.Module):
         # Rotary positions (arXiv:2104.09864): nothing to learn, so nothing to send.
         half = shape.width // shape.heads // 2
         angle = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
-        self.rotation = (angle.cos()[:, None], angle.sin()[:, None])
+        self.register_buffer("cos", angle.cos()[:, None], persistent=False)  # So that they go where the model goes.
+        self.register_buffer("sin", angle.sin()[:, None], persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        rotation = (self.rotation[0][: tokens.shape[1]], self.rotation[1][: tokens.shape[1]])
+        rotation = (self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
         x = self.embed(tokens)
         for block in self.blocks:
             x = checkpoint(block, x, rotation, use_reentrant=False) if self._recompute else block(x, rotation)

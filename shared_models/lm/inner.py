@@ -30,9 +30,9 @@ class Inner:
             muon = torch.optim.Muon(matrices.values(), weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
             self._optimisers.append(muon)
             self._of |= dict.fromkeys(matrices, muon)
-        for key, value in memory.items():
+        for key, value in sorted(memory.items()):  # In one order, wherever a part of it is put.
             parameter, _, what = key.partition("/")
-            self._of[parameter].state[self._parameters[parameter]][what] = torch.tensor(value)
+            self._of[parameter].state[self._parameters[parameter]][what] = _beside(self._parameters[parameter], value)
 
     @property
     def steps(self) -> int:
@@ -51,7 +51,17 @@ class Inner:
     def memory(self) -> weights.Weights:
         """A copy of all that it remembers, float32, by `parameter/what`."""
         return {
-            f"{key}/{what}": value.detach().cpu().numpy().copy()
+            f"{key}/{what}": weights.copied(value)
             for key, parameter in self._parameters.items()
-            for what, value in self._of[key].state.get(parameter, {}).items()
+            for what, value in sorted(self._of[key].state.get(parameter, {}).items())
         }
+
+
+def _beside(parameter: torch.Tensor, value: weights.Tensor) -> torch.Tensor:
+    """What is remembered of a parameter, where that is; shared out as it is, if it is of its shape."""
+    tensor = torch.tensor(value, device=parameter.device)
+    if hasattr(parameter, "placements") and tensor.shape == parameter.shape:
+        from torch.distributed.tensor import distribute_tensor  # Heavy, and only they need it who share out.
+
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    return tensor

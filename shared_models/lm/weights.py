@@ -27,7 +27,13 @@ Weights = dict[str, Tensor]
 
 def of(model: nn.Module) -> Weights:
     """A copy of a model's parameters (not its state_dict, which repeats what is tied), float32, by name."""
-    return {name: weight.detach().cpu().numpy().astype(np.float32) for name, weight in model.named_parameters()}
+    return {name: copied(weight) for name, weight in model.named_parameters()}
+
+
+def copied(tensor: torch.Tensor) -> Tensor:
+    """A copy of one tensor, float32, wherever it is. If it is shared out, every process that holds a part must ask."""
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # A DTensor, whose import is heavy.
+    return whole.detach().cpu().numpy().astype(np.float32)
 
 
 def views(model: nn.Module) -> Weights:

@@ -185,7 +185,6 @@ class Accounts:
                 self._check_note(record)
             case Usage():
                 self._check_open_period(record.period)
-                self._check_pot(record.pot)
                 if not any(each.name == record.pot and each.driver == "usage" for each in self._terms.pots):
                     raise Refused(Refusal.WRONG_ITEM, f"{record.pot} is not metered: its driver is not usage")
                 self._check_member(record.member)

@@ -16,11 +16,11 @@ from parties import FakeTime, Parties
 from torch.nn.modules.module import register_module_forward_pre_hook
 from world import TOY, counted
 
-from client import data
+from client import begun, data, reexecute
 from client.app import app
 from client.door import Door
 from client.signer import Signer
-from client.train import Training, build
+from client.training import Machine, Training, build
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
 from shared_models.lm import codecs, weights
@@ -120,6 +120,31 @@ def test_a_member_that_computes_again_instead_of_keeping_sends_the_same_bits(ask
         again = asked.ask(task, recompute="yes")
     assert blocks["Block"] == 3 * before
     assert again.entries[-1] == kept.entries[-1]  # The receipt that it had signed for this very update.
+
+
+@pytest.mark.slow
+def test_it_trains_in_two_processes_if_it_is_told_to_and_can_show_that_to_who_has_one(asked):
+    answer = asked.ask(asked.task(), processes="2")
+    said, manifest, two = receipt(answer), asked.parties.manifest, Machine(processes=2)
+    assert said.build == build("fp32", two) != build("fp32")
+    hashed = merkle.leaf_hash(answer.entries[-1]).hex()
+    kept = begun.recall(asked.kept.with_name("begun"), merkle.leaf_hash(asked.parties.manifest_leaf).hex(), said.round)
+    salt = asked.parties.founded.member("acme").salt("r1", said.round)
+    which = {"segment": 1, "text": "python-stdlib:0/3", "salt": salt}
+    shown = reexecute.show(kept, said, hashed, manifest, machine=two, **which)
+    assert reexecute.replay(shown, said, hashed, manifest, None).verdict == "close"
+    with pytest.raises(Refused, match=r"2x1/.*, this is [^ ]*/2/") as caught:
+        reexecute.show(kept, said, hashed, manifest, **which)
+    assert caught.value.refusal is Refusal.WRONG_OPENING
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal"), [({"processes": "3"}, Refusal.BAD_FIELD), ({"processor": "moon"}, Refusal.NOT_SET_UP)]
+)
+def test_it_begins_nothing_that_its_machine_cannot_do(asked, setting, refusal):
+    task = asked.task()
+    assert refused(lambda: asked.ask(task, **setting)) is refusal
+    assert receipt(asked.ask(task)).tokens  # Once that is mended, the round can still be answered.
 
 
 def test_its_receipt_commits_to_the_states_that_training_went_through_and_to_what_was_carried_over(asked):

@@ -7,6 +7,7 @@ from parties import Parties
 
 from client.cost import minor_units
 from client.home import Home, Settings, create
+from client.training import Machine
 from shared_models import durable
 from shared_models.folder import read_settings, write_settings
 from shared_models.records.refusals import Refusal, Refused
@@ -40,10 +41,15 @@ def test_settings_are_read_as_they_were_written(tmp_path):
 
 def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
     home = create(tmp_path / "acme", SETTINGS)
-    assert "recompute" not in home.node_config(tmp_path / "door")
+    assert Machine.told(home.node_config(tmp_path / "door")) == Machine.told({}) == Machine()
     path = tmp_path / "acme" / "member.toml"
-    path.write_text(path.read_text().replace("recompute = false", "recompute = true"))
-    assert Home(tmp_path / "acme").node_config(tmp_path / "door")["recompute"] == "yes"
+    told = path.read_text()
+    for name in ("shard", "compile", "recompute"):
+        path.write_text(told.replace(f"{name} = false", f"{name} = true"))
+        assert Machine.told(Home(tmp_path / "acme").node_config(tmp_path / "door")) == Machine(**{name: True})
+    path.write_text(told.replace("processes = 1", "processes = 2").replace('processor = "cpu"', 'processor = "cuda:1"'))
+    there = Home(tmp_path / "acme").node_config(tmp_path / "door")
+    assert Machine.told(there) == Machine(processor="cuda:1", processes=2)
 
 
 @pytest.mark.parametrize("change", ["devices = 'one'", "colour = 'red'", "devices ="])

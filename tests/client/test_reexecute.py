@@ -15,7 +15,7 @@ from bench.cheating import RECIPE, TEXT, Played, begin, honest, play
 from client import begun, reexecute
 from client.memory import Turn
 from client.reexecute import FARTHEST_PPM, Found, distance_ppm
-from client.train import build
+from client.training import build
 from shared_models.lm import weights
 from shared_models.records import canonical
 from shared_models.records.kinds import Receipt

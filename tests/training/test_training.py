@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from world import TOY
 
 from client import data
-from client.train import Trained, Training, _processor, build, train
+from client.train import Trained, train
+from client.training import Machine, Training, _processor, build
 from server import outer
 from shared_models.lm import codecs, gpt, hygiene, weights
 from shared_models.lm import outer as steps
@@ -100,7 +101,7 @@ def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(precision
     torch.set_num_threads(1)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
     kept, again = (
-        Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=1, recompute=recompute)
+        Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=1, machine=Machine(recompute=recompute))
         for recompute in (False, True)
     )
     assert list(kept.until(3)) == list(again.until(3))

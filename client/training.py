@@ -1,0 +1,186 @@
+"""A member's training at work: inner steps from a shared checkpoint on its own text. Read it top to bottom."""
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from client.data import Batches
+from shared_models.lm import gpt, weights
+from shared_models.lm.corpus import Tokens
+from shared_models.lm.inner import Inner
+from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.challenge import Point
+
+NUMBERS = {"bf16": "bfloat16", "fp32": "float32"}  # What a build calls them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """How a member's machine computes. A recipe is the same for all of them; the build that a receipt names says it."""
+
+    processor: str = "cpu"  # PyTorch's name of it, such as cuda or cuda:1.
+    processes: int = 1  # So many share every batch; each holds the whole model,
+    shard: bool = False  # or a part of the weights, the gradients and what the optimiser remembers.
+    compile: bool = False  # By torch.compile: minutes before the first step, and faster ones.
+    recompute: bool = False  # Less memory, more time: see `gpt.GPT`.
+
+    @classmethod
+    def told(cls, config: Mapping[str, Any]) -> "Machine":
+        """As `client.home.Home.machine` says it."""
+        flags = {name: name in config for name in ("shard", "compile", "recompute")}
+        processor, processes = str(config.get("processor", "cpu")), int(config.get("processes", 1))
+        return cls(processor=processor, processes=processes, **flags)
+
+    def threads(self) -> int:
+        """Of each process, when this thread's are shared among them."""
+        return max(1, torch.get_num_threads() // self.processes)
+
+    def check(self, batch: int) -> None:
+        """Whether it can train this many sequences at a time here. Raises `Refused`: NOT_SET_UP, BAD_FIELD."""
+        if batch % self.processes:
+            cause = f"processes = {self.processes} do not divide the run's batch of {batch}"
+            raise Refused(Refusal.BAD_FIELD, cause)
+        if self.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))):
+            raise Refused(Refusal.NOT_SET_UP, "compile = true needs a C++ compiler, and there is none")
+        try:
+            torch.empty(1, device=self.processor)
+        except (RuntimeError, AssertionError) as error:
+            cause = str(error).partition("\n")[0]
+            raise Refused(Refusal.NOT_SET_UP, f"processor = {self.processor!r}: {cause}") from None
+
+
+ONE = Machine()  # One process, on the processor that every machine has.
+
+
+class Loss(nn.Module):
+    """A model whose output is its loss: what PyTorch wraps, to compile it or to share it out, is a module's call."""
+
+    def __init__(self, model: gpt.GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.loss(tokens)
+
+
+class Training:
+    """One member's part of a round, at work. All state is here: the model, the optimiser, the batches.
+
+    An auditor begins where a segment does, with the state that was there, and goes the same way: there is no other.
+    """
+
+    def __init__(
+        self,
+        start: weights.Weights,
+        recipe: Recipe,
+        tokens: Tokens,
+        memory: weights.Weights,
+        *,
+        member: str,
+        round_: int,
+        rounds: int,
+        step: int = 0,
+        machine: Machine = ONE,
+        rank: int = 0,
+    ) -> None:
+        """Before inner step `step`, whose weights and optimiser's memory these are.
+
+        With several processes each has one of these, by its rank, and they call the same in the same order.
+        """
+        model = gpt.GPT(gpt.Shape.of(recipe), recompute=machine.recompute)
+        weights.put(start, model)
+        model.to(machine.processor)
+        if machine.processes > 1 and machine.shard:
+            from torch.distributed.fsdp import fully_shard  # Heavy.
+
+            for block in (*model.blocks, model):  # Each layer's are together only while it computes (FSDP2).
+                fully_shard(block)
+        self._model = model
+        self._loss: Callable[[Tensor], Tensor] = Loss(model)
+        if machine.processes > 1 and not machine.shard:
+            self._loss = DistributedDataParallel(Loss(model))
+        if machine.compile:
+            self._loss = torch.compile(self._loss)
+        self._optimiser = Inner(self._model, recipe.inner, memory)
+        self._batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
+        self._recipe, self._before, self._whole = recipe, (round_ - 1) * recipe.inner_steps, rounds * recipe.inner_steps
+        self._machine, self._rank, self._step = machine, rank, step
+        for _ in range(step):
+            self._batches.draw(recipe.batch)
+
+    def until(self, step: int) -> Iterator[float]:
+        """Train up to before this inner step; the loss of each step as it is made, in nats per token.
+
+        The rate falls linearly to a tenth over the whole run, by the same law within every member, so that nobody
+        needs to be told it. Until the optimiser has made a twentieth of the run's steps it is warmed up: at the run's
+        beginning, and wherever it had to start afresh.
+        """
+        warm, processor = max(1, self._whole // 20), torch.device(self._machine.processor)
+        while self._step < step:
+            done = (self._before + self._step) / self._whole
+            warmth = min(1.0, (self._optimiser.steps + 1) / warm)
+            batch = self._batches.draw(self._recipe.batch)[self._rank :: self._machine.processes]
+            with torch.autocast(processor.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+                loss = self._loss(torch.from_numpy(batch).to(processor))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step(float(self._recipe.inner_rate) * (1 - 0.9 * done) * warmth)
+            self._step += 1
+            if self._machine.processes > 1:
+                distributed.all_reduce(loss := loss.detach() / self._machine.processes)
+            yield loss.item()
+
+    def state(self) -> tuple[weights.Weights, weights.Weights]:
+        """Copies of the weights, and of what the optimiser remembers."""
+        return weights.of(self._model), self._optimiser.memory()
+
+    @property
+    def data(self) -> str:
+        """SHA-256 of every token trained on so far."""
+        return self._batches.digest
+
+    def point(self) -> Point:
+        """What a receipt commits to here."""
+        reached, memory = self.state()
+        return Point(step=self._step, data=self.data, weights=weights.digest(reached), memory=weights.digest(memory))
+
+
+def build(precision: str, machine: Machine = ONE) -> str:
+    """What this thread computes with, as a receipt says it: where two say the same, the same steps give the same bits.
+
+    PyTorch's version / the instruction set that its kernels use / processes, where they are several, and threads of
+    each / the number format of matrix products, by the recipe's precision / the model of processor, by which libraries
+    under PyTorch choose kernels of their own.
+    """
+    kernels, model = torch.backends.cpu.get_cpu_capability(), _processor()
+    if machine.processor != "cpu":
+        kernels, model = machine.processor.partition(":")[0], _plain(torch.cuda.get_device_name(machine.processor))
+    together = f"{machine.processes}{'s' if machine.shard else 'x'}" if machine.processes > 1 else ""
+    threads = f"{together}{machine.threads()}"
+    return "/".join(
+        (torch.__version__, kernels, threads, NUMBERS[precision] + ("-compiled" if machine.compile else ""), model)
+    )
+
+
+def _processor(path: Path = Path("/proc/cpuinfo")) -> str:
+    """Such as x86_64-AuthenticAMD-25-17; where the system does not tell, the architecture alone."""
+    told = dict[str, str]()
+    if path.is_file():
+        for line in path.read_text().partition("\n\n")[0].splitlines():
+            name, _, value = line.partition(":")
+            told[name.strip()] = value.strip()
+    parts = (platform.machine(), *(told.get(name, "") for name in ("vendor_id", "cpu family", "model")))
+    return _plain("-".join(filter(None, parts)))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", text)[:40]
