@@ -501,6 +501,7 @@ def _bad_segment(segment: int) -> None:
 def _replay_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("file", type=Path, help="what a member has opened")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="its text, if that is entrusted to you")
     parser.add_argument("--sign", action="store_true", help="say in the log what came of it, once and for all")
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
@@ -509,7 +510,7 @@ def _replay(args: Namespace) -> int:
     """Train that segment again. 0: it leads where the member said; 1: it does not; 2: this is no opening of it."""
     from client.work import replay
 
-    told = replay(args.home, _read(args.file), sign=args.sign)
+    told = replay(args.home, _read(args.file), sign=args.sign, text=args.text)
     if args.json:
         print(json.dumps({"schema": "consortium.replay/1", **told}))
     else:

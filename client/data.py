@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,20 +10,41 @@ import numpy.typing as npt
 from shared_models.lm import corpus
 
 STDLIB = "python-stdlib"
+FILE, DIGEST = "file:", "sha256:"  # How a text of one's own is called here, and how to others.
 
 
 def load(spec: str) -> corpus.Tokens:
     """The tokens that this specification of the node's operator names: `python-stdlib:1/3` is shard 1 of 3.
 
-    `python-stdlib:1/3,alpha=0.5,seed=7` is one of 3 that `corpus.uneven` cuts. Raises ValueError, which reaches the
+    `python-stdlib:1/3,alpha=0.5,seed=7` is one of 3 that `corpus.uneven` cuts. `file:/srv/text` is a file, each byte a
+    token; it may be larger than memory, for it is read where it is drawn from. Raises ValueError, which reaches the
     coordinator as this member's failure.
     """
+    if spec.startswith(FILE):
+        try:
+            return np.memmap(spec.removeprefix(FILE), np.uint8, "r")
+        except OSError as error:
+            raise ValueError(f"data {spec!r}: {error.strerror}") from None
+        except ValueError as error:  # It is empty.
+            raise ValueError(f"data {spec!r}: {error}") from None
     uneven = r"(?:,alpha=([0-9]{1,4}(?:\.[0-9]{1,6})?),seed=([0-9]{1,9}))?"
     match = re.fullmatch(rf"{STDLIB}:([0-9]{{1,4}})/([0-9]{{1,4}}){uneven}", spec)
     if match is None or not int(match[1]) < int(match[2]) or float(match[3] or 1) == 0:
-        raise ValueError(f"data {spec!r} is not of the form {STDLIB}:NUMBER/OF[,alpha=ABOVE_ZERO,seed=NUMBER]")
+        form = f"{STDLIB}:NUMBER/OF[,alpha=ABOVE_ZERO,seed=NUMBER]"
+        raise ValueError(f"data {spec!r} is not of the form {form} or {FILE}PATH")
     number, of = int(match[1]), int(match[2])
     return corpus.uneven(number, of, float(match[3]), int(match[4])) if match[3] else corpus.shard(number, of)
+
+
+def named(spec: str) -> str:
+    """What others are told of which text that is: of a file its SHA-256. Raises ValueError."""
+    if not spec.startswith(FILE):
+        return spec
+    try:
+        with Path(spec.removeprefix(FILE)).open("rb") as file:
+            return DIGEST + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"data {spec!r}: {error.strerror}") from None
 
 
 class Batches:

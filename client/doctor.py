@@ -187,7 +187,7 @@ class Doctor:
         except ImportError as error:
             raise Trouble("unknown", f"{error}", "pip install '.[train]'") from None
         try:
-            return f"{self.home.settings.data}: {data.load(self.home.settings.data).size:,} tokens"
+            return f"{self.home.settings.data}: {data.load(self.home.text).size:,} tokens"
         except ValueError as error:
             raise Trouble("fail", str(error), "correct `data` in member.toml") from None
 
@@ -350,7 +350,8 @@ def bundle(found: Iterable[Found], home: Home, file: Path) -> list[tuple[str, in
 
 def redacted(text: str, home: Home) -> str:
     """The text without what looks like a secret, this machine's name, where the folder lies, and what text it has."""
-    hidden = {str(home.path): "HOME", socket.gethostname(): "HOST", home.settings.data: "(not shown)"}
+    hidden = {each.removeprefix("file:"): "(not shown)" for each in (home.text, home.settings.data)}
+    hidden |= {str(home.path): "HOME", socket.gethostname(): "HOST"}
     text = SECRET.sub("(redacted)", text)
     for each, shown in hidden.items():
         text = text.replace(each, shown)

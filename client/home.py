@@ -70,11 +70,17 @@ class Home(Folder):
 
     def node_config(self, door: Path) -> dict[str, str]:
         """What the training process is told by way of Flower: where it finds what, and how it computes."""
-        told = {"member": self.settings.member, "data": self.settings.data, "door": str(door)}
+        told = {"member": self.settings.member, "data": self.text, "door": str(door)}
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
         return told | self.machine()
+
+    @property
+    def text(self) -> str:
+        """Which text it trains on, as `client.data.load` reads it: a relative path is one in this folder."""
+        kind, colon, path = self.settings.data.partition("file:")
+        return self.settings.data if kind or not colon else f"file:{self.path.absolute() / path}"
 
     def machine(self) -> dict[str, str]:
         """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""
@@ -115,7 +121,7 @@ class Settings:
     member: str
     ledger: str  # URL.
     superlink: str  # HOST:PORT of the coordinator's Flower SuperLink.
-    data: str  # Which text, as client.data.load reads it.
+    data: str  # Which text, as client.data.load reads it: file:PATH, or python-stdlib:NUMBER/OF to try things out.
     device: str  # A device class of the charter,
     devices: int  # and how many of them this node gives.
     node: str = "1"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class Opening:
 
     receipt: Hash
     segment: Count  # From 0.
-    text: Line  # Which text it trained on, as client.data.load reads it.
+    text: Line  # Which text it trained on, as client.data.named says it.
     salt: Hash  # Of the receipt's commitment to the data.
     trajectory: Trajectory
     before: tuple[Trajectory, ...]  # That of the member's receipt before this one, if it carried something over.
@@ -96,7 +97,7 @@ def show(
     opening = Opening(
         receipt=hashed,
         segment=segment,
-        text=text,
+        text=data.named(text),
         salt=salt,
         trajectory=said.trajectory,
         before=said.before,
@@ -128,8 +129,17 @@ def read(shown: bytes) -> Opening:
     return canonical.decode(Opening, shown.partition(b"\n")[0])
 
 
-def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earlier: Receipt | None) -> Found:
+def replay(
+    shown: bytes,
+    receipt: Receipt,
+    hashed: str,
+    manifest: Manifest,
+    earlier: Receipt | None,
+    text: Path | None = None,
+) -> Found:
     """What an opening of this receipt shows. `earlier` is the member's newest receipt of this run before it.
+
+    `text` is the file with the member's text, where that lies on no machine but its own and those it entrusts it to.
 
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
@@ -142,7 +152,7 @@ def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earl
     6. The update is what training came to and what was left unsent before, by the recipe's codec.
     7. The segment's steps, done again, lead to the state that was signed: to the bit, or with another build closely.
 
-    Raises `Refused`: MALFORMED, WRONG_OPENING.
+    Raises `Refused`: MALFORMED, WRONG_OPENING; NOT_FOUND without a text that would be needed.
     """
     line, groups = begun.split(shown)
     opening = canonical.decode(Opening, line)
@@ -157,7 +167,7 @@ def replay(shown: bytes, receipt: Receipt, hashed: str, manifest: Manifest, earl
     _check_tensors(opening, groups)
     if why := _contradiction(opening, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
-    tokens = _text(opening.text, recipe)
+    tokens = _text(opening.text, recipe, text)
     if why := _other_tokens(opening, receipt, recipe, tokens):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(groups, receipt, recipe, trajectory):
@@ -205,8 +215,18 @@ def _contradiction(opening: Opening, receipt: Receipt, manifest: Manifest, earli
     return ""
 
 
-def _text(spec: str, recipe: Recipe) -> Tokens:
+def _text(named: str, recipe: Recipe, file: Path | None) -> Tokens:
+    """The text that an opening names. The name is the member's word: it opens no file here."""
+    if named.startswith(data.FILE):
+        raise Refused(Refusal.MALFORMED, f"the text {named} is a file; its name for others is its SHA-256")
+    if named.startswith(data.DIGEST) and file is None:
+        raise Refused(
+            Refusal.NOT_FOUND, f"the text {named} is the member's own: --text FILE, if it is entrusted to you"
+        )
+    spec = f"{data.FILE}{file}" if named.startswith(data.DIGEST) else named
     try:
+        if data.named(spec) != named:
+            raise Refused(Refusal.WRONG_OPENING, f"{file} is {data.named(spec)}, the member's text {named}")
         tokens = data.load(spec)
     except ValueError as error:
         raise Refused(Refusal.MALFORMED, str(error)) from None

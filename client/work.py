@@ -76,7 +76,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
         receipt,
         found.manifest,
         segment=segment,
-        text=home.settings.data,
+        text=home.text,
         salt=home.salt(found.receipt.run, found.receipt.round),
         machine=Machine.told(home.machine()),
     )
@@ -84,8 +84,11 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
     return segment
 
 
-def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
-    """Repeat what an opening shows, and say in the log what came of it, if that is asked for. Raises `Refused`."""
+def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) -> dict[str, Any]:
+    """Repeat what an opening shows, and say in the log what came of it, if that is asked for. Raises `Refused`.
+
+    `text` is the member's, where it is a file that only it and whom it trusts have.
+    """
     from client import reexecute, training
 
     home = Home(folder)
@@ -93,7 +96,7 @@ def replay(folder: Path, shown: bytes, *, sign: bool) -> dict[str, Any]:
     opening = reexecute.read(shown)
     hashed, segment = opening.receipt, opening.segment
     found = _work(home, books, hashed)
-    verdict, distance, why = reexecute.replay(shown, found.receipt, hashed, found.manifest, found.earlier)
+    verdict, distance, why = reexecute.replay(shown, found.receipt, hashed, found.manifest, found.earlier, text)
     told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:

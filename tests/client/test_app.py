@@ -1,5 +1,6 @@
 """The ClientApp on its own: it trains only what the round names, and says why not."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -20,7 +21,7 @@ from client import begun, data, reexecute
 from client.app import app
 from client.door import Door
 from client.signer import Signer
-from client.training import Machine, Training, build
+from client.training import ONE, Machine, Training, build
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
 from shared_models.lm import codecs, weights
@@ -122,19 +123,38 @@ def test_a_member_that_computes_again_instead_of_keeping_sends_the_same_bits(ask
     assert again.entries[-1] == kept.entries[-1]  # The receipt that it had signed for this very update.
 
 
+def opened(asked: Asked, answer: Answer, text: str, machine: Machine = ONE):
+    """What acme shows of a segment of the round, and what belongs to it: as `reexecute.replay` takes it."""
+    said, hashed = receipt(answer), merkle.leaf_hash(answer.entries[-1]).hex()
+    run = merkle.leaf_hash(asked.parties.manifest_leaf).hex()
+    kept = begun.recall(asked.kept.with_name("begun"), run, said.round)
+    salt, manifest = asked.parties.founded.member("acme").salt("r1", said.round), asked.parties.manifest
+    shown = reexecute.show(kept, said, hashed, manifest, segment=1, text=text, salt=salt, machine=machine)
+    return shown, said, hashed, manifest, None
+
+
+def test_it_trains_on_a_text_of_its_own_which_is_needed_to_audit_that_and_is_told_by_its_digest_only(asked, tmp_path):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.write_bytes(b"Nobody else has this line of text. " * 60)
+    other.write_bytes(b"Nobody else has that line of text. " * 60)
+    answer = asked.ask(asked.task(), data=f"file:{mine}")
+    given = opened(asked, answer, f"file:{mine}")
+    assert reexecute.read(given[0]).text == "sha256:" + hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert b"Nobody else" not in given[0]
+    assert reexecute.replay(*given, mine) == ("matches", 0, "the same bits")
+    for text, refusal in ((None, Refusal.NOT_FOUND), (other, Refusal.WRONG_OPENING), (tmp_path, Refusal.MALFORMED)):
+        assert refused(reexecute.replay, *given, text) is refusal
+
+
 @pytest.mark.slow
 def test_it_trains_in_two_processes_if_it_is_told_to_and_can_show_that_to_who_has_one(asked):
     answer = asked.ask(asked.task(), processes="2")
-    said, manifest, two = receipt(answer), asked.parties.manifest, Machine(processes=2)
-    assert said.build == build("fp32", two) != build("fp32")
-    hashed = merkle.leaf_hash(answer.entries[-1]).hex()
-    kept = begun.recall(asked.kept.with_name("begun"), merkle.leaf_hash(asked.parties.manifest_leaf).hex(), said.round)
-    salt = asked.parties.founded.member("acme").salt("r1", said.round)
-    which = {"segment": 1, "text": "python-stdlib:0/3", "salt": salt}
-    shown = reexecute.show(kept, said, hashed, manifest, machine=two, **which)
-    assert reexecute.replay(shown, said, hashed, manifest, None).verdict == "close"
+    two = Machine(processes=2)
+    assert receipt(answer).build == build("fp32", two) != build("fp32")
+    given = opened(asked, answer, "python-stdlib:0/3", two)
+    assert reexecute.replay(*given).verdict == "close"
     with pytest.raises(Refused, match=r"2x1/.*, this is [^ ]*/2/") as caught:
-        reexecute.show(kept, said, hashed, manifest, **which)
+        opened(asked, answer, "python-stdlib:0/3")
     assert caught.value.refusal is Refusal.WRONG_OPENING
 
 

@@ -1,6 +1,9 @@
 """A member's folder, and what a person enters: settings, keys, costs."""
 
+import shutil
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from parties import Parties
@@ -50,6 +53,19 @@ def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
     path.write_text(told.replace("processes = 1", "processes = 2").replace('processor = "cpu"', 'processor = "cuda:1"'))
     there = Home(tmp_path / "acme").node_config(tmp_path / "door")
     assert Machine.told(there) == Machine(processor="cuda:1", processes=2)
+
+
+def test_a_text_that_lies_in_the_member_s_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data, text in (
+        ("python-stdlib:0/3", "python-stdlib:0/3"),
+        ("file:text.txt", f"file:{tmp_path}/acme/text.txt"),
+        ("file:/srv/text", "file:/srv/text"),
+    ):
+        shutil.rmtree(tmp_path / "acme", ignore_errors=True)
+        create(tmp_path / "acme", replace(SETTINGS, data=data))
+        home = Home(Path("acme"))
+        assert home.text == home.node_config(tmp_path / "door")["data"] == text
 
 
 @pytest.mark.parametrize("change", ["devices = 'one'", "colour = 'red'", "devices ="])

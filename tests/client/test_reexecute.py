@@ -245,6 +245,13 @@ def test_each_point_must_name_the_tokens_of_the_text(at):
     assert (found.verdict, found.why) == ("differs", f"by step {4 * at} it had other tokens than {TEXT} gives")
 
 
+def test_what_an_opening_calls_its_text_opens_no_file_of_the_auditor_s(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"What the auditor trains on. " * 60)
+    assert refused(FIRST_ROUND, rewritten(FIRST_ROUND.shown(1), text=f"file:{mine}")) is Refusal.MALFORMED
+    assert refused(FIRST_ROUND, rewritten(FIRST_ROUND.shown(1), text=f"sha256:{'0' * 64}")) is Refusal.NOT_FOUND
+
+
 def test_where_no_token_is_the_same_the_text_may_be_another_and_nobody_is_accused():
     points = [
         replace(each, data=digest(f"{each.step}")) if each.step else each for each in FIRST_ROUND.trajectory.points

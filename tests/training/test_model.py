@@ -1,5 +1,7 @@
 """The model, the text and the weights: what the price is computed from, and what records name by digest."""
 
+import hashlib
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -171,6 +173,35 @@ def test_uneven_shards_are_all_of_the_text_once_and_the_less_alike_the_smaller_a
     assert [shard.tobytes() for shard in shards(0.05)] == [shard.tobytes() for shard in uneven]
     assert [shard.size for shard in shards(0.05, seed=2)] != [shard.size for shard in uneven]
     assert shards(0.001)[0].size > 0
+
+
+def test_a_file_is_text_byte_by_byte_and_read_where_it_is_drawn_from(tmp_path):
+    path = tmp_path / "a text"
+    with path.open("wb") as file:
+        file.truncate(10**12)  # A hole: more than this machine's memory, and nothing of its disk.
+        file.seek(10**12 - 3)
+        file.write(b"end")
+    tokens = data.load(f"file:{path}")
+    assert (tokens.size, tokens[-3:].tobytes(), tokens.dtype) == (10**12, b"end", np.uint8)
+    batches = data.Batches(tokens, 17, seed=1, member="acme", round_=1)
+    assert batches.draw(4).shape == (4, 17)
+    path.write_bytes(b"abc")
+    assert data.named(f"file:{path}") == "sha256:" + hashlib.sha256(b"abc").hexdigest()
+    assert data.named("python-stdlib:0/3") == "python-stdlib:0/3"
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "folder"])
+def test_a_file_that_is_no_text_is_named(tmp_path, what):
+    path = tmp_path / what
+    if what == "empty":
+        path.touch()
+    elif what == "folder":
+        path.mkdir()
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load(f"file:{path}")
+    if what != "empty":
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            data.named(f"file:{path}")
 
 
 def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
