@@ -61,7 +61,7 @@ def _over_model(members: int, recipe: Recipe) -> float:
 def _round(folder: Path, recipe: Recipe, members: int, random: np.random.Generator) -> int:
     """A round of so many members; the bytes of the model."""
     folder.mkdir()
-    outer, turn = Outer(recipe, 1, folder / "checkpoints", folder / "state"), Turn(folder, 1)
+    outer, turn = Outer(recipe, 1, folder / "checkpoints", folder / "state", folder / "texts"), Turn(folder, 1)
     base, state = outer.begin()
     seed, names = turn.seed(), [f"m{number:02}" for number in range(members)]
     for name in names:

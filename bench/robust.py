@@ -135,7 +135,7 @@ def _trained(base: Weights, row: Row, recipe: Recipe, rounds: int) -> tuple[Weig
             judged = {member: Judged(robust.WHOLE // len(MEMBERS), 0, "whole") for member in MEMBERS}
         else:
             seed = round_.to_bytes(32, "big")
-            loss = hygiene.hidden_loss(model, base, recipe.context, seed)
+            loss = hygiene.hidden_loss(model, base, recipe.context, seed, corpus.held_out())
             judged = hygiene.judge(updates, recipe, len(MEMBERS), seed, loss)
         verdicts.append(judged)
         weighed = [(judged[member].weight, updates[member]) for member in MEMBERS]
@@ -158,7 +158,7 @@ def _cost(recipe: Recipe) -> float:
     }
     began = time.process_time()
     seed = bytes(32)
-    loss = hygiene.hidden_loss(model, base, recipe.context, seed)
+    loss = hygiene.hidden_loss(model, base, recipe.context, seed, corpus.held_out())
     hygiene.judge(updates, recipe, len(MEMBERS), seed, loss)
     return (time.process_time() - began) / trained
 

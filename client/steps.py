@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_models.lm import codecs, gpt, hygiene, outer, weights
+from shared_models.lm import codecs, corpus, gpt, hygiene, outer, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
@@ -103,15 +103,18 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
     named = {each.receipt: update for each, (_, update) in zip(counted, updates, strict=True)}
-    return _misjudged(said, close, base, named)
+    return _misjudged(said, close, base, named, files / "texts")
 
 
-def _misjudged(said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors]) -> str:
+def _misjudged(
+    said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors], texts: Path
+) -> str:
     """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
     recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
     invited = len(close.included) + len(close.excluded) + len(close.late)
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
-    loss = hygiene.hidden_loss(gpt.GPT(gpt.Shape.of(recipe)), base, recipe.context, seed)
+    tokens = corpus.scored_on(recipe.corpus, texts, recipe.context + 1)
+    loss = hygiene.hidden_loss(gpt.GPT(gpt.Shape.of(recipe)), base, recipe.context, seed, tokens)
     found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
     for each in (*close.included, *close.late):
         right = found[each.receipt]

@@ -57,6 +57,8 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--lie", action="append", default=[], metavar="NAME", help="one that lies so; may be repeated")
     parser.add_argument("--slow", action="append", default=[], metavar="K", type=float, help="one K times as slow; too")
     parser.add_argument("--alpha", type=float, help="texts unlike by a Dirichlet: 0.1 very, 100 hardly")
+    parser.add_argument("--text", action="append", default=[], type=Path, metavar="FILE", help="one for each member")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="what checkpoints are scored on")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
     parser.add_argument("--engine", default="threads", help="threads of this process, or Flower's ray; default threads")
@@ -97,6 +99,8 @@ def _simulate(args: Namespace) -> int:
             deadline_s=args.deadline,
             misbehave=misbehave,
             alpha=args.alpha,
+            texts=args.text,
+            held_out=args.held_out,
             engine=args.engine,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))

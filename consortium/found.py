@@ -3,7 +3,7 @@
 Between organisations each does its part on its own machine; what comes out is the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,11 +62,11 @@ def found(
     superlink: str,
     price: Fraction,
     quorum: int | None = None,
-    data: str = "python-stdlib:{number}/{of}",
+    data: Sequence[str] = (),
     blobs: str = "",
     inline_bytes: int = server.home.INLINE_BYTES,
 ) -> Founded:
-    """Found a consortium in a new folder: `benefits` are its members and what they pay by, `data` what they train on.
+    """Found a consortium in a new folder: `benefits` are its members and what they pay by, `data` what each trains on.
 
     So many members must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise.
     With `blobs` (HOST:PORT), what has more than `inline_bytes` goes beside Flower's messages.
@@ -78,7 +78,7 @@ def found(
             member=name,
             ledger=ledger_url,
             superlink=superlink,
-            data=data.format(number=number, of=len(names)),
+            data=data[number] if data else f"python-stdlib:{number}/{len(names)}",
             device="cpu-core",
             devices=1,
         )

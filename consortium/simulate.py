@@ -9,9 +9,9 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from ledger.billing import close
 from server import blobs
 from server.app import HOME
 from server.app import app as server_app
-from server.launch import SMALL, propose
+from server.launch import SMALL, keep_text, propose
 from shared_models import processes
 from shared_models.bundle import build
 from shared_models.published import fetch, reader
@@ -70,6 +70,8 @@ def simulate(
     late: int = 0,
     patience: int = 0,
     alpha: float | None = None,
+    texts: Sequence[Path] = (),
+    held_out: Path | None = None,
     price: Fraction = PRICE,
     workers: int = 2,
     inline_bytes: int | None = None,
@@ -78,18 +80,21 @@ def simulate(
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
-    `misbehave` says of members how: `late` (by the deadline and a half), `dead`, `forgetful`, a name of `faults.LIES`
-    or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much longer it takes. With `alpha` the
-    members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is given what the coordinator does,
-    from the gathering to the end: it may be stopped anywhere, and is then done again. With `inline_bytes`, what has
-    more of them goes beside Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`:
-    processes of Flower's own simulation engine, for honest members only. Raises `Refused` for what a real run would
-    refuse as a whole.
+    They train on the files `texts`, in order of their names, and checkpoints are scored on the one that is `held_out`;
+    on the standard library without. `misbehave` says of members how: `late` (by the deadline and a half), `dead`,
+    `forgetful`, a name of `faults.LIES` or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much
+    longer it takes. With `alpha` the members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is
+    given what the coordinator does, from the gathering to the end: it may be stopped anywhere, and is then done again.
+    With `inline_bytes`, what has more of them goes beside Flower's messages, over TLS on loopback. `engine` is
+    `threads` of this process, or `ray`: processes of Flower's own simulation engine, for honest members only. Raises
+    `Refused` for what a real run would refuse as a whole.
     """
     if engine not in ENGINES:
         raise Refused(Refusal.BAD_FIELD, f"there is no engine {engine}; there are {', '.join(ENGINES)}")
     if engine == "ray" and misbehave:
         raise Refused(Refusal.BAD_FIELD, f"ray simulates honest members only, and not {', '.join(misbehave)}")
+    if texts and len(texts) != len(benefits):
+        raise Refused(Refusal.BAD_FIELD, f"{len(texts)} texts for {len(benefits)} members")
     began = time.monotonic()
     torch.set_num_threads(1)  # Members are threads; and one thread each is what makes a run repeat bit for bit.
     port = processes.free_port()
@@ -97,7 +102,8 @@ def simulate(
     with ExitStack() as stack:
         alive = [name for name in benefits if (misbehave or {}).get(name) != "dead"]
         quorum_of_witnesses = min(len(benefits) // 2 + 1, len(alive))
-        data = "python-stdlib:{number}/{of}" + ("" if alpha is None else f",alpha={alpha:.6f},seed={recipe.seed}")
+        uneven = "" if alpha is None else f",alpha={alpha:.6f},seed={recipe.seed}"
+        data = [f"python-stdlib:{number}/{len(benefits)}{uneven}" for number in range(len(benefits))]
         founded = found(
             folder,
             benefits,
@@ -105,7 +111,7 @@ def simulate(
             superlink="127.0.0.1:0",
             price=price,
             quorum=quorum_of_witnesses,
-            data=data,
+            data=[f"file:{path.absolute()}" for path in texts] or data,
             blobs="" if inline_bytes is None else f"127.0.0.1:{processes.free_port()}",
             inline_bytes=inline_bytes or 0,
         )
@@ -114,6 +120,8 @@ def simulate(
         coordinator = founded.coordinator
         stack.enter_context(blobs.serving(coordinator))
         bundle = build()
+        if held_out is not None:
+            recipe = replace(recipe, corpus=keep_text(held_out, coordinator.texts_path))
         manifest = propose(
             coordinator.keyring.agreement,
             RUN,
@@ -125,6 +133,7 @@ def simulate(
             wait=wait,
             late=late,
             patience=patience,
+            texts=coordinator.texts_path,
         )
         leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
 

@@ -70,6 +70,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
         "--late-for", type=int, default=0, metavar="ROUNDS", help="an answer still counts so many rounds behind its own"
     )
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text of yours to score checkpoints on")
     parser.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
 
 
@@ -95,6 +96,7 @@ def _run(args: Namespace) -> int:
             wait=args.wait,
             late=args.late_for,
             patience=args.patience,
+            held_out=args.held_out,
         )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG

@@ -55,6 +55,10 @@ class Home(Folder):
     def blobs_path(self) -> Path:
         return self.path / "blobs"
 
+    @property
+    def texts_path(self) -> Path:
+        return self.path / "texts"
+
     def blobs_secret(self) -> bytes:
         """What capabilities for blobs are sealed with; made by who asks first."""
         path = self.path / "keys" / "blobs.secret"

@@ -1,14 +1,16 @@
 """Launching a run: the manifest is signed and logged, members consent, then Flower starts the ServerApp."""
 
+import hashlib
 import json
 import logging
 import time
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from server import outer
 from server.home import Home
+from shared_models import durable
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
@@ -40,6 +42,7 @@ SMALL = Recipe(
     precision="fp32",
 )
 POLL_S = 0.5
+PIECE_BYTES = 2**20
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +68,12 @@ def propose(
     wait: str = "all",
     late: int = 0,
     patience: int = 0,
+    texts: Path = Path(),
 ) -> Manifest:
-    """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored."""
+    """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored.
+
+    `texts` holds what it is scored on, where that is a file. Raises `Refused`, as `outer.held_out`.
+    """
     first, members = outer.first(recipe), agreement.present()
     return Manifest(
         seq=0,
@@ -84,7 +91,7 @@ def propose(
         patience=patience,
         flop_per_token=flop_per_token(recipe),
         base=weights.digest(first),
-        loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe)),
+        loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe, texts=texts)),
     )
 
 
@@ -100,15 +107,22 @@ def launch(
     wait: str = "all",
     late: int = 0,
     patience: int = 0,
+    held_out: Path | None = None,
 ) -> tuple[str, str]:
-    """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`."""
+    """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
+
+    With `held_out` its checkpoints are scored on that file, of which the coordinator's folder keeps a copy.
+    """
     home = Home(folder)
     ledger, bundle = LedgerHttp(home.settings.ledger), build()
     home.learn_keys(ledger)
+    asked = read_recipe(recipe) if recipe else SMALL
+    if held_out is not None:
+        asked = replace(asked, corpus=keep_text(held_out, home.texts_path))
     manifest = propose(
         home.keyring.agreement,
         run,
-        read_recipe(recipe) if recipe else SMALL,
+        asked,
         bundle,
         rounds=rounds,
         quorum=quorum,
@@ -116,6 +130,7 @@ def launch(
         wait=wait,
         late=late,
         patience=patience,
+        texts=home.texts_path,
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)
@@ -130,6 +145,20 @@ def launch(
             Refusal.NO_CONSENT, f"{len(consents)} members consented, the quorum of run {run} is {manifest.quorum}"
         )
     return _started(home, run, bundle)
+
+
+def keep_text(text: Path, folder: Path) -> str:
+    """Keep a copy of this file under its SHA-256; how a recipe names it. Raises `Refused(NOT_FOUND)`."""
+    durable.make_folder(folder)
+    hashed = hashlib.sha256()
+    try:
+        with text.open("rb") as file, durable.writing(folder / "text", 0o600, hashed.hexdigest) as copy:
+            while piece := file.read(PIECE_BYTES):
+                hashed.update(piece)
+                copy.write(piece)
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"the held-out text {text}: {error.strerror}") from None
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def resume(folder: Path, run: str) -> tuple[str, str]:

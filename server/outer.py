@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shared_models import durable
-from shared_models.lm import gpt, hygiene, outer, weights
+from shared_models.lm import corpus, gpt, hygiene, outer, weights
 from shared_models.lm.blob import Blob
 from shared_models.records.kinds import Recipe
 
@@ -17,9 +17,9 @@ from shared_models.records.kinds import Recipe
 class Outer:
     """One run's checkpoints, in one folder by digest, and in another what the step remembers behind each."""
 
-    def __init__(self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path) -> None:
+    def __init__(self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path, texts: Path) -> None:
         self._recipe, self._rounds = recipe, rounds
-        self._checkpoints, self._states = checkpoints, states
+        self._checkpoints, self._states, self._texts = checkpoints, states, texts
 
     @cached_property
     def _model(self) -> gpt.GPT:
@@ -43,14 +43,15 @@ class Outer:
 
     def loss(self, digest: str) -> float:
         """The held-out loss of a checkpoint, in nats per byte."""
-        return held_out_loss(self._model, self.checkpoint(digest), self._recipe)
+        return held_out_loss(self._model, self.checkpoint(digest), self._recipe, texts=self._texts)
 
     def judge(
         self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str, ages: Mapping[str, int]
     ) -> dict[str, hygiene.Judged]:
         """What each of these updates counts (`hygiene.judge`) in a step from a base, by text that the seed draws."""
         drawn = bytes.fromhex(seed)
-        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn)
+        tokens = held_out(self._recipe, self._texts)
+        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn, tokens)
         return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages)
 
     def step(
@@ -76,11 +77,24 @@ class Outer:
         return after.digest, kept.digest, Blob(sent, rule.down, self.shapes)
 
 
+def held_out(recipe: Recipe, texts: Path) -> corpus.Tokens:
+    """The text that this recipe's checkpoints are scored on. Raises `Refused`, as `corpus.scored_on`."""
+    return corpus.scored_on(recipe.corpus, texts, recipe.context + 1)
+
+
 def held_out_loss(
-    model: gpt.GPT, checkpoint: weights.Tensors, recipe: Recipe, sequences: int = hygiene.EVALUATED
+    model: gpt.GPT,
+    checkpoint: weights.Tensors,
+    recipe: Recipe,
+    sequences: int = hygiene.EVALUATED,
+    texts: Path = Path(),
 ) -> float:
-    """Mean loss of a checkpoint on the held-out text, in nats per byte; always the same sequences."""
-    return hygiene.held_out_loss(model, checkpoint, hygiene.spread(sequences, recipe.context))(None)
+    """Mean loss of a checkpoint on the held-out text, in nats per byte; always the same sequences.
+
+    Raises `Refused`, as `held_out`.
+    """
+    chosen = hygiene.spread(sequences, recipe.context, held_out(recipe, texts))
+    return hygiene.held_out_loss(model, checkpoint, chosen)(None)
 
 
 def first(recipe: Recipe) -> weights.Weights:

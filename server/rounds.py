@@ -89,7 +89,11 @@ class Coordinator:
         self._folder = home.path / "runs" / merkle.leaf_hash(self._manifest_leaf).hex()
         self._offers = Offers(home, self._folder.name)
         self._outer = Outer(
-            self.manifest.recipe, self.manifest.rounds, home.path / "checkpoints", self._folder / "state"
+            self.manifest.recipe,
+            self.manifest.rounds,
+            home.path / "checkpoints",
+            self._folder / "state",
+            home.texts_path,
         )
         self._checkpoint = self.manifest.base  # Digest of where the run is,
         self._state = ""  # and of what the outer step remembers.

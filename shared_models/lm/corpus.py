@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from shared_models.records.refusals import Refusal, Refused
+
 Tokens = npt.NDArray[np.uint8]  # One byte, one token.
 
 HELD_OUT = 20  # One file in so many, by hash of its path.
@@ -88,6 +90,27 @@ def uneven(number: int, of: int, alpha: float, seed: int) -> Tokens:
 def held_out() -> Tokens:
     """The text that no member trains on."""
     return _read([path for _, path, _ in _files() if _is_held_out(path)])
+
+
+@cache
+def scored_on(name: str, texts: Path, at_least: int) -> Tokens:
+    """The text that checkpoints are scored on: `python-stdlib`, what is held out of it; `sha256:HEX`, a file.
+
+    That is named HEX in the folder `texts`, hashed once, and read where it is drawn from. Raises `Refused`: NOT_FOUND;
+    CORRUPT if it is another one; BAD_FIELD if it has not so many tokens.
+    """
+    kind, _, digest = name.partition(":")
+    if kind != "sha256":
+        return held_out()
+    path = texts / digest
+    if not path.is_file():
+        raise Refused(Refusal.NOT_FOUND, f"the text {name} that the run is scored on is not at {path}")
+    with path.open("rb") as file:
+        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+            raise Refused(Refusal.CORRUPT, f"{path} is sha256:{found}")
+    if (size := path.stat().st_size) < at_least:
+        raise Refused(Refusal.BAD_FIELD, f"the text {name} has {size} bytes, too few to score by: {at_least}")
+    return np.memmap(path, np.uint8, "r")
 
 
 def windows(tokens: Tokens, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

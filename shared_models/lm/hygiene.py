@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from shared_models.lm import corpus
+from shared_models.lm.corpus import Tokens, windows
 from shared_models.lm.gpt import GPT
 from shared_models.lm.outer import Plan
 from shared_models.lm.robust import WHOLE, Tensor
@@ -181,27 +181,25 @@ def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) ->
     return loss
 
 
-def spread(count: int, context: int) -> npt.NDArray[np.int64]:
+def spread(count: int, context: int, tokens: Tokens) -> npt.NDArray[np.int64]:
     """Held-out sequences from all over the text, (count, context + 1); always the same."""
-    tokens = corpus.held_out()
     starts = np.linspace(0, tokens.size - context - 1, count).astype(np.int64)
-    return corpus.windows(tokens, starts, context + 1)
+    return windows(tokens, starts, context + 1)
 
 
-def hidden_loss(model: GPT, base: Update, context: int, seed: bytes) -> Loss:
-    """How good the base is on the held-out text that a round's seed draws, and how good with an update added."""
-    return held_out_loss(model, base, hidden(seed, SCORED, context))
+def hidden_loss(model: GPT, base: Update, context: int, seed: bytes, tokens: Tokens) -> Loss:
+    """How good the base is on the part of the held-out text that a round's seed draws, and how good with an update."""
+    return held_out_loss(model, base, hidden(seed, SCORED, context, tokens))
 
 
-def hidden(seed: bytes, count: int, context: int) -> npt.NDArray[np.int64]:
+def hidden(seed: bytes, count: int, context: int, tokens: Tokens) -> npt.NDArray[np.int64]:
     """The held-out sequences that a seed of 32 bytes draws, (count, context + 1).
 
     A member that knew them before a round ended could train on them. So the seed stands in the log by its hash when the
     round opens, and in full when it closes: nobody can choose it afterwards, the coordinator included.
     """
-    tokens = corpus.held_out()
     starts = _random(seed, "held out").integers(0, tokens.size - context, count)
-    return corpus.windows(tokens, starts, context + 1)
+    return windows(tokens, starts, context + 1)
 
 
 def _random(seed: bytes, use: str) -> np.random.Generator:

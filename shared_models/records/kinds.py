@@ -218,7 +218,7 @@ class Recipe:
     outer_momentum: Share  # What it grows to; `mean` has none.
     aggregate: Annotated[str, Pattern("centred|krum|mean|median|trimmed")]  # How updates become one: lm.hygiene.
     influence: Share  # No update counts more in a step than this, or than an equal share, whichever is more.
-    corpus: Name
+    corpus: Annotated[str, Pattern("python-stdlib|sha256:[0-9a-f]{64}")]  # What checkpoints are scored on: lm.corpus.
     seed: Count
     up: Name  # The codec, one of CODECS, of what members send,
     down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.

@@ -44,7 +44,7 @@ def turn():
 
 
 def judged(base, updates):
-    loss = hygiene.held_out_loss(outer.model(RECIPE), base, hygiene.hidden(SEED, 32, RECIPE.context))
+    loss = hygiene.held_out_loss(outer.model(RECIPE), base, hygiene.hidden(SEED, 32, RECIPE.context, corpus.held_out()))
     return hygiene.judge(updates, RECIPE, len(MEMBERS), SEED, loss), loss
 
 

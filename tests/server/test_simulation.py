@@ -1,5 +1,8 @@
 """Whole runs in one process: the real ServerApp and ClientApp, Flower's own bytes, the real ledger, an audited bill."""
 
+import hashlib
+import math
+import random
 import shutil
 import threading
 from dataclasses import replace
@@ -7,11 +10,12 @@ from dataclasses import replace
 import pytest
 from world import TOY
 
+from client import steps
 from consortium.faults import LIES, POISONS, Away, Slow, resigned
 from consortium.simulate import Result, simulate
 from server import outer
 from server.launch import propose
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, corpus, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import CODECS, Receipt
@@ -51,6 +55,44 @@ def test_three_members_train_and_each_number_of_the_bill_is_recomputed(tmp_path)
     assert len(result.losses) == 3
     assert result.losses[2] < result.losses[0]
     assert {line.member for line in result.bill.lines} == set(THREE)
+
+
+def test_members_train_on_files_of_their_own_and_checkpoints_are_scored_on_another_which_every_step_needs(tmp_path):
+    """The texts are of two letters each, the held-out one of all six: the loss says that it was that one."""
+    files = {}
+    for name, letters in {**dict(zip(THREE, ("ab", "cd", "ef"), strict=True)), "held-out": "abcdef"}.items():
+        files[name] = tmp_path / name
+        files[name].write_text("".join(random.Random(name).choices(letters, k=3000)))
+    held_out = files.pop("held-out")
+    recipe = replace(TOY, inner_steps=10)
+    result = toy(tmp_path / "run", recipe=recipe, texts=list(files.values()), held_out=held_out)
+    assert result.report.findings == []
+    assert math.log(3) < result.losses[-1] < result.losses[0] == pytest.approx(math.log(256), abs=1e-3)
+    named = "sha256:" + hashlib.sha256(held_out.read_bytes()).hexdigest()
+    assert result.manifest.recipe.corpus == named
+    kept = result.founded.coordinator.texts_path / named.removeprefix("sha256:")
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o77) == (held_out.read_bytes(), 0)
+
+    leaves = fetch(reader(str(result.founded.ledger / "log"))).leaves
+    said, files = steps.logged(leaves, "r1"), tmp_path / "copy"
+    shutil.copytree(result.founded.coordinator.path, files)
+    assert [each.wrong for each in steps.repeat(said, files)] == ["", ""]
+    (files / "texts" / kept.name).write_bytes(held_out.read_bytes().replace(b"a", b"b"))
+    corpus.scored_on.cache_clear()
+    assert all(f"corrupt: {files / 'texts' / kept.name} is sha256:" in each.wrong for each in steps.repeat(said, files))
+    (files / "texts" / kept.name).unlink()
+    assert all(f"not_found: the text {named}" in each.wrong for each in steps.repeat(said, files))
+
+
+def test_a_text_that_cannot_be_scored_on_starts_no_run(tmp_path):
+    short = tmp_path / "short"
+    short.write_text("too short")
+    for held_out, refusal in ((short, Refusal.BAD_FIELD), (tmp_path / "none", Refusal.NOT_FOUND)):
+        with pytest.raises(Refused) as caught:
+            toy(tmp_path / refusal.value, held_out=held_out)
+        assert caught.value.refusal is refusal
+    with pytest.raises(Refused, match="1 texts for 3 members"):
+        toy(tmp_path / "one", texts=[short])
 
 
 def test_the_same_run_twice_gives_the_same_checkpoint_to_the_bit(tmp_path):

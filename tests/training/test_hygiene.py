@@ -354,10 +354,10 @@ def test_the_gram_matrix_is_every_product():
 
 
 def test_a_seed_draws_held_out_text_and_another_one_other_text():
-    drawn = hygiene.hidden(SEED, 5, 16)
+    drawn = hygiene.hidden(SEED, 5, 16, corpus.held_out())
     assert (drawn.shape, drawn.dtype) == ((5, 17), np.int64)
-    assert (drawn == hygiene.hidden(SEED, 5, 16)).all()
-    assert (drawn != hygiene.hidden(b"\1" * 32, 5, 16)).any()
+    assert (drawn == hygiene.hidden(SEED, 5, 16, corpus.held_out())).all()
+    assert (drawn != hygiene.hidden(b"\1" * 32, 5, 16, corpus.held_out())).any()
     tokens = corpus.held_out()
     start = int.from_bytes(hashlib.sha256(SEED + b"held out").digest()[:16], "big")  # As docs/protocol.md says.
     places = np.random.Generator(np.random.PCG64(start)).integers(0, tokens.size - 16, 5)
@@ -367,7 +367,7 @@ def test_a_seed_draws_held_out_text_and_another_one_other_text():
 def test_the_loss_is_that_of_base_and_update_together():
     model, base = outer.model(TOY), outer.first(TOY)
     change = {name: 0.01 * _noise(tensor.shape) for name, tensor in base.items()}
-    scored = hygiene.held_out_loss(model, base, hygiene.hidden(SEED, 20, TOY.context))
+    scored = hygiene.held_out_loss(model, base, hygiene.hidden(SEED, 20, TOY.context, corpus.held_out()))
     before, after = scored(None), scored(change)
     assert before == pytest.approx(np.log(256))  # A zero head.
     weights.put({name: base[name] + change[name] for name in base}, model)

@@ -112,7 +112,7 @@ def test_a_process_that_is_killed_ends_the_training_by_its_name_and_all_others()
         workers = psutil.Process(team._process.pid).children()
         assert len(workers) == 2
         os.kill(workers[1].pid, signal.SIGKILL)
-        for _ in range(2):  # The first learns it when there is no answer, the second when there is nobody to ask.
+        for _ in range(2):  # Who answered no more, and who is not there to be asked.
             with pytest.raises(Refused, match="a process of the training ended") as caught:
                 list(team.until(4))
             assert caught.value.refusal is Refusal.FAILED
