@@ -1,9 +1,9 @@
-"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [--eighth] [FILE ...]`.
+"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [--twelfth] [FILE ...]`.
 
 A mutant is this code without one refusal (a `raise` or a `yield` of one) or without one call of a check. What survives
 is a check that nothing would miss. Each mutant meets first the test that noticed it last time, as `noticed_by.json`
-says; --learn adds to that file. --eighth takes every eighth mutant only: which, the mutated files themselves choose,
-so that one commit has one answer whenever it is asked, and the next change asks for another eighth.
+says; --learn adds to that file. --twelfth takes every twelfth mutant only: which, the mutated files themselves choose,
+so that one commit has one answer whenever it is asked, and the next change asks for another twelfth.
 """
 
 import ast
@@ -275,8 +275,8 @@ def start(mutant: Mutant, copy: Path, first: str | None) -> int:
 def main(words: list[str]) -> int:
     paths = [word for word in words if not word.startswith("--")]
     todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
-    if "--eighth" in words:
-        todo = todo[zlib.crc32(b"".join((ROOT / path).read_bytes() for path in GUARDED)) % 8 :: 8]
+    if "--twelfth" in words:
+        todo = todo[zlib.crc32(b"".join((ROOT / path).read_bytes() for path in GUARDED)) % 12 :: 12]
     waiting, alive = list(reversed(todo)), list[Mutant]()
     names = {mutant.name for path in GUARDED for mutant in mutants(path)}
     noticed_by: dict[str, str] = json.loads(NOTICED_BY.read_text()) if NOTICED_BY.is_file() else {}

@@ -398,15 +398,15 @@ def test_ctrl_c_leaves_no_process_and_no_lock(home, after_s):
 
 @pytest.mark.timeout(600)
 def test_the_whole_demonstration_twice_in_the_same_folder(home, capsys):
-    for _ in range(2):
+    for rounds in (1, 3):
         began = time.monotonic()
-        assert demo(home, rounds=3) == 0
+        assert demo(home, rounds=rounds) == 0
         assert time.monotonic() - began < 240  # Wall time, with another file tested beside it.
         said = capsys.readouterr().out
         assert len(re.findall("audit: every number recomputed, 0 findings", said)) == 3
         assert re.search(r"balance acme: net stated -?\d+, recomputed -?\d+", said)
         before, after = map(float, re.search(r"per byte: ([\d.]+) before, ([\d.]+) after", said).groups())
-        assert after < 0.6 * before
+        assert after < (0.6 if rounds == 3 else 0.8) * before
         assert alive(home) == []
 
 

@@ -5,6 +5,7 @@ import math
 import random
 import shutil
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -115,7 +116,12 @@ def test_who_answers_first_does_not_change_the_checkpoint(tmp_path):
 
 
 def test_it_is_quick_enough_to_be_used_by_the_hundred(tmp_path):
-    assert min(toy(tmp_path / str(n)).seconds for n in range(3)) < 2.5
+    spent = []
+    for n in range(3):
+        before = time.process_time()  # Of a machine that does other things too, seconds say less.
+        toy(tmp_path / str(n))
+        spent.append(time.process_time() - before)
+    assert min(spent) < 1.5
 
 
 def receipts(result: Result) -> list[Receipt]:
