@@ -178,6 +178,13 @@ class Doctor:
         missing = [name for name in ("torch", "flwr") if importlib.util.find_spec(name) is None]
         if missing:
             raise Trouble("fail", f"not installed: {', '.join(missing)}", "pip install '.[train]'")
+        from client.training import Machine  # Only now: it imports PyTorch.
+
+        machine = Machine.told(self.home.machine())
+        try:
+            machine.check(batch=machine.processes)
+        except Refused as refused:
+            raise Trouble("fail", refused.detail, "correct it in member.toml") from None
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "flwr"))
         return f"{settings.devices} × {settings.device} of {os.cpu_count()} cores here; {versions}"
 

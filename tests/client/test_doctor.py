@@ -135,6 +135,10 @@ BREAKS = {
         lambda node: settings(node, device="h100"),
         ("device", "fail", "the charter has cpu-core"),
     ),
+    "a processor that is not there": (
+        lambda node: settings(node, processor="moon"),
+        ("device", "fail", "correct it in member.toml"),
+    ),
     "a text that is none": (lambda node: settings(node, data="books"), ("text", "fail", "correct `data`")),
     "training is paused": (
         lambda node: policy.pause(node.path, "a fair", now=False),
