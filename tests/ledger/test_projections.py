@@ -705,6 +705,22 @@ def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(fol
     engine.dispose()
 
 
+@pytest.mark.parametrize("version", ["0001", "0002", "0003"])
+def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
+    engine = ledger.store.connect(DATABASES[folder] or f"sqlite:///{folder / 'ledger.db'}")
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", "ledger:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        connection.commit()
+        ledger.store.migrate(connection)
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+        asked = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+        assert asked.scalar() == ledger.store.REVISION
+    engine.dispose()
+
+
 # A register that is lost.
 
 
