@@ -52,20 +52,31 @@ class Folder:
     def keyring(self) -> Keyring:
         """The keys of the charter, and what was learned after it of keys and charters. Raises `Refused`."""
         ring = Keyring(self.charter, self.charter_entry.hash.hex())
-        for path in sorted((self.path / KEYRING).glob("*.note")):
-            ring.learn(int(path.stem), path.read_bytes())
+        self._learn_kept(ring)
         return ring
+
+    def _learn_kept(self, ring: Keyring) -> None:
+        """Let it learn what is kept here; another process of this folder may have put more there meanwhile."""
+        for path in sorted((self.path / KEYRING).glob("*.note")):
+            if int(path.stem) not in self._learned:
+                ring.learn(int(path.stem), path.read_bytes())
+                self._learned.add(int(path.stem))
+
+    @cached_property
+    def _learned(self) -> set[int]:
+        return set()  # The index of each entry that the keyring has.
 
     def learn_keys(self, ledger: LedgerHttp) -> int:
         """Ask the ledger for keys that were added and revoked, and for charters and votes; how many entries are new.
 
         Each is signed by who may write it, so the ledger can keep some back and invent none. Raises `Refused`.
         """
-        folder = self.path / KEYRING
-        known = {int(path.stem) for path in folder.glob("*.note")}
+        folder, ring, known = self.path / KEYRING, self.keyring, self._learned
+        self._learn_kept(ring)
         new = [(index, leaf) for index, leaf in ledger.keys(since=max(known, default=-1) + 1) if index not in known]
         for index, leaf in new:
-            self.keyring.learn(index, leaf)
+            ring.learn(index, leaf)
+            known.add(index)
             folder.mkdir(exist_ok=True)
             durable.write(folder / f"{index:012}.note", leaf)
         return len(new)

@@ -253,6 +253,18 @@ def test_a_daemon_consents_under_the_charter_in_force_and_under_no_other(tmp_pat
     parties.log.close()
 
 
+def test_a_daemon_learns_what_a_command_has_learned_in_its_folder_meanwhile(tmp_path):
+    parties = Parties(tmp_path)
+    running = parties.founded.member("acme")
+    before, hashed = running.keyring.agreement.hash, amend(parties, price=Fraction(1))
+    told = Told(parties.log.books.about_keys)
+    assert parties.founded.member("acme").learn_keys(told) == 3
+    assert running.keyring.agreement.hash == before
+    assert running.learn_keys(told) == 0
+    assert running.keyring.agreement.hash == hashed
+    parties.log.close()
+
+
 def test_a_vote_that_was_made_up_is_not_learned(tmp_path):
     parties = Parties(tmp_path)
     amend(parties, price=Fraction(1))
