@@ -56,8 +56,13 @@ def propose(folder: Path, file: Path, name: str) -> Said:
     home = Home(folder)
     ledger = LedgerHttp(home.settings.ledger)
     home.learn_keys(ledger)
+    return put(home, ledger, read(file), name)
+
+
+def put(home: Home, ledger: LedgerHttp, asked: dict[str, Any], name: str) -> Said:
+    """Propose the charter in force with these changes, as `changed` takes them. Raises `Refused`."""
     agreement = home.keyring.agreement
-    charter = changed(agreement.charter, read(file))
+    charter = changed(agreement.charter, asked)
     record = Amendment(
         seq=0,
         prev=FIRST,
@@ -66,9 +71,15 @@ def propose(folder: Path, file: Path, name: str) -> Said:
         replaces=agreement.hash,
         charter=charter,
     )
-    found = list(changes(agreement.charter, charter))
-    index, hashed = _say(home, ledger, record)
-    return Said(found, hashed, index, agreement.needed, missing(agreement, agreement.open[hashed]))
+    _, hashed = _say(home, ledger, record)
+    return proposed(agreement, hashed)
+
+
+def proposed(agreement: Agreement, hashed: str) -> Said:
+    """What the open amendment with this leaf hash would change."""
+    proposal = agreement.open[hashed]
+    found = list(changes(agreement.charter, proposal.amendment.charter))
+    return Said(found, hashed, agreement.entries[hashed], agreement.needed, missing(agreement, proposal))
 
 
 def vote(folder: Path, amendment: str, choice: str) -> Said:

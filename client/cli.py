@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client import allocate
-from shared_models.command import MONEY, NODE, RIGHT, UNKNOWN, WRONG, Command
+from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
+    from client.charter import Said
     from shared_models.rules.audit import Report
 
 
@@ -955,7 +956,12 @@ def _charter_propose_arguments(parser: ArgumentParser) -> None:
 def _charter_propose(args: Namespace) -> int:
     from client import charter
 
-    proposed = charter.propose(args.home, args.file, args.name or args.file.stem)
+    return _said(args, charter.propose(args.home, args.file, args.name or args.file.stem))
+
+
+def _said(args: Namespace, proposed: "Said") -> int:
+    from client import charter
+
     print("\n".join(charter.lines(proposed.changes)))
     print(f"amendment {proposed.hash} is entry {proposed.at}; it takes {proposed.needed} votes, yours too:")
     print(f"  consortium charter vote --home {args.home} {proposed.hash} yes")
@@ -969,10 +975,16 @@ def _charter_vote_arguments(parser: ArgumentParser) -> None:
 
 
 def _charter_vote(args: Namespace) -> int:
-    from client import charter
+    from client import charter, invites
+    from client.home import Home
+    from shared_models.ledger_http import LedgerHttp
 
+    home = Home(args.home)
+    guests = [each for each in invites.pending(home, LedgerHttp(home.settings.ledger)) if each.amendment == args.hash]
     voted = charter.vote(args.home, args.hash, args.choice)
     print("\n".join(charter.lines(voted.changes)))
+    for guest in guests:
+        print(f"  words of {guest.member}: {guest.words}")
     print(f"your vote, {args.choice}, is entry {voted.at}; {voted.missing}")
     return RIGHT
 
@@ -990,7 +1002,140 @@ def _leave(args: Namespace) -> int:
     return RIGHT
 
 
+def _join_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("invite", help="the string that a member has handed to you; - reads it from standard input")
+    parser.add_argument("--dir", type=Path, required=True, help="your member's folder, made here")
+    parser.add_argument(
+        "--data", default="python-stdlib:0/1", help="text to train on, file:PATH; default %(default)s"
+    )
+    parser.add_argument("--device", help="a device class of the charter; its first one by default")
+    parser.add_argument("--devices", type=int, default=1, help="how many of them; default %(default)s")
+    parser.add_argument("--yes", action="store_true", help="accept the charter without being asked")
+    parser.add_argument("--wait", action="store_true", help="wait here until the members have voted")
+    parser.epilog = "Exit code 0: you are a member; 6: the members have not voted yet, the same command goes on."
+
+
+def _join(args: Namespace) -> int:
+    """Make keys, which never leave, and answer an invite with their public halves; or see whether it was voted on."""
+    import time
+
+    from client import charter
+    from client.join import join
+    from shared_models.invites import Invite
+    from shared_models.rules.agreement import Agreement
+
+    def agrees(says: Invite, agreement: Agreement) -> bool:
+        print(charter.text(agreement))
+        print(
+            f"{says.inviter} invites you to {says.consortium} as {says.member}, to be charged by benefit {says.benefit}"
+        )
+        return args.yes or _asked("Do you accept this charter, and make keys?")
+
+    text = sys.stdin.readline().strip() if args.invite == "-" else args.invite
+    told, new = False, not args.dir.exists()
+    while True:
+        joined = join(text, args.dir, agrees, data=args.data, device=args.device, devices=args.devices)
+        if joined is None:
+            print("nothing was made, and nothing was sent")
+            return UNKNOWN
+        member = joined.home.settings.member
+        if joined.at is not None:
+            print("changed in the charter since you accepted it:", *charter.lines(list(joined.changed)), sep="\n")
+            print(f"{member} is a member: entry {joined.at}, proven in the log; the charter names your keys")
+            print(f"start its node: consortium up --home {args.dir}")
+            return RIGHT
+        if not told:
+            if new:
+                print(f"your keys are made, in {joined.home.path / 'keys'}; they never leave it")
+            print(f"read these words to the members by telephone: {joined.words}")
+            print(f"they vote on {member} now" + ("" if args.wait else "; run the same command again, to go on"))
+            told = True
+        if not args.wait:
+            return WAITING
+        sys.stdout.flush()
+        time.sleep(2.0)
+
+
+def _asked(question: str) -> bool:
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _invite_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    ways = parser.add_mutually_exclusive_group(required=True)
+    ways.add_argument("member", nargs="?", help="what the new member is to be called")
+    ways.add_argument("--pending", action="store_true", help="list who was invited, and the words of who has answered")
+    ways.add_argument("--admit", metavar="MEMBER", help="propose the charter that names the keys of who has answered")
+    parser.add_argument("--benefit", type=int, default=1, help="what it is to be charged by; default %(default)s")
+    parser.add_argument("--expires", type=int, default=72, metavar="HOURS", help="default %(default)s")
+    parser.add_argument("--words", help="what you have heard by telephone; without it you are asked")
+    parser.add_argument("--json", action="store_true", help="with --pending, the same for programs")
+
+
+def _invite(args: Namespace) -> int:
+    """Print one string to be handed to a new organisation. It gives no power: the members vote on who comes in."""
+    from client import invites
+    from client.home import Home
+
+    home = Home(args.home)
+    if args.pending:
+        return _pending(args)
+    if args.admit:
+        return _admit(args)
+    print(invites.invite(home, args.member, args.benefit, args.expires).text())
+    print(
+        f"hand it to {args.member} alone: whoever has it can answer, once, within {args.expires} hours:\n"
+        f"  consortium join INVITE --dir {args.member}\n"
+        f"then compare words by telephone: consortium invite --admit {args.member} --home {args.home}",
+        file=sys.stderr,
+    )
+    return RIGHT
+
+
+def _pending(args: Namespace) -> int:
+    import time
+
+    from client import invites
+    from client.home import Home
+    from shared_models.ledger_http import LedgerHttp
+
+    home = Home(args.home)
+    guests = list(invites.pending(home, LedgerHttp(home.settings.ledger)))
+    if args.json:
+        found = [dict(zip(each._fields[:-1], each[:-1], strict=True)) for each in guests]
+        print(json.dumps({"schema": "consortium.invites/1", "invites": found}))
+        return RIGHT
+    for each in guests:
+        until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each.expires_s))
+        print(f"{each.member}, invited by {each.inviter}: " + (each.words or f"no answer yet; open until {until}"))
+        if each.amendment:
+            print(f"  proposed: consortium charter vote --home {args.home} {each.amendment} yes")
+        elif each.words:
+            print(f"  the same by telephone? consortium invite --home {args.home} --admit {each.member}")
+    if not guests:
+        print("nobody is invited")
+    return RIGHT
+
+
+def _admit(args: Namespace) -> int:
+    from client import invites
+    from client.home import Home
+
+    def same(guest: invites.Guest) -> bool:
+        if args.words is not None:
+            return bool(args.words.lower().split() == guest.words.split())
+        print(f"{guest.member} was invited by {guest.inviter}, and its words are: {guest.words}")
+        return _asked("Has it read the same four words to you by telephone?")
+
+    return _said(args, invites.admit(Home(args.home), args.admit, same))
+
+
 COMMANDS = (
+    Command("join", START, "Join with an invite.", _join_arguments, _join, beside=True),
+    Command("invite", ADMIN, "Invite one more.", _invite_arguments, _invite, beside=True),
     Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
     Command("doctor", NODE, "What keeps a node from working.", _doctor_arguments, _doctor, beside=True),

@@ -4,6 +4,7 @@ member.toml       its settings; not secret
 keys/             0700: admin.key and compute.key (Ed25519, sign records), witness.key and attest.key (Ed25519, cosign
                   tree heads), node.key (P-384, Flower's authentication), salt (for the commitments to data)
 charter.note      the charter as this member signed it: what it trusts, and all of it
+join.note         of who has joined by an invite: its answer, as it was signed
 ca.crt            the authority behind the coordinator's TLS
 entries/          every entry that compute.key has signed, by number: the outbox, and the proof against omission;
                   who signs holds entries/lock meanwhile

@@ -15,7 +15,7 @@ OURS = {"client", "consortium", "ledger", "server", "shared_models"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, call, print. Exit code 0: right; 1: wrong; 2: it could not be told, or not be done."""
+    """Parse, call, print. Exit code 0: right; 1: wrong; 2: it could not be told, or not done; 6: it waits for votes."""
     everything = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
     parser, subparsers = _parser(everything)
     words = list(sys.argv[1:] if argv is None else argv)

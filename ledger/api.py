@@ -19,11 +19,13 @@ from fastapi.responses import JSONResponse
 
 from ledger.access import Desk
 from ledger.hot import Hot, read_body
+from ledger.invites import Invites
 from ledger.log import open_log
 from ledger.projections import Projector
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
 from ledger.witnesses import Witnesses
+from shared_models import invites
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
@@ -41,7 +43,7 @@ Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
     """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
-    witnesses, projector, desk = Witnesses(log), Projector(log), Desk(log, shelf)
+    witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -125,6 +127,25 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
         """Take in a piece of a file; how much of it is here then."""
         piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
         return {"size": await run_in_threadpool(desk.upload, request, artefact, piece)}
+
+    @app.post("/v1/invites")
+    async def invite(request: Request) -> dict[str, str]:
+        data = await read_body(request.scope, request.receive, invites.MAX_BYTES)
+        return {"invite": await run_in_threadpool(asked.take, data)}
+
+    @app.get("/v1/invites")
+    def invited() -> dict[str, list[dict[str, str | None]]]:
+        return {"invites": asked.all()}
+
+    @app.get("/v1/invites/{hashed}")
+    def one_invite(hashed: Sha256) -> dict[str, str | None]:
+        return asked.one(hashed)
+
+    @app.post("/v1/invites/{hashed}")
+    async def answer(request: Request, hashed: Sha256) -> dict[str, str]:
+        data = await read_body(request.scope, request.receive, invites.MAX_BYTES)
+        await run_in_threadpool(asked.answer, hashed, data)
+        return {"invite": hashed}
 
     @app.get("/checkpoint")
     def head() -> Response:

@@ -1,4 +1,4 @@
-"""The tables. `entry` is the log; every other one but `head` is a projection of it, for people and programs to query.
+"""The tables. `entry` is the log; every other one but `head` and `invite` is a projection of it, to be queried.
 
 A projection decides nothing, and can be built again from the log (`projections`). Each of its rows says of which entry
 it is, and which part of it. Places in the log and numbers of rounds and nettings are integers. Whatever is measured,
@@ -406,3 +406,18 @@ class Restoration(Projected, table=True):
 
     member: str
     notice: str
+
+
+class Invite(SQLModel, table=True):
+    """An invite, and the answer to it when one has come; both as they were signed. No projection: no entry says it.
+
+    The other columns are read out of the invite. Whoever can write here can lose an invite or an answer, and cannot
+    make one up (`ledger/invites.py`).
+    """
+
+    hash: str = Field(primary_key=True)
+    inviter: str
+    member: str
+    expires_s: int = Field(sa_type=Whole)
+    invite: bytes
+    answer: bytes | None = None

@@ -13,7 +13,8 @@ START, NODE, MONEY, ADMIN, ENGINEER = (
 )
 GROUPS = (START, NODE, MONEY, ADMIN, ENGINEER)
 
-RIGHT, WRONG, UNKNOWN = 0, 1, 2  # Exit codes: it is right; it is wrong; it could not be told, or not be done.
+# Exit codes: it is right; it is wrong; it could not be told, or not be done; it waits for the members' votes.
+RIGHT, WRONG, UNKNOWN, WAITING = 0, 1, 2, 6
 
 
 @dataclass(frozen=True, slots=True)

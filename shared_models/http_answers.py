@@ -10,6 +10,7 @@ STATUS = {
     Refusal.NO_ACCESS: 403,
     Refusal.NOT_PASSED: 403,
     Refusal.CONFLICT: 409,
+    Refusal.INVITE_USED: 409,
     Refusal.FORK: 409,
     Refusal.NOT_FOUND: 404,
     Refusal.TOO_LARGE: 413,

@@ -17,6 +17,10 @@
     GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing", "size"}   of a member's access
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
     PUT  /v1/artefacts/SHA256        a piece of a file, by its publisher; signed: {"size": how much of it is here}
+    POST /v1/invites                 an invite to join: {"invite": its hash}; see shared_models/invites.py
+    GET  /v1/invites                 {"invites": [{"invite", "answer"}]}
+    GET  /v1/invites/HASH            {"invite", "answer"}
+    POST /v1/invites/HASH            the answer to it
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
@@ -179,6 +183,23 @@ class LedgerHttp:
         parts = {"@method": "PUT", "@path": path, "@query": "?", **sent}
         headers = http_signatures.sign(parts, key, int(time.time())) | sent
         return int(json.loads(self._call(path, piece, headers, "PUT", UPLOAD_S))["size"])
+
+    def invite(self, invite: bytes) -> None:
+        """Let an invite to join be known."""
+        self._call("/v1/invites", invite)
+
+    def answer(self, hashed: str, answer: bytes) -> None:
+        """Answer an invite; the same again is safe."""
+        self._call(f"/v1/invites/{hashed}", answer)
+
+    def invited(self, hashed: str) -> bytes:
+        """The invite with this hash. Raises `Refused(NOT_FOUND)` too."""
+        return str(self._json(f"/v1/invites/{hashed}")["invite"]).encode()
+
+    def invites(self) -> list[tuple[bytes, bytes | None]]:
+        """Every invite that is open or was answered, and the answer."""
+        found = self._json("/v1/invites")["invites"]
+        return [(each["invite"].encode(), each["answer"] and each["answer"].encode()) for each in found]
 
     def size(self) -> int:
         return int(self._json("/healthz")["size"])

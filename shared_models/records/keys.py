@@ -245,6 +245,11 @@ class SigningKey:
         return cls(name, MLDSA44PrivateKey.generate() if kind == MLDSA44 else Ed25519PrivateKey.generate(), kind)
 
     @classmethod
+    def of_seed(cls, name: str, seed: bytes) -> "SigningKey":
+        """The Ed25519 key of this seed, 32 bytes: the same again for whoever knows it."""
+        return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
     def create(cls, path: Path, name: str, kind: bytes = ED25519) -> "SigningKey":
         """Make a key and write it where only its owner can read it; never over an old one.
 

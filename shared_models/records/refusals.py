@@ -85,6 +85,13 @@ class Refusal(StrEnum):
     TOO_LATE = "too_late"
     WRONG_OPENING = "wrong_opening"
     FORK = "fork"
+    # Joining.
+    BAD_INVITE = "bad_invite"
+    EXPIRED = "expired"
+    INVITE_USED = "invite_used"
+    TOO_MANY_INVITES = "too_many_invites"
+    ALREADY_MEMBER = "already_member"
+    WRONG_WORDS = "wrong_words"
     # The stores.
     CORRUPT = "corrupt"
     BAD_MEMORY = "bad_memory"
@@ -168,6 +175,12 @@ REMEDY: dict[Refusal, str] = {
     Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
     Refusal.WRONG_OPENING: "ask the member to open it again: this is not what its receipt commits to",
     Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
+    Refusal.BAD_INVITE: "copy the whole string again, from its first letter to its last; or ask for another invite",
+    Refusal.EXPIRED: "ask for another invite, `consortium invite`; if this one is new, set your clock",
+    Refusal.INVITE_USED: "another has answered it: unless that was you, tell the inviter, and ask for another invite",
+    Refusal.TOO_MANY_INVITES: "admit who has answered, or wait until an invite of yours expires",
+    Refusal.ALREADY_MEMBER: "choose another name; if it should be you, tell the members: another stands there",
+    Refusal.WRONG_WORDS: "admit nobody: ask again by telephone; if they stay different, somebody stands between you",
     Refusal.CORRUPT: "restore the store from a copy: the named entry is not what was published",
     Refusal.BAD_MEMORY: "delete the named file: the optimiser starts afresh; then look why the disk altered it",
     Refusal.BEHIND: "restore the newest copy: signing from an older one would fork the log",

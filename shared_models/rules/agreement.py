@@ -101,9 +101,18 @@ class Agreement:
         """The leaf hash of the entry that holds it: the first one, or an amendment."""
         return self._terms[-1][2]
 
+    @property
+    def since(self) -> int:
+        """The size of the log from which it is in force: the entry before has brought it."""
+        return self._terms[-1][0]
+
     def at(self, size: int) -> tuple[Charter, str]:
         """The charter, and its leaf hash, by which the entry that comes next in a log of this size is judged."""
         return next((charter, hashed) for start, charter, hashed in reversed(self._terms) if start <= size)
+
+    def of(self, hashed: str) -> Charter | None:
+        """The charter with this leaf hash, if it is in force or was."""
+        return next((charter for _, charter, known in self._terms if known == hashed), None)
 
     def present(self) -> tuple[str, ...]:
         """The members that have not left, in order of their names."""
