@@ -3,8 +3,14 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared_models.command import ADMIN, MONEY, RIGHT, WRONG, Command
+
+if TYPE_CHECKING:
+    from threading import Event
+
+    from server.home import Home
 
 
 def _home(parser: ArgumentParser) -> None:
@@ -12,7 +18,10 @@ def _home(parser: ArgumentParser) -> None:
 
 
 def _coordinate(args: Namespace) -> int:
-    """Run the SuperLink, its executor, the blobs and the gateway until SIGTERM, or until one of the first two ends."""
+    """Run the SuperLink, its executor, the blobs and the gateway until SIGTERM, or until one of the first two ends.
+
+    Nodes of members that joined by an invite are let in meanwhile.
+    """
     import signal
     import threading
 
@@ -27,6 +36,7 @@ def _coordinate(args: Namespace) -> int:
     home = Home(args.home)
     with gateway.serving(home), blobs.serving(home):
         running = start(home)
+        threading.Thread(target=_let_in, args=(home, stopped), daemon=True).start()
         try:
             while not stopped.wait(0.2):
                 for process in running:
@@ -37,6 +47,27 @@ def _coordinate(args: Namespace) -> int:
         finally:
             for process in reversed(running):
                 processes.end(process)
+
+
+def _let_in(home: "Home", stopped: "Event") -> None:
+    """Let in the nodes of who has joined, again and again; what keeps it from that is said once."""
+    from server.nodes import LOOK_S, Nodes
+    from server.superlink import Control
+    from shared_models.records.refusals import Refused
+
+    said = ""
+    while not stopped.wait(LOOK_S):
+        try:
+            with Control(home) as control:
+                nodes = Nodes(home.path, control.let_in)
+                while not stopped.wait(LOOK_S):
+                    for member in nodes.look():
+                        print(f"the node of {member} may connect", flush=True)
+                    said = ""
+        except Refused as refused:
+            if str(refused) != said:
+                print(f"nodes of who has joined are not let in: {refused}", file=sys.stderr, flush=True)
+            said = str(refused)
 
 
 def _register_arguments(parser: ArgumentParser) -> None:

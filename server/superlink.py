@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
@@ -82,11 +83,23 @@ class Control:
         self._client.close()
 
     def register(self, member: str, public_key: Path) -> None:
-        """Let the SuperNode with this P-384 key in, under the name of its member, which routes and proves nothing."""
-        key = serialization.load_ssh_public_key(public_key.read_bytes())
+        """As `let_in`, with the key in this file."""
+        self.let_in(member, public_key.read_bytes())
+
+    def let_in(self, member: str, public_key: bytes) -> None:
+        """Let the SuperNode with this P-384 key in, under the name of its member, which routes and proves nothing.
+
+        Raises `Refused`: BAD_FIELD if it is no such key; CONFLICT if the SuperLink does not, as when it is in already.
+        """
+        try:
+            key = serialization.load_ssh_public_key(public_key)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise Refused(Refusal.BAD_FIELD, f"the node key of {member}: {error}") from None
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         try:
             self._client.RegisterNode(RegisterNodeRequest(public_key=pem, name=member))
+        except httpx.TransportError as error:
+            raise Refused(Refusal.UNREACHABLE, f"SuperLink at {self._address}: {error}") from None
         except httpx.HTTPStatusError as error:
             raise Refused(Refusal.CONFLICT, f"SuperLink did not register {member}: {error}") from None
 

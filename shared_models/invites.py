@@ -92,7 +92,7 @@ class Ticket:
 
     @classmethod
     def parse(cls, text: str) -> "Ticket":
-        """Raises `Refused(BAD_INVITE)`."""
+        """Raises `Refused`: BAD_INVITE; as `canonical.decode`, if it was made so."""
         found = re.fullmatch(r"consortium_inv_([0-9]{1,9})\.([A-Za-z0-9_-]{1,2000})", text)
         if found is None:
             raise Refused(

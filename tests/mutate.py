@@ -57,6 +57,7 @@ GUARDED: dict[str, list[str]] = {
     "client/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/join.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "ledger/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
+    "server/nodes.py": ["tests/server/test_nodes.py"],
     "shared_models/shelf.py": ["tests/ledger/test_shelf.py", "tests/ledger/test_artefacts.py"],
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],

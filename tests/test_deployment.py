@@ -378,8 +378,10 @@ def test_the_page_that_does_it_by_hand(home):
     assert "run r1: finished:completed" in done.stdout
     assert "audit: every number recomputed, 0 findings" in done.stdout
     assert any(line.endswith(" EUR") for line in done.stdout.splitlines())
-    assert "dogwood is a member: entry" in done.stdout
     assert "round 2 of 2" in done.stderr
+    assert "run r2: finished:completed" in done.stdout
+    assert "dogwood has consented" in done.stderr
+    assert done.stdout.splitlines()[-1] == "audit: every number recomputed, 0 findings"
 
 
 @pytest.mark.parametrize("after_s", [0.5, 3.0, 12.0, 25.0])

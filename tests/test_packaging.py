@@ -38,6 +38,7 @@ BUNDLE = [
     "server/https.py",
     "server/journal.py",
     "server/launch.py",
+    "server/nodes.py",
     "server/offers.py",
     "server/outer.py",
     "server/rounds.py",
