@@ -1005,9 +1005,7 @@ def _leave(args: Namespace) -> int:
 def _join_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("invite", help="the string that a member has handed to you; - reads it from standard input")
     parser.add_argument("--dir", type=Path, required=True, help="your member's folder, made here")
-    parser.add_argument(
-        "--data", default="python-stdlib:0/1", help="text to train on, file:PATH; default %(default)s"
-    )
+    parser.add_argument("--data", default="python-stdlib:0/1", help="text to train on, file:PATH; default %(default)s")
     parser.add_argument("--device", help="a device class of the charter; its first one by default")
     parser.add_argument("--devices", type=int, default=1, help="how many of them; default %(default)s")
     parser.add_argument("--yes", action="store_true", help="accept the charter without being asked")

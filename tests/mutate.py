@@ -142,6 +142,7 @@ GUARDED: dict[str, list[str]] = {
     "client/doctor.py": ["tests/client/test_doctor.py"],
     "client/begun.py": ["tests/client/test_reexecute.py"],
     "client/reexecute.py": [
+        "tests/client/test_app.py",
         "tests/client/test_reexecute.py",
         "tests/attacks/test_skipped_steps.py",
         "tests/attacks/test_altered_opening.py",
@@ -168,7 +169,7 @@ GUARDED: dict[str, list[str]] = {
     ],
     "client/steps.py": ["tests/server/test_resume.py", "tests/attacks/test_poisoned_update.py"],
     "server/app.py": ["tests/server/test_exchange.py", "tests/server/test_simulation.py"],
-    "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py"],
+    "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py", "tests/server/test_simulation.py"],
     "consortium/commands.py": ["tests/test_cli.py"],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.

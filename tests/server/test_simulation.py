@@ -88,8 +88,11 @@ def test_members_train_on_files_of_their_own_and_checkpoints_are_scored_on_anoth
 def test_a_text_that_cannot_be_scored_on_starts_no_run(tmp_path):
     short = tmp_path / "short"
     short.write_text("too short")
-    for held_out, refusal in ((short, Refusal.BAD_FIELD), (tmp_path / "none", Refusal.NOT_FOUND)):
-        with pytest.raises(Refused) as caught:
+    for held_out, refusal, why in (
+        (short, Refusal.BAD_FIELD, "has 9 bytes, too few"),
+        (tmp_path / "none", Refusal.NOT_FOUND, f"the held-out text {tmp_path / 'none'}: No such file"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
             toy(tmp_path / refusal.value, held_out=held_out)
         assert caught.value.refusal is refusal
     with pytest.raises(Refused, match="1 texts for 3 members"):

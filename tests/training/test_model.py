@@ -190,17 +190,19 @@ def test_a_file_is_text_byte_by_byte_and_read_where_it_is_drawn_from(tmp_path):
     assert data.named("python-stdlib:0/3") == "python-stdlib:0/3"
 
 
-@pytest.mark.parametrize("what", ["missing", "empty", "folder"])
-def test_a_file_that_is_no_text_is_named(tmp_path, what):
+@pytest.mark.parametrize(
+    ("what", "why"), [("missing", "No such file"), ("empty", "cannot mmap an empty file"), ("folder", "Is a directory")]
+)
+def test_a_file_that_is_no_text_is_named(tmp_path, what, why):
     path = tmp_path / what
     if what == "empty":
         path.touch()
     elif what == "folder":
         path.mkdir()
-    with pytest.raises(ValueError, match=re.escape(str(path))):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}'?: {why}"):
         data.load(f"file:{path}")
     if what != "empty":
-        with pytest.raises(ValueError, match=re.escape(str(path))):
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))}'?: {why}"):
             data.named(f"file:{path}")
 
 
