@@ -1,20 +1,8 @@
 """The bill as a person reads it. Every number of it stands in the statement; only the layout is made here."""
 
-from fractions import Fraction
-
 from shared_models.records.kinds import Charter, Statement
+from shared_models.rules.currency import UNITS, money
 from shared_models.rules.quotes import worst
-
-UNITS = (("EFLOP", 10**18), ("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("FLOP", 1))
-
-
-def money(minor: int | Fraction, charter: Charter) -> str:
-    """An amount in units of the currency: whole minor units, or rationals to four digits more, `~` where cut there."""
-    more = 0 if isinstance(minor, int) else 4
-    scaled = abs(Fraction(minor)) * 10**more
-    unit, whole = 10 ** (charter.minor_digits + more), scaled.numerator // scaled.denominator
-    point = f".{whole % unit:0{charter.minor_digits + more}}" if unit > 1 else ""
-    return f"{'-' if minor < 0 else ''}{whole // unit:,}{point}{'' if scaled.denominator == 1 else '~'}"
 
 
 def text(bill: Statement, charter: Charter) -> str:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import chain, combinations
 from typing import Any, NamedTuple
 
-from client.bill import money, text
+from client.bill import text
 from shared_models.published import Read, leaf_at
 from shared_models.records import entry as entries
 from shared_models.records import tlog
@@ -20,6 +20,7 @@ from shared_models.rules.accounts import Cited, Work
 from shared_models.rules.agreement import ACCESSION, CAP
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
+from shared_models.rules.currency import money
 from shared_models.rules.games import Game, shapley
 from shared_models.rules.pricing import FLOP_PER_NCU, value
 from shared_models.rules.statement import Facts, Put, drivers, statement

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from client.auditor import audited
-from client.bill import money
 from client.home import Home
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records.kinds import FIRST, Default, Settlement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
+from shared_models.rules.currency import money
 
 
 def settle(folder: Path, period: str, *, paid: str = "", received: str = "") -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from client.bill import money, text
+from client.bill import text
 from client.cost import Cost
 from client.cost import append as append_cost
 from consortium.found import PRICE, Founded, found
@@ -35,6 +35,7 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
+from shared_models.rules.currency import money
 
 BENEFITS = {"acme": 2, "birch": 1, "cedar": 1}
 RUN, PERIOD = "r1", "2026-11"

@@ -1,8 +1,9 @@
-"""Money as invoices have it: which currencies there are, and how many digits their minor units have (ISO 4217)."""
+"""Money as invoices and people have it: which currencies there are, their minor units (ISO 4217), how one is read."""
 
 import re
 from fractions import Fraction
 
+from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 
 _BY_DIGITS = {
@@ -19,6 +20,9 @@ _BY_DIGITS = {
     4: "CLF UYW",
 }
 _DIGITS = {code: digits for digits, codes in _BY_DIGITS.items() for code in codes.split()}
+
+# How people read work.
+UNITS = (("EFLOP", 10**18), ("PFLOP", 10**15), ("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("FLOP", 1))
 
 
 def digits(currency: str) -> int:
@@ -48,3 +52,12 @@ def spelled(amount: Fraction, what: str) -> str:
         raise Refused(Refusal.BAD_FIELD, f"{what} is of more digits than 18 before the point and 12 behind it")
     whole, rest = divmod(scaled.numerator, 10**12)
     return f"{whole}.{rest:012}".rstrip("0").rstrip(".")
+
+
+def money(minor: int | Fraction, charter: Charter) -> str:
+    """An amount in units of the currency: whole minor units, or rationals to four digits more, `~` where cut there."""
+    more = 0 if isinstance(minor, int) else 4
+    scaled = abs(Fraction(minor)) * 10**more
+    unit, whole = 10 ** (charter.minor_digits + more), scaled.numerator // scaled.denominator
+    point = f".{whole % unit:0{charter.minor_digits + more}}" if unit > 1 else ""
+    return f"{'-' if minor < 0 else ''}{whole // unit:,}{point}{'' if scaled.denominator == 1 else '~'}"

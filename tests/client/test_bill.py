@@ -20,7 +20,6 @@ from world import pot as pot_of
 
 from bench.receipts import publish
 from client import explain, export
-from client.bill import money
 from consortium.cli import main
 from shared_models.records import entry as entries
 from shared_models.records import tlog
@@ -41,6 +40,7 @@ from shared_models.records.kinds import (
     Vote,
 )
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.currency import money
 from shared_models.rules.quotes import sealed
 
 LOG = key(f"{CONSORTIUM}/log")

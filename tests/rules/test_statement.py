@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from world import charter
 from world import pot as pot_of
 
-from client.bill import money, text
+from client.bill import text
 from shared_models.records.kinds import Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES, equal, proportional
+from shared_models.rules.currency import money
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.statement import Facts, Put, settle, statement
 
