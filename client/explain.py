@@ -17,7 +17,7 @@ from shared_models.records import tlog
 from shared_models.records.kinds import Charter, CostItem, Manifest, Pot, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Cited, Work
-from shared_models.rules.agreement import ACCESSION, CAP
+from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
 from shared_models.rules.currency import money
@@ -26,10 +26,6 @@ from shared_models.rules.pricing import FLOP_PER_NCU, value
 from shared_models.rules.statement import Facts, Put, drivers, statement
 
 FACTORS = ("price", "volume", "share", "fx")
-CLAUSES = {
-    CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
-    ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from ledger import pages
 from ledger.access import Desk
 from ledger.hot import Hot, read_body
 from ledger.invites import Invites
@@ -177,6 +178,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
         where = "/".join(str(part) for part in first["loc"])
         return _problem(request, Refused(Refusal.BAD_FIELD, f"{where}: {first['msg']}"))
 
+    app.include_router(pages.router(log, witnesses, projector))
     return Hot(sequencer, app)
 
 

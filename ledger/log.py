@@ -18,7 +18,8 @@ What is here runs in one thread at a time and does no waiting; `sequencer` puts 
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -346,6 +347,26 @@ class Log:
         """Whether a member may download an artefact now, and what the log says of it. Raises `Refused(NOT_FOUND)`."""
         with self._turn:
             return self.books.access(member, artefact), self.books.library.held(artefact).record
+
+    @contextmanager
+    def reading(self) -> Iterator[Books]:
+        """The books between two commits, so that all of them is on the disk; whoever appends waits meanwhile.
+
+        Raises `Refused(STOPPED)` once writing has failed: the books may be ahead of the disk then.
+        """
+        with self._turn:
+            if self._stopped is not None:
+                raise Refused(Refusal.STOPPED, self._stopped)
+            yield self.books
+
+    def find(self, author: str, kind: str, idem: str) -> tuple[int, bytes]:
+        """(index, leaf) of what this author has said about this. Raises `Refused`: NOT_FOUND, CORRUPT."""
+        found = self.store.find(author, kind, idem)
+        if found is None or found[0] >= self._head.size:
+            raise Refused(Refusal.NOT_FOUND, f"{author[:80]} has no {kind} {idem[:80]}")
+        if leaf_hash(found[1]) != self.books.tree.leaf(found[0]):
+            raise Refused(Refusal.CORRUPT, f"entry {found[0]} in the database is not what was appended")
+        return found
 
     def registered(self, artefact: str) -> Artefact:
         """What the log says of an artefact, on the disk. Raises `Refused(NOT_FOUND)`."""

@@ -60,6 +60,7 @@ FLOORS: dict[str, set[str]] = {
         "shared_models",
         "alembic",
         "fastapi",
+        "jinja2",
         "pydantic",
         "pydantic_settings",
         "sqlmodel",

@@ -108,6 +108,11 @@ def sources() -> set[str]:
     return {path.relative_to(ROOT).as_posix() for part in PACKAGES for path in (ROOT / part).rglob("*.py")}
 
 
+def of_the_pages() -> set[str]:
+    folders = (ROOT / "ledger" / "templates", ROOT / "ledger" / "static")
+    return {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
@@ -120,7 +125,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_our_packages_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     info = {name for name in names if name.startswith("training_consortium-")}
-    assert names - info == sources() | {"shared_models/pyproject.toml"}
+    assert names - info == sources() | of_the_pages() | {"shared_models/pyproject.toml"}
     assert {name.partition("/")[2] for name in info} == {"METADATA", "WHEEL", "RECORD", "entry_points.txt"}
 
 

@@ -22,6 +22,10 @@ from shared_models.rules.currency import digits
 from shared_models.rules.games import TABLE_RULES, by_table
 
 CAP, ACCESSION = NO_POT = ("cap", "accession")  # What lines of a statement are called that belong to no pot.
+CLAUSES = {  # What such a line is by, for people.
+    CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
+    ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
+}
 FIXED = ("consortium", "currency", "minor_digits", "compute_pot", "admin", "coordinator", "log")
 LISTS = ("members", "pots", "devices", "tiers")  # What a charter has many of, each with a name.
 RIGHTS = ("use", "download")  # From the least to the most.

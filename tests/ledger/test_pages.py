@@ -1,0 +1,398 @@
+"""What people see of the log: pages of a real ledger with every kind of entry, read as a browser would."""
+
+import html
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import Message
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from ledger_service import serving, write_key
+from world import World, whole
+
+from ledger.log import Placed, open_log
+from ledger.pages import ROWS, amount, curve, moment, newest, oldest, work
+from shared_models.ledger_http import LedgerHttp
+from shared_models.records.kinds import FIRST, Dispute
+from shared_models.records.merkle import leaf_hash
+from shared_models.records.refusals import REMEDY, Refusal, Refused
+
+HOSTILE = "<script>alert(1)</script>\"' onload=x"
+
+
+@contextmanager
+def served(world: World, folder: Path) -> Iterator[LedgerHttp]:
+    write_key(folder)
+    log = open_log(folder)
+    for leaves in (world.leaves[:1], world.leaves[1:]):
+        (answers,) = log.commit([[log.admit(leaf) for leaf in leaves]])
+        assert all(isinstance(each, Placed) for each in answers)
+    log.close()
+    with serving(folder) as ledger:
+        yield ledger
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Every kind of entry, a round that is open, and reasons that want to be code."""
+    world = whole()
+    world.say("birch/admin", Dispute(seq=0, prev=FIRST, member="birch", about="work/r2/1/birch", reason=HOSTILE))
+    world.say(world.coordinator, world.end("r2", status="failed", reason=HOSTILE))
+    world.say(world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=("birch", "cedar")))
+    for member in ("birch",):
+        world.say(f"{member}/compute", world.consent(member, "r4"))
+    world.say(world.coordinator, world.opened("r4", invited=("birch",)))
+    return world
+
+
+@pytest.fixture(scope="module")
+def ledger(world, tmp_path_factory):
+    with served(world, tmp_path_factory.mktemp("ledger")) as ledger:
+        yield ledger
+
+
+def get(ledger: LedgerHttp, path: str) -> tuple[int, Message, str]:
+    try:
+        with urllib.request.urlopen(ledger.url + path) as reply:  # noqa: S310
+            return reply.status, reply.headers, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read().decode()
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = set[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= {value or "" for name, value in attrs if name in ("href", "src")}
+
+
+def links(page: str) -> set[str]:
+    parser = Links()
+    parser.feed(page)
+    return {link for link in parser.found if not link.startswith("#")}
+
+
+def text(page: str) -> str:
+    """What it says, without tags, spaces in a row as one."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page.replace('<span class="cut">', ""))))
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of each row of each table."""
+    return [
+        [text(cell).strip() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)]
+        for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    ]
+
+
+def test_every_link_of_every_page_leads_to_something(ledger, world):
+    seen, left = set[str](), ["/"]
+    while left:
+        path = left.pop()
+        seen.add(path)
+        status, headers, page = get(ledger, path)
+        assert status == 200, path
+        if headers["Content-Type"].startswith("text/html"):
+            new = {urllib.parse.urljoin(ledger.url + path, link).removeprefix(ledger.url) for link in links(page)}
+            left += sorted(new - seen - set(left))
+    entries = {f"/log/{index}" for index in range(world.books.tree.size)}
+    models = {f"/models/{each}" for each in world.books.library.artefacts}
+    rounds = {f"/runs/r1/{number}" for number in (1, 2, 3)}
+    assert seen > entries | models | rounds | {
+        "/bills/2026-11",
+        "/bills/2026-12/costs",
+        "/members",
+        "/static/style.css",
+    }
+
+
+PAGES = [
+    "/overview",
+    "/runs",
+    "/runs/r1",
+    "/runs/r1/2",
+    "/bills",
+    "/bills/2026-11",
+    "/bills/2026-11/receipts",
+    "/bills/2026-11/costs",
+    "/log",
+    "/log/0",
+    "/members",
+    "/models",
+]
+REFUSED = [
+    ("/runs/none", 404, "not_found"),
+    ("/runs/r1/9", 404, "not_found"),
+    ("/runs/r1/0", 404, "not_found"),
+    ("/runs/r1/x", 422, "bad_field"),
+    ("/bills/1999-01", 404, "not_found"),
+    ("/bills/1999-01/receipts", 404, "not_found"),
+    ("/bills/1999-01/costs", 404, "not_found"),
+    ("/bills/2026-11%00", 422, "bad_field"),
+    ("/log/100000", 404, "not_found"),
+    ("/log/-1", 422, "bad_field"),
+    ("/log/99999999999999999999", 422, "bad_field"),
+    ("/log?before=-1", 422, "bad_field"),
+    ("/runs/r1?before=x", 422, "bad_field"),
+    ("/models/" + "0" * 64, 404, "not_found"),
+    ("/models/%3Cscript%3E", 422, "bad_field"),
+    ("/static/..%2Flog.key", 404, None),
+    ("/static/none.css", 404, "not_found"),
+]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *(path for path, _, name in REFUSED if name), "/static/style.css"])
+def test_no_page_may_load_or_run_what_this_ledger_does_not_serve(ledger, path):
+    _, headers, page = get(ledger, path)
+    assert headers["Content-Security-Policy"] == (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
+        " font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", page)
+    assert "<script" not in page
+    assert all(link.startswith(("/", "?")) for link in links(page))
+
+
+@pytest.mark.parametrize(("path", "status", "name"), REFUSED)
+def test_what_is_not_there_is_a_page_that_names_the_refusal(ledger, path, status, name):
+    got, headers, page = get(ledger, path)
+    assert got == status
+    if name is not None:
+        assert headers["Content-Type"] == "text/html; charset=utf-8"
+        assert name in page
+        assert REMEDY[Refusal(name)] in text(page)
+
+
+@pytest.mark.parametrize("path", ["/runs", "/runs/r2", "/log"])
+def test_what_a_member_wrote_is_never_code(ledger, world, path):
+    _, _, page = get(ledger, path)
+    assert HOSTILE not in page
+    if path != "/log":
+        assert HOSTILE in html.unescape(page)
+
+
+def test_an_entry_is_shown_as_it_was_signed_and_with_its_proof(ledger, world):
+    at = next(index for index, leaf in enumerate(world.leaves) if HOSTILE.replace('"', '\\"').encode() in leaf)
+    _, _, page = get(ledger, f"/log/{at}")
+    assert HOSTILE.replace('"', '\\"') in html.unescape(page)
+    assert "<script" not in page
+    size = world.books.tree.size
+    said = text(page)
+    assert leaf_hash(world.leaves[at]).hex() in said
+    assert all(each.hex() in said for each in world.books.tree.inclusion(at, size))
+    assert world.books.tree.root(size).hex() in said
+
+
+def test_the_overview_says_who_is_waited_for_since_when_and_until_when(ledger, world):
+    said = text(get(ledger, "/overview")[2])
+    assert "Round 1 of 3" in said
+    assert "birch waited for since 1970-01-01 00:16:40 UTC, until 1970-01-01 00:17:40 UTC" in said
+    assert "1 of those asked have no receipt in the log yet." in said
+    assert f"{world.books.tree.size} entries" in said
+
+
+def test_who_has_answered_is_not_waited_for(tmp_path):
+    world = World()
+    world.start()
+    world.say(world.coordinator, world.opened())
+    world.say("birch/compute", world.receipt("birch"))
+    with served(world, tmp_path) as ledger:
+        said = text(get(ledger, "/overview")[2])
+    assert "birch answered" in said
+    assert "acme waited for" in said
+    assert "2 of those asked have no receipt" in said
+
+
+def test_a_round_shows_who_was_left_out_and_why(ledger):
+    found = {row[0]: row for row in rows(get(ledger, "/runs/r1/2")[2])}
+    assert found["birch"][1:3] == ["left out", "late"]
+    assert found["acme"][1] == "included"
+    assert found["acme"][3] == "96"
+    assert ["Round 2", "3", "2", "2", "birch: late", "3.000", "3.000"] in rows(get(ledger, "/runs/r1")[2])
+
+
+def test_a_bill_is_what_its_statement_says(ledger, world):
+    for bill in world.books.statements:
+        page = get(ledger, f"/bills/{bill.period}")[2]
+        charter, found = world.charter, {row[0]: row for row in rows(page) if len(row) == 7}
+        for each in bill.balances:
+            lines = [line for line in bill.lines if line.member == each.member]
+            credits_, charges = sum(line.credit for line in lines), sum(line.charge for line in lines)
+            carried = each.net + each.carry - credits_ + charges
+            shown = [amount(value, charter).text for value in (each.net, credits_, charges, carried, each.carry)]
+            assert found[each.member][1:6] == shown
+            assert f'title="{each.net} minor units of EUR"' in page
+        for each in bill.transfers:
+            assert [each.payer, each.payee, amount(each.amount, charter).text] in rows(page)
+    december = world.books.statements[1]
+    before = {each.member: each.carry for each in world.books.statements[0].balances}
+    assert any(before.values())
+    assert december.start == world.books.statements[0].end
+
+
+def test_what_is_still_to_be_paid_is_what_the_log_says(ledger, world):
+    for bill in world.books.statements:
+        left = world.books.accounts.settlements.open(bill.period)
+        found = rows(get(ledger, f"/bills/{bill.period}")[2])
+        for each in left:
+            said = ", ".join(sorted(each.said)) or "nobody"
+            assert [each.payer, each.payee, amount(each.amount, world.charter).text, said] in found
+        assert sum(len(row) == 4 and row[0] != "Payer" for row in found) == len(left)
+
+
+def test_receipts_and_costs_of_a_period_are_those_of_its_entries(ledger, world):
+    november = world.books.statements[0]
+    found = rows(get(ledger, "/bills/2026-11/receipts")[2])[1:]
+    assert len(found) == 8
+    assert all(int(row[0].split()[1]) < november.end for row in found)
+    costs = rows(get(ledger, "/bills/2026-11/costs")[2])[1:]
+    assert [(row[1], row[2], row[5]) for row in costs] == [("hosting", "birch", "12"), ("mail", "acme", "5.01")]
+    costs = rows(get(ledger, "/bills/2026-12/costs")[2])[1:]
+    assert [(row[1], row[5], row[6]) for row in costs] == [("storage", "20.5", "USD")]
+
+
+def test_models_say_who_may_have_them_and_why_not(ledger, world):
+    (name,) = world.books.library.artefacts
+    found = {row[0]: row for row in rows(get(ledger, f"/models/{name}")[2])}
+    for member in world.members:
+        verdict = world.books.access(member, name)
+        assert found[member][1] == ("yes" if verdict.granted else "no")
+        assert found[member][3] == "; ".join(verdict.reasons)
+    assert {row[1] for row in found.values()} >= {"yes", "no"}
+
+
+def test_who_has_left_or_is_in_default_is_said(ledger, world):
+    found = {row[0]: row for row in rows(get(ledger, "/members")[2])}
+    assert found["acme"][3] == f"left, entry {world.books.agreement.left['acme']}"
+    (owes,) = world.books.accounts.settlements.in_default()
+    assert found[owes][3].endswith("in default")
+
+
+def test_what_an_api_answers_is_still_problem_json(ledger):
+    status, headers, _ = get(ledger, "/v1/authors/nobody")
+    assert (status, headers["Content-Type"]) == (404, "application/problem+json")
+    status, headers, _ = get(ledger, "/nothing-here")
+    assert (status, headers["Content-Type"]) == (404, "application/json")
+
+
+def test_a_log_without_a_charter_is_said_to_be_empty(tmp_path):
+    with serving(tmp_path) as ledger:
+        for path in ("/overview", "/members", "/runs/r1/1"):
+            status, _, page = get(ledger, path)
+            assert status in (404, 422), path
+            assert REMEDY[Refusal.NO_CHARTER] in text(page) or status == 404
+        assert get(ledger, "/runs")[0] == 200
+
+
+# One page at a time.
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A run of so many rounds that they are more than a page, and so are its receipts."""
+    world = World()
+    world.start(rounds=ROWS + 5)
+    for _ in range(ROWS + 5):
+        world.round()
+    world.bill()
+    with served(world, tmp_path_factory.mktemp("ledger")) as ledger:
+        yield ledger, world
+
+
+def paged(ledger: LedgerHttp, path: str) -> list[list[list[str]]]:
+    """The rows of each page behind this one."""
+    found, at = list[list[list[str]]](), path
+    while at:
+        page = get(ledger, at)[2]
+        found.append(rows(page.partition("<h2>")[0])[1:])
+        (more,) = {link for link in links(page) if link.startswith("?")} or {""}
+        at = more and path + more
+    return found
+
+
+def test_no_page_has_more_than_its_rows_and_all_of_them_have_everything_once(long):
+    ledger, world = long
+    pages = paged(ledger, "/runs/r1")
+    assert [len(each) for each in pages] == [ROWS, 5]
+    names = [row[0] for page in pages for row in page]
+    assert names == [f"Round {number}" for number in range(ROWS + 5, 0, -1)]
+    pages = paged(ledger, "/log")
+    assert max(map(len, pages)) == ROWS
+    assert [int(row[0]) for page in pages for row in page] == list(range(world.books.tree.size))[::-1]
+    pages = paged(ledger, "/bills/2026-11/receipts")
+    assert max(map(len, pages)) == ROWS
+    assert sum(map(len, pages)) == 3 * (ROWS + 5)
+    assert len({row[0] for page in pages for row in page}) == 3 * (ROWS + 5)
+
+
+def test_a_curve_has_no_more_points_than_a_page_and_ends_where_the_run_is(long):
+    _, world = long
+    found = curve(world.books.runs["r1"])
+    assert found is not None
+    assert len(found["points"]) <= ROWS + 1
+    assert (found["points"][0], found["points"][-1]) == ((10, 10), (590, 140))
+    assert (found["first"].text, found["last"].text, found["rounds"]) == ("5.545", "3.000", ROWS + 5)
+
+
+def test_parts():
+    assert newest(0, None) == (range(-1, -1, -1), None)
+    assert newest(250, None) == (range(249, 149, -1), 150)
+    assert newest(250, 50) == (range(49, -1, -1), None)
+    assert newest(250, 9_999).more == 150
+    assert oldest(250, None) == (range(100), 100)
+    assert oldest(250, 200) == (range(200, 250), None)
+    assert oldest(250, 9_999) == (range(250, 250), None)
+
+
+def test_numbers_for_people():
+    assert work(380_507_258_880) == ("380 GFLOP", "380,507,258,880 FLOP")
+    assert work(7) == ("7 FLOP", "7 FLOP")
+    assert moment(10**18).text == f"{10**18} ms"
+
+
+def test_an_entry_that_the_database_has_changed_is_not_shown(tmp_path, monkeypatch):
+    write_key(tmp_path)
+    world = World()
+    world.start()
+    log = open_log(tmp_path)
+    for leaf in world.leaves:
+        log.append(leaf)
+    at, leaf = log.find(world.coordinator, "run.manifest", "r1")
+    assert (at, leaf) == (1, world.leaves[1])
+    monkeypatch.setattr(log.store, "find", lambda *_: (1, world.leaves[2]))
+    with pytest.raises(Refused) as caught:
+        log.find(world.coordinator, "run.manifest", "r1")
+    assert caught.value.refusal is Refusal.CORRUPT
+    monkeypatch.setattr(log.store, "find", lambda *_: (len(world.leaves), world.leaves[2]))
+    with pytest.raises(Refused) as caught:
+        log.find(world.coordinator, "run.manifest", "r1")
+    assert caught.value.refusal is Refusal.NOT_FOUND
+    log.close()
+
+
+def test_nothing_is_shown_of_a_log_that_has_failed_to_write(tmp_path, monkeypatch):
+    write_key(tmp_path)
+    world = World()
+    log = open_log(tmp_path)
+    log.append(world.leaves[0])
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(log.store, "append", fail)
+    world.start()
+    with pytest.raises(Refused):
+        log.append(world.leaves[1])
+    with pytest.raises(Refused) as caught, log.reading():
+        pass
+    assert caught.value.refusal is Refusal.STOPPED
+    log.close()
