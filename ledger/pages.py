@@ -637,6 +637,11 @@ def router(log: Log, witnesses: Witnesses, projector: Projector) -> APIRouter:
             found = model_page(books, artefact, after)
         return _page("model", **found)
 
+    @pages.get("/favicon.ico")
+    def icon() -> Response:
+        """Browsers ask for it beside answers that are no pages."""
+        return RedirectResponse("/static/icon.svg")
+
     @pages.get("/static/{name}")
     def static(name: str) -> Response:
         if name not in STATIC:

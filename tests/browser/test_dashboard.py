@@ -1,0 +1,227 @@
+"""The ledger's pages in a real Chromium: of a run that was trained and billed, and of every kind of entry."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger_service import write_key
+from world import TOY, whole
+
+from consortium.simulate import simulate
+from ledger.api import serving
+from ledger.log import open_log
+from shared_models.processes import free_port
+from shared_models.records.kinds import Artefact, Checkpoint
+
+CHROMIUM = Path("/usr/bin/chromium")
+LOOKS = [(1280, "light"), (390, "dark"), (1280, "dark"), (390, "light")]
+MODEL = "ab" * 32
+PAGES = [
+    "/overview",
+    "/runs",
+    "/runs/r1",
+    "/runs/r1/2",
+    "/bills",
+    "/bills/simulated",
+    "/bills/simulated/receipts",
+    "/bills/simulated/costs",
+    "/log",
+    "/log/0",
+    "/log/5",
+    "/members",
+    "/models",
+    f"/models/{MODEL}",
+]
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, started once."""
+    if not CHROMIUM.exists():
+        if os.environ.get("CONSORTIUM_REQUIRE_CHROMIUM"):
+            raise RuntimeError("chromium is not installed")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Iterator[str]:
+    """The ledger of a run that three members have trained, which was billed, and of which a model was published."""
+    result = simulate(tmp_path_factory.mktemp("run") / "parties", {"acme": 2, "birch": 1, "cedar": 1}, recipe=TOY)
+    coordinator = result.founded.coordinator
+    with serving(result.founded.ledger, free_port()) as ledger:
+        model = Artefact(
+            seq=0,
+            prev="0" * 64,
+            publisher=coordinator.keyring.agreement.charter.consortium,
+            artefact=MODEL,
+            size=1_234_567,
+            form="safetensors",
+            checkpoints=(Checkpoint(run="r1", round=3),),
+            parents=(),
+        )
+        coordinator.say(ledger, coordinator.key, model)
+        yield ledger.url
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory) -> Iterator[str]:
+    """A log with every kind of entry, in which somebody is waited for."""
+    world, folder = whole(), tmp_path_factory.mktemp("whole")
+    world.say(world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=("birch", "cedar")))
+    world.say("birch/compute", world.consent("birch", "r4"))
+    world.say(world.coordinator, world.opened("r4", invited=("birch",)))
+    write_key(folder)
+    log = open_log(folder)
+    for leaf in world.leaves:
+        log.append(leaf)
+    log.close()
+    with serving(folder, free_port()) as ledger:
+        yield ledger.url
+
+
+@contextmanager
+def looking(chromium: Any, width: int, scheme: str, **more: Any) -> Iterator[tuple[Any, list[str]]]:
+    """(a page of this width, whatever went wrong in it so far)."""
+    context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, **more)
+    page, wrong = context.new_page(), list[str]()
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    try:
+        yield page, wrong
+    finally:
+        context.close()
+
+
+def overflow(page: Any) -> int:
+    """CSS pixels by which it is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+@pytest.fixture(scope="module")
+def faults() -> Callable[[Any], list[str]]:
+    """What axe-core finds in a page, its folded parts opened."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe = Axe()
+
+    def found(page: Any) -> list[str]:
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        violations = axe.run(page).response["violations"]
+        return [f"{each['id']}: {node['html']}" for each in violations for node in each["nodes"]]
+
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_every_page_is_without_errors_and_fits_and_axe_finds_nothing(chromium, real, faults, width, scheme):
+    with looking(chromium, width, scheme) as (page, wrong):
+        for path in PAGES:
+            assert page.goto(real + path).status == 200, path
+            assert page.locator("h1").count() == 1
+            assert overflow(page) <= 0, path
+            if (width, scheme) in LOOKS[:2]:  # What axe looks at depends on the colours, and hardly on the width.
+                assert faults(page) == [], path
+                assert overflow(page) <= 0, path
+        assert wrong == []
+
+
+def test_so_are_pages_with_everything_that_a_log_can_hold(chromium, every_kind, faults):
+    paths = ("/overview", "/runs/r1/2", "/runs/r4", "/bills/2026-11", "/bills/2026-12", "/log", "/members", "/models")
+    with looking(chromium, 390, "light") as (page, wrong):
+        for path in paths:
+            assert page.goto(every_kind + path).status == 200, path
+            assert faults(page) == [], path
+            assert overflow(page) <= 0, path
+        page.goto(f"{every_kind}/overview")
+        assert "waited for" in page.locator("main").inner_text()
+        assert wrong == []
+
+
+def test_a_page_that_is_refused_is_as_good(chromium, real, faults):
+    with looking(chromium, 390, "dark") as (page, _):
+        assert page.goto(f"{real}/bills/never").status == 404
+        assert faults(page) == []
+        assert overflow(page) <= 0
+        assert "not_found" in page.locator("main").inner_text()
+
+
+def test_these_checks_see_what_is_wrong(chromium, real, faults):
+    with looking(chromium, 390, "light") as (page, wrong):
+        page.goto(f"{real}/overview")
+        page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<img width=500 height=9>')")
+        assert [each.partition(":")[0] for each in faults(page)] == ["image-alt"]
+        assert overflow(page) > 0
+        page.evaluate("document.querySelector('main').insertAdjacentHTML('beforeend', '<p style=\"color:red\">x</p>')")
+        page.evaluate("document.head.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")
+        assert page.evaluate("window.ran") is None
+        assert len([each for each in wrong if "Content Security Policy" in each]) >= 2
+
+
+def test_by_keyboard(chromium, real):
+    with looking(chromium, 1280, "light") as (page, wrong):
+        page.goto(f"{real}/bills/simulated")
+
+        def focused(what: str) -> Any:
+            return page.evaluate(f"document.activeElement.{what}")
+
+        page.keyboard.press("Tab")
+        assert focused("textContent") == "Skip to the content"
+        assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+        assert focused("id") == "main"
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if focused("tagName") == "SUMMARY":
+                break
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        assert not page.evaluate("document.activeElement.parentElement.open")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.parentElement.open")
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if focused("textContent") == "Receipts":
+                break
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/receipts")
+        assert page.locator("table tbody tr").count() == 9
+        assert wrong == []
+
+
+def test_without_javascript(chromium, real):
+    with looking(chromium, 390, "light", java_script_enabled=False) as (page, wrong):
+        page.goto(real)
+        page.click("text=Statement simulated")
+        page.click("summary >> nth=0")
+        assert page.locator("details >> nth=0").locator("table").is_visible()
+        page.click("text=proof that it stands")
+        assert page.locator("body").inner_text().startswith("c2sp.org/tlog-proof@v1")
+        assert wrong == []
+
+
+def test_digits_stand_below_each_other(chromium, real):
+    with looking(chromium, 1280, "light") as (page, _):
+        page.goto(f"{real}/bills/simulated")
+        ends = page.evaluate(
+            """[...document.querySelectorAll('table')[0].querySelectorAll('tbody tr')].map(row =>
+                [...row.querySelectorAll('td')].map(cell => {
+                    const range = document.createRange()
+                    range.selectNodeContents(cell.querySelector('strong')?.firstChild ?? cell.firstChild)
+                    return Math.round(range.getBoundingClientRect().right)
+                }))"""
+        )
+        assert len(ends) == 3
+        assert ends[0] == ends[1] == ends[2]
