@@ -47,7 +47,11 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-STATIC = {"style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
+STATIC = {
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "verify.js": "text/javascript; charset=utf-8",
+}
 
 At = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 Number = Annotated[int, PathParameter(ge=0, le=2**63 - 1)]

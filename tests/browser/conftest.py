@@ -1,0 +1,83 @@
+"""Pages of a real ledger in a real Chromium: what the browser tests have in common."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from ledger_service import write_key
+from world import TOY, whole
+
+from consortium.found import Founded
+from consortium.simulate import simulate
+from ledger.api import serving
+from ledger.log import open_log
+from shared_models.processes import free_port
+from shared_models.records.kinds import Artefact, Checkpoint
+
+CHROMIUM = Path("/usr/bin/chromium")
+MODEL = "ab" * 32
+
+
+class Real(NamedTuple):
+    """A run's ledger, and all its parties' keys."""
+
+    url: str
+    founded: Founded
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, started once."""
+    if not CHROMIUM.exists():
+        if os.environ.get("CONSORTIUM_REQUIRE_CHROMIUM"):
+            raise RuntimeError("chromium is not installed")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory) -> Iterator[Real]:
+    """The ledger of a run that three members have trained, which was billed, and of which a model was published."""
+    folder = tmp_path_factory.mktemp("run") / "parties"
+    # At a price at which so little work costs something.
+    result = simulate(folder, {"acme": 2, "birch": 1, "cedar": 1}, recipe=TOY, price=Fraction(10**15))
+    coordinator = result.founded.coordinator
+    with serving(result.founded.ledger, free_port()) as ledger:
+        model = Artefact(
+            seq=0,
+            prev="0" * 64,
+            publisher=coordinator.keyring.agreement.charter.consortium,
+            artefact=MODEL,
+            size=1_234_567,
+            form="safetensors",
+            checkpoints=(Checkpoint(run="r1", round=3),),
+            parents=(),
+        )
+        coordinator.say(ledger, coordinator.key, model)
+        yield Real(ledger.url, result.founded)
+
+
+@pytest.fixture(scope="session")
+def every_kind(tmp_path_factory) -> Iterator[str]:
+    """A log with every kind of entry, in which somebody is waited for."""
+    world, folder = whole(), tmp_path_factory.mktemp("whole")
+    world.say(world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=("birch", "cedar")))
+    world.say("birch/compute", world.consent("birch", "r4"))
+    world.say(world.coordinator, world.opened("r4", invited=("birch",)))
+    write_key(folder)
+    log = open_log(folder)
+    for leaf in world.leaves:
+        log.append(leaf)
+    log.close()
+    with serving(folder, free_port()) as ledger:
+        yield ledger.url
