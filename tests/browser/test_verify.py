@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from looking import looking
+from world import key
 
 from shared_models.published import fetch, reader
 from shared_models.records import note, tlog
@@ -37,9 +38,9 @@ def test_an_honest_bill_is_right_and_the_log_s_key_is_shown(bill, real):
     said = told(bill)
     assert said.startswith("Right: 23 entries hash to the root that the log has signed; 14 signatures checked")
     assert "commons.example/log+" in said
-    key = said.partition("Key of the log: ")[2].partition(":")[0]
-    bill.fill("#verify input", key)
-    assert f"{key}, as you gave it" in told(bill)
+    shown = said.partition("Key of the log: ")[2].partition(":")[0]
+    bill.fill("#verify input", shown)
+    assert f"{shown}, as you gave it" in told(bill)
 
 
 def test_another_key_of_the_log_than_the_reader_has_is_refused(bill):
@@ -108,9 +109,9 @@ def forged(page, real, change, resign: bool = False) -> None:
     log = fetch(read)
     leaves, tree = [change(leaf) for leaf in log.leaves], Tree()
     if resign:
-        key = SigningKey.load(real.founded.admin_key)
+        admin = SigningKey.load(real.founded.admin_key)
         leaves = [
-            note.sign(note.parse(new).text, [key]) if new != old else new
+            note.sign(note.parse(new).text, [admin]) if new != old else new
             for new, old in zip(leaves, log.leaves, strict=True)
         ]
     assert leaves != log.leaves
@@ -127,7 +128,27 @@ def forged(page, real, change, resign: bool = False) -> None:
 
 def test_who_holds_the_log_s_key_only_cannot_alter_a_receipt(bill, real):
     forged(bill, real, lambda leaf: leaf.replace(b'"energy_mj":0', b'"energy_mj":1') if b'"round":2' in leaf else leaf)
-    assert re.search(r"Not right: (statement simulated: it covers entries of another root|entry \d+ )", told(bill))
+    assert told(bill).startswith("Not right: statement simulated: it covers entries of another root.")
+
+
+def test_a_charter_that_its_parties_have_not_signed_is_none(bill, real):
+    forged(bill, real, lambda leaf: leaf.replace(b'"benefit":2', b'"benefit":3'))
+    assert told(bill).startswith("Not right: entry 0: the charter is not signed by commons.example/admin.")
+
+
+def test_a_head_by_a_key_that_the_charter_does_not_name_is_no_head_of_this_log(bill, real):
+    log, other = fetch(reader(real.url)), key("commons.example/log")
+    bill.route("**/checkpoint", answering(tlog.unsigned(log.head).sign(other)))
+    assert "is not signed by commons.example/log+" in told(bill)
+    bill.fill("#verify input", other.verify_key.text())
+    assert told(bill).startswith("Not right: the charter names another key of the log.")
+
+
+def test_a_statement_that_the_log_does_not_hold_is_named(bill):
+    said = bill.evaluate(
+        """async () => {""" + IN_JS + """ return v.verify('never', '').catch(error => error.message) }"""
+    )
+    assert said == "the log holds no statement never"
 
 
 def test_operators_who_sign_another_number_are_told_by_the_line(bill, real):
@@ -175,6 +196,7 @@ def test_each_number_that_is_not_right_is_named(bill):
         wrong('work', bill => { bill.balances[2].flop += 1 })
         wrong('transfers', bill => { bill.transfers[0].amount += 1 })
         wrong('missing', bill => { bill.lines.pop() })
+        wrong('unbalanced', bill => { bill.balances.pop() })
         const cheat = structuredClone(entries)
         cheat.find(each => each.kind === 'receipt').record.tokens += 1
         try { await v.recomputed(cheat, stated, entries[0].record) } catch (error) { told.receipt = [error.message] }
@@ -182,6 +204,9 @@ def test_each_number_that_is_not_right_is_named(bill):
         const [first] = twice.filter(each => each.kind === 'round.close')
         first.record.included.push(first.record.included[0])
         try { await v.recomputed(twice, stated, entries[0].record) } catch (error) { told.twice = [error.message] }
+        const later = structuredClone(stated)
+        later.record.start = 1
+        try { await v.recomputed(entries, later, entries[0].record) } catch (error) { told.later = [error.message] }
         told.authors = entries.map(each => [v.authorOf(each, 'commons.example'), each.author, each.kind])
         const item = {kind: 'cost.item', record: {payer: 'acme'}}
         told.payer = v.authorOf(item, 'commons.example')
@@ -190,6 +215,7 @@ def test_each_number_that_is_not_right_is_named(bill):
     )
     assert found.pop("right") == []
     assert found["twice"] == ["entry 9 counts a receipt of acme that is not there, or has counted"]
+    assert found["later"] == ["the statement begins at entry 1; the one before ended at 0"]
     judged = [each for each in found["authors"] if each[2] in ("receipt", "round.close", "run.manifest", "statement")]
     assert len(judged) == 14
     assert all(due == author for due, author, _ in judged)
@@ -200,6 +226,7 @@ def test_each_number_that_is_not_right_is_named(bill):
     assert found["carry"][0].startswith("statement simulated, balance birch: carry stated 1/2, recomputed ")
     assert found["work"][0].startswith("statement simulated, balance cedar: work stated ")
     assert "the transfers move" in found["transfers"][0]
+    assert found["unbalanced"] == ["statement simulated: a balance is missing"]
     assert found["missing"] == ["statement simulated: 5 lines, recomputed 6"]
     assert found["receipt"][0].startswith("entry 6: 97 tokens are not ")
 
@@ -238,12 +265,24 @@ def test_it_agrees_with_python_on_the_vectors(bill):
                 if (Number(nets[who]) !== each.nets[who] || `${left[who]}` !== each.left[who]) wrong.push(each)
             }
         }
-        return {wrong, checked: vectors.entries.length + vectors.rounding.length}
+        const refused = []
+        const refuses = async read => { try { await read() } catch (error) { refused.push(error.message) } }
+        await refuses(() => v.readKey('x'))
+        await refuses(() => v.readNote(bytes('hello')))
+        await refuses(() => v.readNote(bytes('hello\\n\\n- acme aaaa\\n')))
+        await refuses(() => v.readEntry(bytes(vectors.entries[1].leaf.replace('{"', '{ "')), 1, ''))
+        return {wrong, refused, checked: vectors.entries.length + vectors.rounding.length}
         }""",
         vectors,
     )
     assert found["wrong"] == []
     assert found["checked"] > 60
+    assert found["refused"] == [
+        "x is not a key",
+        "not a signed note",
+        "not a signature line",
+        "entry 1 is not spelled in its one way",
+    ]
 
 
 def test_what_it_does_not_recompute_it_says(chromium, every_kind):
