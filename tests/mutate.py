@@ -139,6 +139,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/ledger/test_kill.py",
     ],
     "shared_models/lm/weights.py": ["tests/training"],
+    "shared_models/lm/corpus.py": ["tests/server/test_simulation.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "client/doctor.py": ["tests/client/test_doctor.py"],
