@@ -142,8 +142,14 @@ def test_it_trains_on_a_text_of_its_own_which_is_needed_to_audit_that_and_is_tol
     assert reexecute.read(given[0]).text == "sha256:" + hashlib.sha256(mine.read_bytes()).hexdigest()
     assert b"Nobody else" not in given[0]
     assert reexecute.replay(*given, mine) == ("matches", 0, "the same bits")
-    for text, refusal in ((None, Refusal.NOT_FOUND), (other, Refusal.WRONG_OPENING), (tmp_path, Refusal.MALFORMED)):
-        assert refused(reexecute.replay, *given, text) is refusal
+    for text, refusal, why in (
+        (None, Refusal.NOT_FOUND, "--text FILE"),
+        (other, Refusal.WRONG_OPENING, f"{other} is sha256:"),
+        (tmp_path, Refusal.MALFORMED, "Is a directory"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            reexecute.replay(*given, text)
+        assert caught.value.refusal is refusal
 
 
 @pytest.mark.slow
