@@ -30,7 +30,7 @@ from shared_models import invites
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
-from shared_models.records.refusals import Refusal, Refused
+from shared_models.records.refusals import Refused
 from shared_models.shelf import Shelf
 
 SWITCH_S = 0.0005
@@ -174,9 +174,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = "/".join(str(part) for part in first["loc"])
-        return _problem(request, Refused(Refusal.BAD_FIELD, f"{where}: {first['msg']}"))
+        return _problem(request, pages.unfit(error))
 
     app.include_router(pages.router(log, witnesses, projector))
     return Hot(sequencer, app)

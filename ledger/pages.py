@@ -502,6 +502,13 @@ def size(number: int) -> Shown:
 # Over HTTP.
 
 
+def unfit(error: RequestValidationError) -> Refused:
+    """A request with values that no route takes, as a refusal that names the first of them."""
+    first = error.errors()[0]
+    where = "/".join(str(part) for part in first["loc"])
+    return Refused(Refusal.BAD_FIELD, f"{where}: {first['msg']}")
+
+
 class Page(APIRoute):
     """A route whose refusals are pages too, and which says what a browser may do with all of them."""
 
@@ -514,9 +521,7 @@ class Page(APIRoute):
             except Refused as refused:
                 answer = _refusal(request, refused)
             except RequestValidationError as error:
-                first = error.errors()[0]
-                where = "/".join(str(part) for part in first["loc"])
-                answer = _refusal(request, Refused(Refusal.BAD_FIELD, f"{where}: {first['msg']}"))
+                answer = _refusal(request, unfit(error))
             answer.headers.update(HEADERS)
             return answer
 

@@ -1,5 +1,7 @@
-"""Real folders of a consortium's parties, and its log without HTTP: to test what a member or a coordinator decides."""
+"""Real folders of a consortium's parties, and its log, without HTTP or served: to test what each of them decides."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +10,14 @@ from world import BUILD, SEED, TOY, digest
 from client.meter import Usage
 from client.signer import Signer
 from client.witness import Witness
-from consortium.found import PRICE, found
+from consortium.found import PRICE, Founded, found
+from ledger.api import serving
 from ledger.log import open_log
 from server import outer
 from shared_models.claims import Begin, Claim
 from shared_models.ledger_http import Consistency
 from shared_models.lm import weights
+from shared_models.processes import free_port
 from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.kinds import (
@@ -30,6 +34,21 @@ from shared_models.records.merkle import leaf_hash
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 
 BUNDLE = digest("bundle")
+
+
+@contextmanager
+def three(folder: Path) -> Iterator[Founded]:
+    """acme, birch and cedar in their folders, and their ledger, which serves. There is no SuperLink."""
+    port = free_port()
+    founded = found(
+        folder / "parties",
+        {"acme": 2, "birch": 1, "cedar": 1},
+        ledger_url=f"http://127.0.0.1:{port}",
+        superlink="127.0.0.1:9092",
+        price=PRICE,
+    )
+    with serving(founded.ledger, port):
+        yield founded
 
 
 class FakeTime:

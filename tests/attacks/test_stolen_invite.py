@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from parties import three
 
 import client.invites
 import client.join
@@ -36,15 +37,7 @@ def refused(act, *arguments, **more) -> Refused:
 @pytest.fixture
 def consortium(tmp_path):
     """Three members and their ledger, which serves."""
-    port = free_port()
-    founded = found(
-        tmp_path / "parties",
-        {"acme": 2, "birch": 1, "cedar": 1},
-        ledger_url=f"http://127.0.0.1:{port}",
-        superlink="127.0.0.1:9092",
-        price=PRICE,
-    )
-    with serving(founded.ledger, port):
+    with three(tmp_path) as founded:
         yield founded
 
 

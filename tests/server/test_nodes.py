@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import replace
 
 import pytest
+from parties import three
 
 import client.invites
 import client.join
@@ -11,27 +12,16 @@ from client.charter import leave, vote
 from client.home import Home
 from client.invites import admit
 from client.keys import add, holder, revoke
-from consortium.found import PRICE, found
-from ledger.api import serving
 from server.nodes import Nodes
 from shared_models import invites
 from shared_models.invites import Join
-from shared_models.processes import free_port
 from shared_models.records.refusals import Refusal, Refused
 
 
 @pytest.fixture
 def consortium(tmp_path):
     """Three members with a ledger that serves; dogwood has answered an invite."""
-    port = free_port()
-    founded = found(
-        tmp_path / "parties",
-        {"acme": 2, "birch": 1, "cedar": 1},
-        ledger_url=f"http://127.0.0.1:{port}",
-        superlink="127.0.0.1:9092",
-        price=PRICE,
-    )
-    with serving(founded.ledger, port):
+    with three(tmp_path) as founded:
         ticket = client.invites.invite(founded.member("acme"), "dogwood", 1, 1)
         client.join.join(ticket.text(), founded.folder / "dogwood", lambda *_: True, data="python-stdlib:0/1")
         yield founded
