@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,6 +40,7 @@ BENEFITS = {"acme": 2, "birch": 1, "cedar": 1}
 RUN, PERIOD = "r1", "2026-11"
 DEADLINE_S = 120.0  # A round takes a quarter of it; on a machine that does much else, nearly all.
 LOOK_S = 0.25
+WITNESSES_S = 60.0
 MARK = "made-by-consortium-demo"
 
 
@@ -65,9 +65,7 @@ def demo(folder: Path, *, rounds: int) -> int:
         proof = ledger.append(founded.charter)
         say(f"They signed a charter; it is entry {proof.index} of their log, sha256 {_charter_hash(founded)[:16]}…")
 
-        status = _train(founded, rounds, console, started)
-        if status[0] != "finished:completed":
-            raise Refused(Refusal.FAILED, f"run {RUN} ended as {status[0]} {status[1]}; see {founded.coordinator.path}")
+        _train(founded, rounds, console, started)
         invoice = founded.member("birch").path / "invoice.txt"
         invoice.write_text("Hosting of the ledger, November 2026: 12.00 EUR, paid by birch for all.\n")
         hosting = Cost(
@@ -80,7 +78,8 @@ def demo(folder: Path, *, rounds: int) -> int:
             date="2026-11-30",
         )
         append_cost(founded.member("birch").path, hosting, invoice.read_bytes())
-        close(ledger, PERIOD, SigningKey.load(founded.admin_key), _charter_hash(founded), wait_s=30)
+        closed = close(ledger, PERIOD, SigningKey.load(founded.admin_key), _charter_hash(founded), wait_s=WITNESSES_S)
+        _witnessed(ledger, founded, closed.index + 1)
         bundle = folder / "bundle"
         save(reader(url), bundle)
         started.end()  # What follows needs nobody.
@@ -129,42 +128,24 @@ def _fresh(folder: Path, stack: ExitStack) -> Path:
 # Training, watched.
 
 
-def _train(founded: Founded, rounds: int, console: Console, started: Running) -> tuple[str, str]:
-    """Launch the run and show how it goes, until it ends: (Flower's status, details)."""
-    came: list[tuple[str, str] | BaseException] = []
-
-    def work() -> None:
-        try:
-            from server.launch import launch  # Torch and Flower take seconds to import: something is shown meanwhile.
-            from server.superlink import Control
-
-            with Control(founded.coordinator) as control:
-                for name in founded.members:
-                    control.register(name, founded.member(name).path / "keys" / "node.pub")
-            status = launch(
-                founded.coordinator.path,
-                RUN,
-                recipe=None,
-                rounds=rounds,
-                quorum=None,
-                deadline_s=DEADLINE_S,
-                consents_s=60.0,
-            )
-            came.append(status)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits.
-            came.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+def _train(founded: Founded, rounds: int, console: Console, started: Running) -> None:
+    """Train, by the command of a coordinator's operator, and show how it goes until it ends. Raises `Refused`."""
+    home, deadline = str(founded.coordinator.path), str(DEADLINE_S)
+    started.start("run", RUN, "--home", home, "--rounds", str(rounds), "--deadline", deadline, name="run")
     with watching(founded, console) as look:
-        while thread.is_alive():
+        while not started.done("run"):
             look()
-            started.check()
-            thread.join(LOOK_S)
+            time.sleep(LOOK_S)
         look()
-    if isinstance(came[0], BaseException):
-        raise came[0]
-    return came[0]
+
+
+def _witnessed(ledger: LedgerHttp, founded: Founded, size: int) -> None:
+    """Wait until every member has seen the log of this size, and will take no other one. Raises `Refused`."""
+    until, nobody = time.monotonic() + WITNESSES_S, {"size": 0}
+    while late := [name for name in founded.members if ledger.witnesses().get(name, nobody)["size"] < size]:
+        if time.monotonic() > until:
+            raise Refused(Refusal.NO_QUORUM, f"{', '.join(late)} have not witnessed the log of {size} entries")
+        time.sleep(LOOK_S)
 
 
 # What came of it.
@@ -238,7 +219,10 @@ def _forge(bundle: Path, founded: Founded, say: Callable[..., None]) -> None:
 
 
 def _rewrite(folder: Path, leaves: list[bytes], sign: SigningKey | None = None) -> None:
-    """Write these entries over a copied log; with the log's key, hash and sign everything anew."""
+    """Write these entries over a copied log; with the log's key, hash and sign everything anew.
+
+    What members have cosigned cannot be made again, and is left out.
+    """
     tree = merkle.Tree()
     for leaf in leaves:
         tree.append(merkle.leaf_hash(leaf))
@@ -251,6 +235,8 @@ def _rewrite(folder: Path, leaves: list[bytes], sign: SigningKey | None = None) 
             (folder / tlog.tile_path(level, number, width)).write_bytes(tree.hashes(8 * level, start, start + width))
     if sign is not None:
         (folder / tlog.HEAD).write_bytes(tlog.TreeHead(sign.name, tree.size, tree.root()).sign(sign))
+        (folder / "cosigned").unlink()
+        shutil.rmtree(folder / "witness")
 
 
 def _show_findings(forged: Path, founded: Founded, member: str, say: Callable[..., None]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import client.home
 import server.home
+import server.nodes
 from shared_models import durable
 from shared_models.records import entry as entries
 from shared_models.records.entry import MEMBER_ROLES
@@ -129,6 +130,7 @@ def found(
     for party in (folder / "ledger", coordinator.path, *(home.path for home in homes.values())):
         durable.write(party / "charter.note", leaf)
     authority = (coordinator.path / "tls" / "ca.crt").read_bytes()
-    for home in homes.values():
+    for name, home in homes.items():
         durable.write(home.path / "ca.crt", authority)
+        server.nodes.register(coordinator, name, (home.path / "keys" / "node.pub").read_bytes())
     return Founded(folder, names, leaf)

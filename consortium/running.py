@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -31,11 +32,22 @@ class Running:
 
     def check(self) -> None:
         """Raises `Refused(FAILED)` if one of them has ended."""
-        for name, process in self._all.items():
-            if process.poll() is not None:
-                log = self._folder / "logs" / f"{name}.log"
-                last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-                raise Refused(Refusal.FAILED, f"{name} ended with code {process.returncode}: {last[:300]} (see {log})")
+        for name in self._all:
+            if self._all[name].poll() is not None:
+                self._fail(name)
+
+    def done(self, name: str) -> bool:
+        """Whether this one has ended, and well. Raises `Refused(FAILED)` if it, or another one, has ended otherwise."""
+        if self._all[name].poll() != 0:
+            self.check()
+            return False
+        del self._all[name]
+        return True
+
+    def _fail(self, name: str) -> NoReturn:
+        log, code = self._folder / "logs" / f"{name}.log", self._all[name].returncode
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        raise Refused(Refusal.FAILED, f"{name} ended with code {code}: {last[:300]} (see {log})")
 
     def end(self) -> None:
         """End them all and whatever they started, members first, the ledger last. A second Ctrl-C does not stop it."""

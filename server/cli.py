@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from server.home import Home
+    from server.superlink import Control
 
 
 def _home(parser: ArgumentParser) -> None:
@@ -20,7 +21,7 @@ def _home(parser: ArgumentParser) -> None:
 def _coordinate(args: Namespace) -> int:
     """Run the SuperLink, its executor, the blobs and the gateway until SIGTERM, or until one of the first two ends.
 
-    Nodes of members that joined by an invite are let in meanwhile.
+    Nodes of members that joined by an invite, and those that were registered, are let in meanwhile.
     """
     import signal
     import threading
@@ -56,18 +57,25 @@ def _let_in(home: "Home", stopped: "Event") -> None:
     from shared_models.records.refusals import Refused
 
     said = ""
-    while not stopped.wait(LOOK_S):
+    while not stopped.is_set():
         try:
             with Control(home) as control:
-                nodes = Nodes(home.path, control.let_in)
-                while not stopped.wait(LOOK_S):
-                    for member in nodes.look():
-                        print(f"the node of {member} may connect", flush=True)
+                nodes = Nodes(home.path, lambda member, key: _welcome(control, member, key))
+                while True:
+                    nodes.look()
                     said = ""
+                    if stopped.wait(LOOK_S):
+                        return
         except Refused as refused:
             if str(refused) != said:
                 print(f"nodes of who has joined are not let in: {refused}", file=sys.stderr, flush=True)
             said = str(refused)
+        stopped.wait(LOOK_S)
+
+
+def _welcome(control: "Control", member: str, key: bytes) -> None:
+    control.let_in(member, key)
+    print(f"the node of {member} may connect", flush=True)
 
 
 def _register_arguments(parser: ArgumentParser) -> None:
@@ -77,11 +85,14 @@ def _register_arguments(parser: ArgumentParser) -> None:
 
 
 def _register(args: Namespace) -> int:
+    """Let a member's node connect: to the coordinator that runs, and after each start of it."""
     from server.home import Home
-    from server.superlink import Control
+    from server.nodes import register
+    from shared_models.ledger_http import LedgerHttp
 
-    with Control(Home(args.home)) as control:
-        control.register(args.member, args.key)
+    home = Home(args.home)
+    home.learn_keys(LedgerHttp(home.settings.ledger))
+    register(home, args.member, args.key.read_bytes())
     print(f"the node of {args.member} may connect")
     return RIGHT
 

@@ -8,6 +8,7 @@ charter.note       the charter it works under
 checkpoints/       weights by digest
 runs/              what each run left, to go on with: server/journal.py
 blobs/             what the members of the open round may fetch, and have brought: server/blobs.py
+nodes/             the key of each member's node that was registered by hand, or when the consortium was founded
 published/         the note of each model that was published, by its SHA-256
 status.json        what the run is doing now, for whoever looks
 flwr/              Flower's home
@@ -22,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -58,6 +60,10 @@ class Home(Folder):
     @property
     def texts_path(self) -> Path:
         return self.path / "texts"
+
+    @property
+    def nodes_path(self) -> Path:
+        return self.path / "nodes"
 
     def blobs_secret(self) -> bytes:
         """What capabilities for blobs are sealed with; made by who asks first."""
@@ -124,7 +130,7 @@ def _is_address(host: str) -> bool:
 def create(path: Path, consortium: str, settings: Settings) -> Home:
     """Make the coordinator's folder with keys and certificates of its own. Raises FileExistsError over an old one."""
     (path / "keys").mkdir(parents=True, mode=0o700)
-    for folder in ("tls", "checkpoints", "flwr"):
+    for folder in ("tls", "checkpoints", "flwr", "nodes"):
         (path / folder).mkdir()
     write_settings(path / "coordinator.toml", settings)
     SigningKey.create(path / "keys" / "coordinator.key", f"{consortium}/coordinator")
@@ -132,6 +138,17 @@ def create(path: Path, consortium: str, settings: Settings) -> Home:
     _authority(path / "tls")
     certify(path / "tls", settings.names())
     return Home(path)
+
+
+def node_pem(member: str, public_key: bytes) -> bytes:
+    """A node's key in the form that the SuperLink reads. Raises `Refused(BAD_FIELD)`."""
+    try:
+        key = serialization.load_ssh_public_key(public_key)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Refused(Refusal.BAD_FIELD, f"the node key of {member}: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise Refused(Refusal.BAD_FIELD, f"the node key of {member} is not of the curve P-384")
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def certify(folder: Path, hosts: Iterable[str]) -> None:

@@ -1,16 +1,29 @@
-"""The nodes of members that joined by an invite: let in by what their own key has signed, and by nobody's hand."""
+"""The nodes that the SuperLink lets in: of members that joined by what their own key has signed, and by hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from server.home import Home
-from shared_models import invites
+from server.home import Home, node_pem
+from shared_models import durable, invites
 from shared_models.invites import Join
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import note
 from shared_models.records.refusals import Refusal, Refused
 
 LOOK_S = 3.0
+
+
+def register(home: Home, member: str, public_key: bytes) -> None:
+    """Let a member's node in from now on, in place of the one that was registered before; its key in OpenSSH's form.
+
+    The coordinator that runs takes it up, and so does each that is started. Raises `Refused`: WRONG_MEMBER if it is
+    none by what is known of the charter here, BAD_FIELD if this is no P-384 key.
+    """
+    if member not in home.keyring.agreement.present():
+        raise Refused(Refusal.WRONG_MEMBER, f"{member[:80]!r} is no member")
+    node_pem(member, public_key)
+    home.nodes_path.mkdir(exist_ok=True)
+    durable.write(home.nodes_path / f"{member}.pub", public_key)
 
 
 class Nodes:
@@ -23,14 +36,18 @@ class Nodes:
     def look(self) -> list[str]:
         """Let in the nodes that are new; the names of their members. Raises `Refused` if the ledger cannot be asked.
 
-        The ledger is not believed: a node is let in if its member is present by the charter in force, and if a compute
-        key of it that counts has signed for it.
+        Those that were registered here wait for no ledger. It is not believed about the others: a node is let in if its
+        member is present by the charter in force, and if a compute key of it that counts has signed for it.
         """
         home = Home(self._folder)
+        new = self._new(_registered(home))
         ledger = LedgerHttp(home.settings.ledger, patience_s=0.0)
         home.learn_keys(ledger)
+        return new + self._new(_signed(home, ledger))
+
+    def _new(self, nodes: Iterable[tuple[str, str]]) -> list[str]:
         new = list[str]()
-        for member, node in _signed(home, ledger):
+        for member, node in nodes:
             if (member, node) in self._known:
                 continue
             try:
@@ -42,6 +59,14 @@ class Nodes:
                 new.append(member)
             self._known.add((member, node))
         return new
+
+
+def _registered(home: Home) -> Iterator[tuple[str, str]]:
+    """(member, its node's key) of each that was registered here and has not left."""
+    for member in home.keyring.agreement.present():
+        path = home.nodes_path / f"{member}.pub"
+        if path.is_file():
+            yield member, path.read_text().strip()
 
 
 def _signed(home: Home, ledger: LedgerHttp) -> Iterator[tuple[str, str]]:

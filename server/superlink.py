@@ -6,11 +6,8 @@ the latter: who reaches it can start code at every member. So it is bound to loo
 
 import subprocess
 import time
-from pathlib import Path
 
 import httpx
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.transport_pb2 import Scalar
@@ -18,7 +15,7 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from server.app import HOME
-from server.home import Home
+from server.home import Home, node_pem
 from shared_models import processes
 from shared_models.bundle import Bundle
 from shared_models.records.refusals import Refusal, Refused
@@ -82,22 +79,14 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def register(self, member: str, public_key: Path) -> None:
-        """As `let_in`, with the key in this file."""
-        self.let_in(member, public_key.read_bytes())
-
     def let_in(self, member: str, public_key: bytes) -> None:
         """Let the SuperNode with this P-384 key in, under the name of its member, which routes and proves nothing.
 
         Raises `Refused`: BAD_FIELD if it is no such key; CONFLICT if the SuperLink does not, as when it is in already.
         """
+        request = RegisterNodeRequest(public_key=node_pem(member, public_key), name=member)
         try:
-            key = serialization.load_ssh_public_key(public_key)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise Refused(Refusal.BAD_FIELD, f"the node key of {member}: {error}") from None
-        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        try:
-            self._client.RegisterNode(RegisterNodeRequest(public_key=pem, name=member))
+            self._client.RegisterNode(request)
         except httpx.TransportError as error:
             raise Refused(Refusal.UNREACHABLE, f"SuperLink at {self._address}: {error}") from None
         except httpx.HTTPStatusError as error:

@@ -101,9 +101,6 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool 
         for name in founded.members:
             home = str(founded.member(name).path)
             started.start("up", "--home", home, name=name, checkout=(python or {}).get(name, ROOT))
-        with Control(founded.coordinator) as control:
-            for name in founded.members:
-                control.register(name, founded.member(name).path / "keys" / "node.pub")
         yield founded, started
 
 
@@ -312,9 +309,6 @@ def test_tensors_beside_flower_s_messages_survive_a_coordinator_that_is_killed_a
             trained(founded, slow, rounds=3, deadline_s=200)
         killer.join()
         running.start("coordinate", "--home", str(folder), name="coordinator")
-        with Control(founded.coordinator) as control:
-            for name in founded.members:
-                control.register(name, founded.member(name).path / "keys" / "node.pub")
         assert resume(folder, "r1")[0] == "finished:completed"
         assert (report(founded).findings, [turn.excluded for turn in closed(founded)]) == ([], [()] * 3)
         assert [path for path in home.glob("*/**/blobs/**/*") if path.is_file()] == []

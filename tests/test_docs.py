@@ -53,7 +53,7 @@ def shape(lines: list[str]) -> list[str]:
     without = []
     for line in lines:
         line = re.sub(r"\S*/(?=\.consortium-demo)|\S*(?=\.venv/bin/)", "", line)
-        line = re.sub(r"[0-9a-f]{16}…", "#", line)
+        line = re.sub(r"[0-9a-f]{12,16}…", "#", line)
         line = re.sub(r"-?\d[\d,.]*~?", "#", line)
         without.append(re.sub(r"\s+", " ", line).strip())
     return sorted(line for line in without if line)
