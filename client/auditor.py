@@ -33,6 +33,7 @@ from shared_models import durable
 from shared_models.published import Bundle, Read, bundle_at, cosigned, leaf_at, reader
 from shared_models.records import entry as entries
 from shared_models.records import tlog
+from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Audit, Billed, Report, Witnessed
@@ -99,10 +100,11 @@ class Auditor:
     verified_path: Path | None = None  # Where it is kept how far signatures were verified.
     shown: Shown = lambda *_: None
     billed: Billed | None = None  # As for `Audit`; twice for a statement if the audit has to start again.
+    key: SigningKey | None = None  # By which a ledger is asked.
 
     def run(self, where: str) -> Report:
         """Audit the log at this place (`published.reader`). Raises `Refused` if a part of it cannot be read."""
-        read = reader(where)
+        read = reader(where, self.key)
         heads = dict(cosigned(read))  # First, so that they are of sizes that the head includes.
         head = read(tlog.HEAD)
         size = tlog.unsigned(head).size
@@ -162,7 +164,7 @@ class Auditor:
         if count is None:
             count = (os.cpu_count() or 1) if size > FEW else 0
         with ExitStack() as stack:
-            crew = [stack.enter_context(_Worker(where, trust)) for _ in range(count)]
+            crew = [stack.enter_context(_Worker(where, self.key, trust)) for _ in range(count)]
             waiting: deque[_Worker] = deque()
             for start in range(0, size, tlog.WIDTH):
                 width = min(tlog.WIDTH, size - start)
@@ -238,13 +240,13 @@ def _look(bundle: Bundle, context: Context | None, trust: Trust) -> Looked:
 class _Worker:
     """A process that looks at bundles. It answers in the order it was asked in."""
 
-    def __init__(self, where: str, trust: Trust) -> None:
+    def __init__(self, where: str, key: SigningKey | None, trust: Trust) -> None:
         fork = get_context("fork")
         (asked, self._ask), (self._answer, answered) = fork.Pipe(duplex=False), fork.Pipe(duplex=False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):  # On Linux: then no answer waits for its reader.
             fcntl.fcntl(answered.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         mine = (self._ask, self._answer)
-        self._process = fork.Process(target=_work, args=(where, trust, asked, answered, mine), daemon=True)
+        self._process = fork.Process(target=_work, args=(where, key, trust, asked, answered, mine), daemon=True)
         self._process.start()
         asked.close()
         answered.close()
@@ -275,12 +277,17 @@ class _Worker:
 
 
 def _work(
-    where: str, trust: Trust, asked: Connection, answered: Connection, other_ends: tuple[Connection, Connection]
+    where: str,
+    key: SigningKey | None,
+    trust: Trust,
+    asked: Connection,
+    answered: Connection,
+    other_ends: tuple[Connection, Connection],
 ) -> None:
     for each in other_ends:
         each.close()
     gc.disable()  # Nothing that is made here is kept, and nothing of it refers to itself.
-    read, context = reader(where), None
+    read, context = reader(where, key), None
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             start, width, new = asked.recv()

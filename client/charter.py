@@ -54,7 +54,7 @@ class Said(NamedTuple):
 def propose(folder: Path, file: Path, name: str) -> Said:
     """Propose the charter in force with what this file changes. Raises `Refused`, before anything is said if it can."""
     home = Home(folder)
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     home.learn_keys(ledger)
     return put(home, ledger, read(file), name)
 
@@ -85,7 +85,7 @@ def proposed(agreement: Agreement, hashed: str) -> Said:
 def vote(folder: Path, amendment: str, choice: str) -> Said:
     """Vote on an amendment that is open. Raises `Refused`: WRONG_CHARTER if it is not, CONFLICT after another vote."""
     home = Home(folder)
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     home.learn_keys(ledger)
     agreement = home.keyring.agreement
     record = Vote(seq=0, prev=FIRST, member=home.settings.member, amendment=amendment, choice=choice)
@@ -100,7 +100,7 @@ def vote(folder: Path, amendment: str, choice: str) -> Said:
 def leave(folder: Path, reason: str) -> int:
     """Leave the consortium; the index of the entry that says so. Raises `Refused`."""
     home = Home(folder)
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     home.learn_keys(ledger)
     return _say(home, ledger, Leave(seq=0, prev=FIRST, member=home.settings.member, reason=reason))[0]
 

@@ -12,6 +12,7 @@ from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAI
 
 if TYPE_CHECKING:
     from client.charter import Said
+    from shared_models.records.keys import SigningKey
     from shared_models.rules.audit import Report
 
 
@@ -96,14 +97,13 @@ def _policy_explain(args: Namespace) -> int:
 
     from client import policy
     from client.home import Home
-    from shared_models.ledger_http import LedgerHttp
     from shared_models.records import entry as entries
     from shared_models.records.kinds import Manifest, Receipt
     from shared_models.records.refusals import Refusal, Refused
 
     home, manifest = Home(args.home), None
     if args.run is not None:
-        found = (entries.peek(leaf) for leaf, _ in LedgerHttp(home.settings.ledger).runs())
+        found = (entries.peek(leaf) for leaf, _ in home.ledger().runs())
         manifest = next((each for each in found if isinstance(each, Manifest) and each.run == args.run), None)
         if manifest is None:
             raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")
@@ -152,6 +152,17 @@ def _policy_resume(args: Namespace) -> int:
 
 def _source(parser: ArgumentParser) -> None:
     parser.add_argument("log", help="a log: a folder, a zip file, or the ledger's address")
+    parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+
+
+def _asker(args: Namespace) -> "SigningKey | None":
+    """The key by which a log is asked for: the one that was named, or the folder's."""
+    from client.home import Home
+    from shared_models.records.keys import SigningKey
+
+    if args.key is not None:
+        return SigningKey.load(args.key)
+    return Home(args.home).ledger().key if getattr(args, "home", None) else None
 
 
 def _audit_arguments(parser: ArgumentParser) -> None:
@@ -187,6 +198,7 @@ def _audit(args: Namespace) -> int:
         share=args.share,
         workers=args.workers,
         verified_path=home.verified_path if home and not args.again else None,
+        key=_asker(args),
         shown=_progress if sys.stderr.isatty() and not args.json else lambda *_: None,
     ).run(args.log)
     if args.json:
@@ -231,7 +243,7 @@ def _verify(args: Namespace) -> int:
     from shared_models.rules.audit import audit
 
     charter = Home(args.home).charter_entry.hash.hex() if args.home else args.charter
-    log = fetch(reader(args.log))
+    log = fetch(reader(args.log, _asker(args)))
     findings = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter).findings
     if findings:
         print(f"the log is not right, and nothing was repeated: {findings[0]}", file=sys.stderr)
@@ -301,7 +313,8 @@ def _bill(args: Namespace) -> int:
         newest = stated.period
         opened[newest] = explain.Opened.of(books, stated)
 
-    report = Auditor(billed=keep).run(args.log)
+    key = _asker(args)
+    report = Auditor(billed=keep, key=key).run(args.log)
     books = report.books
     bills = [each for each in books.statements if args.period in (None, each.period)]
     if not bills:
@@ -325,7 +338,7 @@ def _bill(args: Namespace) -> int:
     elif args.form:
         print(FORMS[args.form](bills, charter, args.date), end="")
     elif args.explain is not None and this is not None:
-        read = reader(args.log)
+        read = reader(args.log, key)
         head = read(tlog.HEAD)
         number = explain.explain(this, args.explain, read, books.tree.size)
         print(json.dumps(explain.number_json(number, books, head)) if args.json else explain.number_text(number))
@@ -354,6 +367,28 @@ def _bill(args: Namespace) -> int:
     return RIGHT
 
 
+def _open_pages_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, help="your folder")
+    parser.add_argument("--key", type=Path, help="or the key to sign in by, such as the administrator's,")
+    parser.add_argument("--ledger", help="and the ledger's address")
+
+
+def _open_pages(args: Namespace) -> int:
+    """Print a link that signs a browser in to the ledger's pages: once, within five minutes, for twelve hours."""
+    from client.home import Home
+    from shared_models.ledger_http import LedgerHttp
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    if (args.home is None) == (args.key is None) or (args.key is None) != (args.ledger is None):
+        raise Refused(Refusal.BAD_FIELD, "name your folder, --home, or a key and a ledger, --key and --ledger")
+    ledger = Home(args.home).ledger() if args.home else LedgerHttp(args.ledger, key=SigningKey.load(args.key))
+    if ledger.key is None:
+        raise Refused(Refusal.NOT_SET_UP, f"{args.home} has no key to sign in by")
+    print(ledger.link(ledger.key))
+    return RIGHT
+
+
 def _fetch_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("folder", type=Path, help="where to put it")
@@ -362,7 +397,7 @@ def _fetch_arguments(parser: ArgumentParser) -> None:
 def _fetch(args: Namespace) -> int:
     from shared_models.published import reader, save
 
-    save(reader(args.log), args.folder)
+    save(reader(args.log, _asker(args)), args.folder)
     print(f"audit it with: consortium audit {args.folder}")
     return RIGHT
 
@@ -639,11 +674,10 @@ def _witness(args: Namespace) -> int:
     from client.home import Home
     from client.witness import Witness
     from client.witness_http import serving
-    from shared_models.ledger_http import LedgerHttp
     from shared_models.records.refusals import Refusal, Refused
 
     home = Home(args.home)
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     witness, attester = Witness(home, ledger.consistency), Attester(home)
     with ExitStack() as stack:
         if args.listen:
@@ -703,11 +737,10 @@ def _compare(args: Namespace) -> int:
     """Hold heads that others have seen against this member's own. 1: they are of two histories, and it is proven."""
     from client.home import Home
     from client.witness import Witness, monitored
-    from shared_models.ledger_http import LedgerHttp
     from shared_models.records.refusals import Refusal, Refused
 
     home = Home(args.home)
-    witness = Witness(home, LedgerHttp(home.settings.ledger).consistency)
+    witness = Witness(home, home.ledger().consistency)
     for where in args.head:
         shown = monitored(where, witness.head.origin) if "://" in where else _read(Path(where))
         try:
@@ -844,7 +877,7 @@ def _charter_show(args: Namespace) -> int:
     from client import charter
     from client.auditor import Auditor
 
-    report = Auditor().run(args.log)
+    report = Auditor(key=_asker(args)).run(args.log)
     agreement = report.books.agreement
     if args.json:
         print(json.dumps({"schema": "consortium.charter/1", **charter.as_json(agreement)}))
@@ -864,7 +897,7 @@ def _model_list(args: Namespace) -> int:
     from client import models
     from client.auditor import Auditor
 
-    report = Auditor().run(args.log)
+    report = Auditor(key=_asker(args)).run(args.log)
     found = list(models.listed(report.books, args.member))
     if args.json:
         print(json.dumps({"schema": "consortium.models/1", "size": report.books.tree.size, "models": found}))
@@ -890,10 +923,11 @@ def _model_show(args: Namespace) -> int:
     from client.auditor import Auditor
     from shared_models.published import reader
 
-    report = Auditor().run(args.log)
+    key = _asker(args)
+    report = Auditor(key=key).run(args.log)
     if report.findings:
         return _if_right(report, args.log)
-    found = models.lineage(report.books, reader(args.log), args.sha256)
+    found = models.lineage(report.books, reader(args.log, key), args.sha256)
     if args.json:
         print(json.dumps({"schema": "consortium.model/1", "size": report.books.tree.size, "lineage": found}))
     else:
@@ -917,10 +951,9 @@ def _model_get_arguments(parser: ArgumentParser) -> None:
 def _model_get(args: Namespace) -> int:
     from client.home import Home
     from client.models import get
-    from shared_models.ledger_http import LedgerHttp
 
     home = Home(args.home)
-    fetched = get(home, LedgerHttp(home.settings.ledger), args.sha256, args.to)
+    fetched = get(home, home.ledger(), args.sha256, args.to)
     print(f"{args.to} is {args.sha256}, {fetched:,} bytes of it fetched now")
     return RIGHT
 
@@ -938,10 +971,9 @@ def _model_derive(args: Namespace) -> int:
     """Register a file under the models it descends from, and upload it. The same command goes on if it broke off."""
     from client.home import Home
     from shared_models.artefacts import publish
-    from shared_models.ledger_http import LedgerHttp
 
     home = Home(args.home)
-    ledger, key = LedgerHttp(home.settings.ledger), home.key("admin")
+    ledger, key = home.ledger(), home.key("admin")
     made = publish(home, ledger, key, args.file, form=args.form, parents=tuple(args.parent))
     print(f"{made.sha256} is published by {home.settings.member}: entry {made.at}")
     return RIGHT
@@ -977,10 +1009,9 @@ def _charter_vote_arguments(parser: ArgumentParser) -> None:
 def _charter_vote(args: Namespace) -> int:
     from client import charter, invites
     from client.home import Home
-    from shared_models.ledger_http import LedgerHttp
 
     home = Home(args.home)
-    guests = [each for each in invites.pending(home, LedgerHttp(home.settings.ledger)) if each.amendment == args.hash]
+    guests = [each for each in invites.pending(home, home.ledger()) if each.amendment == args.hash]
     voted = charter.vote(args.home, args.hash, args.choice)
     print("\n".join(charter.lines(voted.changes)))
     for guest in guests:
@@ -1098,10 +1129,9 @@ def _pending(args: Namespace) -> int:
 
     from client import invites
     from client.home import Home
-    from shared_models.ledger_http import LedgerHttp
 
     home = Home(args.home)
-    guests = list(invites.pending(home, LedgerHttp(home.settings.ledger)))
+    guests = list(invites.pending(home, home.ledger()))
     if args.json:
         found = [dict(zip(each._fields[:-1], each[:-1], strict=True)) for each in guests]
         print(json.dumps({"schema": "consortium.invites/1", "invites": found}))
@@ -1153,6 +1183,7 @@ COMMANDS = (
     Command("work replay", NODE, "Train what another has shown again.", _replay_arguments, _replay, "train"),
     Command("work unanswered", NODE, "Say that it was not shown.", _unanswered_arguments, _unanswered, "train"),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
+    Command("open", MONEY, "Sign in to the ledger's pages.", _open_pages_arguments, _open_pages, beside=True),
     Command("verify-checkpoint", MONEY, "Repeat the steps of a run.", _verify_arguments, _verify, "train"),
     Command("bill", MONEY, "Print a bill, every line of it.", _bill_arguments, _bill),
     Command("fetch", MONEY, "Copy a log, to audit it offline.", _fetch_arguments, _fetch, beside=True),

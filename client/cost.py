@@ -8,7 +8,6 @@ from pathlib import Path
 
 from client.home import Home
 from shared_models import durable
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, CostItem
 from shared_models.records.refusals import Refusal, Refused
@@ -54,4 +53,4 @@ def append(folder: Path, cost: Cost, invoice: bytes) -> int:
     if isinstance(said, CostItem) and replace(said, seq=0, prev=FIRST) != record:
         raise Refused(Refusal.CONFLICT, f"{cost.item} was signed for another cost: {note} has it")
     durable.write(kept / f"{evidence}.salt", salt, mode=0o600)
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record, note)[1].index
+    return home.say(home.ledger(), home.key("admin"), record, note)[1].index

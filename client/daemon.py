@@ -28,7 +28,6 @@ from client.witness import Witness
 from shared_models import durable, processes
 from shared_models.bundle import build
 from shared_models.claims import Begin, Claim, Progress
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.kinds import Consent, Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
@@ -48,7 +47,7 @@ class Daemon:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._ledger = LedgerHttp(home.settings.ledger, patience_s=0)
+        self._ledger = home.ledger(patience_s=0)
         self._bundle = build()
         self._witness = Witness(home, self._ledger.consistency)
         self._signer = Signer(home, self._witness)

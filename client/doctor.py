@@ -34,7 +34,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client import policy
 from client.home import Home
 from shared_models import durable
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
@@ -230,7 +229,7 @@ class Doctor:
         url = self.home.settings.ledger
         _check_name(_host(url), "ledger")
         began = time.monotonic()
-        head = tlog.open_head(LedgerHttp(url, patience_s=0).read(tlog.HEAD), self.home.keyring.keys)
+        head = tlog.open_head(self.home.ledger(patience_s=0).read(tlog.HEAD), self.home.keyring.keys)
         took_ms = 1000 * (time.monotonic() - began)
         if head.size < self.home.head().size:
             says = f"{url} shows a log of {head.size} entries; you have witnessed one of {self.home.head().size}"
@@ -261,7 +260,7 @@ class Doctor:
 
     def _outbox(self) -> str:
         signed = len(self.home.signed())
-        last = LedgerHttp(self.home.settings.ledger, patience_s=0).last(f"{self.home.settings.member}/compute")
+        last = self.home.ledger(patience_s=0).last(f"{self.home.settings.member}/compute")
         waiting = signed - (last[0] + 1 if last else 0)
         if waiting < 0:
             says = f"the log has {-waiting} entries of your compute key that are not in {self.home.path / 'entries'}"

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared_models import durable
 from shared_models.folder import Folder, read_settings, write_settings
+from shared_models.ledger_http import LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
@@ -48,6 +49,11 @@ class Home(Folder):
 
     def key(self, role: str) -> SigningKey:
         return SigningKey.load(self.path / "keys" / f"{role}.key")
+
+    def ledger(self, patience_s: float = 10.0) -> LedgerHttp:
+        """The ledger, asked in this member's name: by its compute key, or its admin key on a machine without one."""
+        keys = [role for role in ("compute", "admin") if (self.path / "keys" / f"{role}.key").is_file()]
+        return LedgerHttp(self.settings.ledger, patience_s, self.key(keys[0]) if keys else None)
 
     @property
     def fork_path(self) -> Path:

@@ -33,7 +33,7 @@ class Guest(NamedTuple):
 
 def invite(home: Home, member: str, benefit: int, hours: int) -> Ticket:
     """Invite an organisation by this name, for so many hours; what it is to be handed. Raises `Refused`."""
-    ledger, now = LedgerHttp(home.settings.ledger), int(time.time())
+    ledger, now = home.ledger(), int(time.time())
     authority = home.path / "ca.crt"
     if not authority.is_file():
         raise Refused(Refusal.NOT_SET_UP, f"there is no {authority}")
@@ -110,7 +110,7 @@ def admit(home: Home, member: str, same: Callable[[Guest], bool]) -> charter.Sai
 
     If it is proposed already, that. Raises `Refused`: ALREADY_MEMBER, NOT_FOUND, WRONG_WORDS; as `charter.propose`.
     """
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     found = [each for each in pending(home, ledger) if each.member == member and each.join is not None]
     agreement = home.keyring.agreement
     if any(each.name == member for each in agreement.charter.members):

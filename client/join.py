@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,13 +56,14 @@ def join(
     invite, INVITE_USED, ALREADY_MEMBER; as `LedgerHttp`.
     """
     ticket, folder = Ticket.parse(text), folder.resolve()
-    ledger = LedgerHttp(ticket.ledger)
+    ledger = LedgerHttp(ticket.ledger)  # It knows the key of the invite, and lets who has it read what it joins.
     if not (folder / ANSWER).is_file() and not _begin(ticket, folder, ledger, agrees, data, device, devices):
         return None
     home, answer = Home(folder), (folder / ANSWER).read_bytes()
     said = invites.read(Join, answer)
     if said.says.invite != ticket.invite:
         raise Refused(Refusal.CONFLICT, f"{folder} has answered invite {said.says.invite[:12]}…, this is another one")
+    ledger = replace(ledger, key=ticket.key(said.says.member))
     home.learn_keys(ledger)
     member = next((each for each in home.keyring.charter.members if each.name == said.says.member), None)
     if member is not None and not invites.is_of(said.says, member):
@@ -105,6 +107,7 @@ def _begin(
         raise Refused(Refusal.LOCKED, f"{folder} is not empty; keys are never overwritten")
     invite = _invite(ticket, ledger)
     says = invite.says
+    ledger = replace(ledger, key=ticket.key(says.member))
     charter = _charter(says, ledger)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".joining-") as scratch:

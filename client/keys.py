@@ -52,7 +52,7 @@ def holder(home: Path, role: str, key: Path | None = None, signer: Path | None =
     present = SigningKey.load(path)
     admin = home / "keys" / "admin.key"
     by = SigningKey.load(signer) if signer else SigningKey.load(admin) if admin.is_file() else present
-    return Holder(Folder(home), path, by, LedgerHttp(url or _ledger_of(home)))
+    return Holder(Folder(home), path, by, LedgerHttp(url or _ledger_of(home), key=by))
 
 
 def _ledger_of(home: Path) -> str:

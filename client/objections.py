@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from client.auditor import audited
 from client.home import Home
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records.kinds import FIRST, CreditNote, Dispute, Resolution
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import carried
@@ -82,4 +81,4 @@ def _say(home: Home, books: Books, record: CreditNote | Dispute | Resolution) ->
     if books.spoken(f"{home.settings.member}/admin", record):
         raise Refused(Refusal.CONFLICT, f"you have said so before, or otherwise: {record.kind} {record.idem}")
     books.accounts.check(record)
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    return home.say(home.ledger(), home.key("admin"), record)[1].index

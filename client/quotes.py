@@ -11,7 +11,6 @@ from pathlib import Path
 from client.auditor import audited
 from client.home import Home
 from shared_models import durable
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records import canonical
 from shared_models.records.kinds import FIRST, QuoteOpen, QuoteSeal
 from shared_models.records.refusals import Refusal, Refused
@@ -51,7 +50,7 @@ def seal(folder: Path, about: str, period: str, amount: str, others: Collection[
     kept.mkdir(mode=0o700, exist_ok=True)
     durable.write(kept / f"{record.seal}.json", data, mode=0o600)
     durable.sync_folder(home.path)
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    return home.say(home.ledger(), home.key("admin"), record)[1].index
 
 
 def unseal(folder: Path, about: str, period: str, others: Collection[str] = ()) -> int:
@@ -69,4 +68,4 @@ def unseal(folder: Path, about: str, period: str, others: Collection[str] = ()) 
     except FileNotFoundError:
         raise Refused(Refusal.NOT_SET_UP, f"{path} is gone, and only it says what was sealed") from None
     books.accounts.quotes.check(record, books.agreement.present())
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    return home.say(home.ledger(), home.key("admin"), record)[1].index

@@ -5,7 +5,6 @@ from typing import Any
 
 from client.auditor import audited
 from client.home import Home
-from shared_models.ledger_http import LedgerHttp
 from shared_models.records.kinds import FIRST, Default, Settlement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
@@ -34,7 +33,7 @@ def settle(folder: Path, period: str, *, paid: str = "", received: str = "") -> 
         payee=payee,
         amount=transfer.amount,
     )
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    return home.say(home.ledger(), home.key("admin"), record)[1].index
 
 
 def default(folder: Path, period: str, defaulter: str, reason: str) -> int:
@@ -48,7 +47,7 @@ def default(folder: Path, period: str, defaulter: str, reason: str) -> int:
     books.accounts.settlements.check(record, books.agreement.present())
     if member in books.accounts.settlements.voices(period).get(defaulter, ()):
         raise Refused(Refusal.CONFLICT, f"you have said so of {defaulter}; it takes others too")
-    return home.say(LedgerHttp(home.settings.ledger), home.key("admin"), record)[1].index
+    return home.say(home.ledger(), home.key("admin"), record)[1].index
 
 
 def shown(books: Books, period: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from client.home import Home
 from client.signer import Signer
 from client.witness import Witness
 from shared_models import durable
-from shared_models.ledger_http import LedgerHttp
 from shared_models.published import Read, bundles, leaf_at
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, AuditResult, Manifest, Receipt
@@ -137,7 +136,7 @@ def _say(home: Home, found: Work, receipt: str, segment: int, verdict: str, dist
         distance_ppm=distance_ppm,
         build=build,
     )
-    ledger = LedgerHttp(home.settings.ledger)
+    ledger = home.ledger()
     home.learn_keys(ledger)
     last = ledger.last(f"{home.settings.member}/compute")
     signer = Signer(home, Witness(home, ledger.consistency))
@@ -146,7 +145,7 @@ def _say(home: Home, found: Work, receipt: str, segment: int, verdict: str, dist
 
 def _work(home: Home, books: Books, hashed: str) -> Work:
     """The receipt of this leaf hash, as the log that these books are of holds it. Raises `Refused(NOT_FOUND)`."""
-    read, size = LedgerHttp(home.settings.ledger).read, books.tree.size
+    read, size = home.ledger().read, books.tree.size
     at = next((index for index in range(size) if books.tree.leaf(index).hex() == hashed), size)
     leaf = leaf_at(read, at, size)
     receipt = entries.peek(leaf) if leaf_hash(leaf).hex() == hashed else None  # What was audited.

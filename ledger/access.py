@@ -11,10 +11,8 @@ piece at a time. What comes is kept in the shelf's spool until it is whole: who 
 import base64
 import hashlib
 import os
-import re
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +21,12 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ledger.log import Log
+from ledger.signers import signer
 from shared_models import durable, http_answers, http_signatures
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.records.kinds import Artefact
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import PIECE_BYTES, Shelf
-
-FRESH_S = 300  # A signature is good for so long: clocks differ, and who listens could use it again.
-
-_KEY_ID = re.compile(r"(([^+]+)/([a-z]+))\+([0-9a-f]{8})")
 
 
 class Desk:
@@ -129,22 +124,13 @@ class Desk:
 
         Raises `Refused`: BAD_SIGNATURE, UNKNOWN_KEY if it is no key of this role, REVOKED, STALE.
         """
-        headers = request.headers
-        signature = http_signatures.parse(headers.get("signature-input", ""), headers.get("signature", ""))
-        parts = {"@method": request.method, "@path": request.url.path, "@query": f"?{request.url.query}"}
-        parts |= {name: ", ".join(headers.getlist(name)) for name in fields if name in headers}
-        if set(signature.covered) != set(parts):
-            raise Refused(Refusal.BAD_SIGNATURE, f"it covers {' '.join(signature.covered)}, not {' '.join(parts)}")
-        named = _KEY_ID.fullmatch(signature.parameters.get("keyid", ""))
-        key = self._log.books.keys.get((named[1], bytes.fromhex(named[4]))) if named else None
-        if named is None or key is None or named[3] != role:
-            raise Refused(Refusal.UNKNOWN_KEY, f"keyid is not NAME/{role}+ID of a key in the log")
-        signature.check(parts, key)
+        key = signer(
+            request,
+            lambda name, key_id: self._log.books.keys.get((name, key_id)) if name.endswith(f"/{role}") else None,
+            *fields,
+        )
         self._log.books.keyring.check_counts(key.name, key.id)
-        created, now = signature.parameters.get("created", ""), int(time.time())
-        if not created.isdigit() or abs(now - int(created)) > FRESH_S:
-            raise Refused(Refusal.STALE, f"signed at {created or 'no time'}, it is {now}")
-        return named[2]
+        return key.name.removesuffix(f"/{role}")
 
 
 def _start(said: str, length: int, size: int) -> int:

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 
 from ledger import pages
 from ledger.access import Desk
+from ledger.guard import Guard
 from ledger.hot import Hot, read_body
 from ledger.invites import Invites
 from ledger.log import open_log
@@ -41,7 +42,7 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
-def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
+def create_app(sequencer: Sequencer, shelf: Shelf, *, members_only: bool = False) -> Hot:
     """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts."""
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
@@ -119,7 +120,8 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
         verdict, record = log.access(member, artefact)
         return verdict._asdict() | {"size": record.size}
 
-    @app.api_route("/v1/artefacts/{artefact}", methods=["GET", "HEAD"], response_class=Response)
+    @app.head("/v1/artefacts/{artefact}", include_in_schema=False)
+    @app.get("/v1/artefacts/{artefact}", response_class=Response)
     def artefact(request: Request, artefact: Sha256, access: Index) -> Response:
         return desk.answer(request, artefact, access)
 
@@ -177,7 +179,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf) -> Hot:
         return _problem(request, pages.unfit(error))
 
     app.include_router(pages.router(log, witnesses, projector))
-    return Hot(sequencer, app)
+    return Hot(sequencer, Guard(log, asked, app) if members_only else app)
 
 
 def _problem(request: Request, refused: Refused) -> JSONResponse:
@@ -212,7 +214,7 @@ def serve(settings: Settings) -> None:
     with opened(settings, stopped) as sequencer:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
-        app = create_app(sequencer, shelf)
+        app = create_app(sequencer, shelf, members_only=settings.members_only)
         uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none")
 
 
@@ -221,7 +223,7 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer:
-        app = create_app(sequencer, found.shelf())
+        app = create_app(sequencer, found.shelf(), members_only=found.members_only)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

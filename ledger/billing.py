@@ -13,7 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from shared_models.ledger_http import LedgerHttp
-from shared_models.published import bundles, fetch, reader
+from shared_models.published import bundles, fetch
 from shared_models.records import entry as entries
 from shared_models.records import note, tlog
 from shared_models.records.keys import SigningKey
@@ -155,7 +155,7 @@ def _say(
 
 
 def _recomputed(ledger: LedgerHttp, charter: str) -> Books:
-    log = fetch(reader(ledger.url))
+    log = fetch(ledger.read)
     report = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter)
     if report.findings:
         first = report.findings[0]

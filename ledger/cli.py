@@ -23,17 +23,20 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, help="the ledger's folder, with log.key in it")
     parser.add_argument("--host", help="default 127.0.0.1")
     parser.add_argument("--port", type=int, help="default 8443")
+    parser.add_argument(
+        "--members-only", action="store_true", default=None, help="answer nobody else: see docs/dashboard.md"
+    )
     parser.epilog = (
         "Settings also come from the environment: CONSORTIUM_LEDGER__DIR, __HOST, __PORT, __DATABASE_URL"
         " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS"
-        " (a folder or s3://...; artefacts/ in the folder by default), __WAITING."
+        " (a folder or s3://...; artefacts/ in the folder by default), __MEMBERS_ONLY, __WAITING."
     )
 
 
 def _serve(args: Namespace) -> int:
     from ledger.api import serve
 
-    settings = _settings(dir=args.dir, host=args.host, port=args.port)
+    settings = _settings(dir=args.dir, host=args.host, port=args.port, members_only=args.members_only)
     print(f"serving {settings.dir} at http://{settings.host}:{settings.port}", flush=True)
     serve(settings)
     return RIGHT
@@ -71,7 +74,8 @@ def _price(args: Namespace) -> int:
     from shared_models.ledger_http import LedgerHttp
     from shared_models.records.keys import SigningKey
 
-    record, proof = price(LedgerHttp(args.ledger), args.period, SigningKey.load(args.key), args.charter)
+    key = SigningKey.load(args.key)
+    record, proof = price(LedgerHttp(args.ledger, key=key), args.period, key, args.charter)
     print(f"an NCU is worth {record.price} minor units in {args.period}, by {len(record.quotes)} quotes", end=": ")
     print(f"entry {proof.index}")
     return RIGHT
@@ -88,7 +92,8 @@ def _close(args: Namespace) -> int:
     from shared_models.ledger_http import LedgerHttp
     from shared_models.records.keys import SigningKey
 
-    ledger, key = LedgerHttp(args.ledger), SigningKey.load(args.key)
+    key = SigningKey.load(args.key)
+    ledger = LedgerHttp(args.ledger, key=key)
     proof = close(ledger, args.period, key, args.charter, wait_s=args.wait)
     print(f"statement {args.period} is entry {proof.index}")
     return RIGHT
@@ -109,7 +114,8 @@ def _rate(args: Namespace) -> int:
     from shared_models.ledger_http import LedgerHttp
     from shared_models.records.keys import SigningKey
 
-    ledger, key = LedgerHttp(args.ledger), SigningKey.load(args.key)
+    key = SigningKey.load(args.key)
+    ledger = LedgerHttp(args.ledger, key=key)
     record, proof = rate(
         ledger, args.currency, args.date, args.rate, args.source, key, args.charter, correct=args.correct
     )
@@ -141,7 +147,7 @@ def _usage(args: Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(Refusal.NOT_FOUND, f"{args.csv} cannot be read: {error}") from None
     used, key = quantities(rows), SigningKey.load(args.key)
-    ledger = LedgerHttp(args.ledger)
+    ledger = LedgerHttp(args.ledger, key=key)
     said = usage(ledger, args.period, args.pot, used, args.source, key, args.charter, correct=args.correct)
     for member, quantity in used.items():
         where = f"entry {said[member].index}" if member in said else "in the log before"

@@ -20,6 +20,7 @@ from ledger import tables
 from ledger.log import Log
 from shared_models import invites
 from shared_models.invites import Invite, Join, Opened
+from shared_models.records.keys import VerifyKey
 from shared_models.records.refusals import Refusal, Refused
 
 OPEN = 16  # Of one member, at a time.
@@ -88,6 +89,14 @@ class Invites:
         with self._begin() as connection:
             rows = connection.execute(_TABLE.select().order_by(_TABLE.c.member, _TABLE.c.expires_s)).all()
         return [_told(row) for row in rows if row.answer is not None or row.expires_s > self._clock()]
+
+    def key(self, name: str, key_id: bytes) -> VerifyKey | None:
+        """The key of an invite that is open or was answered, by its name, MEMBER/invite, and its id."""
+        for each in self.all():
+            found = VerifyKey.parse(invites.read(Invite, str(each["invite"]).encode()).says.key)
+            if (found.name, found.id) == (name, key_id):
+                return found
+        return None
 
     def _check(self, invite: Opened[Invite], now: int) -> None:
         says, books = invite.says, self._log.books

@@ -4,7 +4,7 @@ A page gathers plain values out of the books, or out of entries whose hash was c
 reads at most one page of anything, `ROWS`, and its address holds all of its state. Everything that a member wrote is
 escaped, and no page may load, run or send anything but what this ledger serves.
 
-Nobody signs in yet: who reaches the ledger reads the log, here as by its API. Nothing here writes.
+Who may read them, ledger/guard.py says. Nothing here writes.
 """
 
 from collections import defaultdict
@@ -533,6 +533,13 @@ _TEMPLATES = Environment(
 )
 
 
+def page(template: str, **values: Any) -> HTMLResponse:
+    """A page outside the router, with the same headers."""
+    answer = _page(template, **values)
+    answer.headers.update(HEADERS)
+    return answer
+
+
 def _page(template: str, **values: Any) -> HTMLResponse:
     return HTMLResponse(_TEMPLATES.get_template(f"{template}.html").render(values))
 
@@ -645,6 +652,11 @@ def router(log: Log, witnesses: Witnesses, projector: Projector) -> APIRouter:
         with log.reading() as books:
             found = model_page(books, artefact, after)
         return _page("model", **found)
+
+    @pages.get("/open")
+    def open_to_all() -> Response:
+        """Where people sign in, of a ledger that does not ask who reads it: see ledger/guard.py."""
+        return _page("open", link="", who="")
 
     @pages.get("/favicon.ico")
     def icon() -> Response:

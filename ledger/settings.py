@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         description="where the files of artefacts stand, by SHA-256: a folder, or a bucket, s3://NAME/PREFIX;"
         " artefacts/ in the folder by default",
     )
+    members_only: bool = Field(False, description="whether only members, and who is to be one, read the log")
     waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
 
     @property

@@ -14,7 +14,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.home import Home
 from server.rounds import Coordinator
-from shared_models.ledger_http import LedgerHttp
 from shared_models.messages import Answer, Task, from_error
 from shared_models.records.refusals import Refusal, Refused
 
@@ -32,7 +31,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train the run that `flwr run` was started for."""
     home = Home(Path(os.environ[HOME]))
-    ledger = LedgerHttp(home.settings.ledger, patience_s=60)
+    ledger = home.ledger(patience_s=60)
     Coordinator(home, ledger, FlowerExchange(grid), str(context.run_config["run"])).train()
 
 

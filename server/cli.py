@@ -88,10 +88,9 @@ def _register(args: Namespace) -> int:
     """Let a member's node connect: to the coordinator that runs, and after each start of it."""
     from server.home import Home
     from server.nodes import register
-    from shared_models.ledger_http import LedgerHttp
 
     home = Home(args.home)
-    home.learn_keys(LedgerHttp(home.settings.ledger))
+    home.learn_keys(home.ledger())
     register(home, args.member, args.key.read_bytes())
     print(f"the node of {args.member} may connect")
     return RIGHT
@@ -158,7 +157,6 @@ def _publish_arguments(parser: ArgumentParser) -> None:
 def _publish(args: Namespace) -> int:
     from server.home import Home
     from shared_models.artefacts import publish
-    from shared_models.ledger_http import LedgerHttp
     from shared_models.records.kinds import Checkpoint
     from shared_models.records.refusals import Refusal, Refused
     from shared_models.shelf import open_shelf
@@ -173,7 +171,7 @@ def _publish(args: Namespace) -> int:
     shelf = open_shelf(args.shelf, home.path / "uploads") if args.shelf else None
     made = publish(
         home,
-        LedgerHttp(home.settings.ledger),
+        home.ledger(),
         home.key,
         args.file,
         form=args.form,

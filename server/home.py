@@ -53,6 +53,10 @@ class Home(Folder):
     def key(self) -> SigningKey:
         return SigningKey.load(self.path / "keys" / "coordinator.key")
 
+    def ledger(self, patience_s: float = 10.0) -> LedgerHttp:
+        """The ledger, asked by the coordinator's key."""
+        return LedgerHttp(self.settings.ledger, patience_s, self.key)
+
     @property
     def blobs_path(self) -> Path:
         return self.path / "blobs"

@@ -12,7 +12,6 @@ from server import outer
 from server.home import Home
 from shared_models import durable
 from shared_models.bundle import Bundle, build
-from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -114,7 +113,7 @@ def launch(
     With `held_out` its checkpoints are scored on that file, of which the coordinator's folder keeps a copy.
     """
     home = Home(folder)
-    ledger, bundle = LedgerHttp(home.settings.ledger), build()
+    ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
     asked = read_recipe(recipe) if recipe else SMALL
     if held_out is not None:
@@ -168,7 +167,7 @@ def resume(folder: Path, run: str) -> tuple[str, str]:
     members consented to.
     """
     home = Home(folder)
-    ledger, bundle = LedgerHttp(home.settings.ledger), build()
+    ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
     manifest, _, _ = home.run(ledger, run)
     if manifest.bundle != bundle.sha256:

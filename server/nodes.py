@@ -41,7 +41,7 @@ class Nodes:
         """
         home = Home(self._folder)
         new = self._new(_registered(home))
-        ledger = LedgerHttp(home.settings.ledger, patience_s=0.0)
+        ledger = home.ledger(patience_s=0.0)
         home.learn_keys(ledger)
         return new + self._new(_signed(home, ledger))
 

@@ -7,7 +7,10 @@ from shared_models.records.refusals import Refusal, Refused
 
 PROBLEM = "application/problem+json"
 STATUS = {
+    Refusal.NOT_SIGNED_IN: 401,
+    Refusal.LINK_USED: 401,
     Refusal.NO_ACCESS: 403,
+    Refusal.OTHER_SITE: 403,
     Refusal.NOT_PASSED: 403,
     Refusal.CONFLICT: 409,
     Refusal.INVITE_USED: 409,

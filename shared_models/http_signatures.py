@@ -60,9 +60,13 @@ def parse(described: str, signed: str) -> Signature:
     return Signature(tuple(found[3].replace('"', "").split()), parameters, found[2], base64.b64decode(value[2]))
 
 
-def sign(parts: Mapping[str, str], key: SigningKey, created_s: int) -> dict[str, str]:
-    """The header fields of a request of which this key signs these parts, at this Unix time in seconds."""
+def sign(parts: Mapping[str, str], key: SigningKey, created_s: int, nonce: str = "") -> dict[str, str]:
+    """The header fields of a request of which this key signs these parts, at this Unix time in seconds.
+
+    With a nonce, of letters that need no quoting, no two of them are the same.
+    """
     covered = " ".join(f'"{name}"' for name in parts)
     spelled = f'({covered});created={created_s};keyid="{key.name}+{key.verify_key.id.hex()}"'
+    spelled += f';nonce="{nonce}"' if nonce else ""
     raw = key.sign(Signature(tuple(parts), {}, spelled, b"").base(parts))
     return {"Signature-Input": f"{LABEL}={spelled}", "Signature": f"{LABEL}=:{base64.b64encode(raw).decode()}:"}

@@ -25,11 +25,15 @@
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /healthz                    {"status": "ok", "size": n}
 
+A ledger for members only (ledger/guard.py) answers what is read to who has signed it (RFC 9421) by a key that counts.
+
 A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy.
 """
 
+import base64
 import http.client
 import json
+import secrets
 import time
 import urllib.error
 import urllib.request
@@ -58,12 +62,13 @@ class LedgerHttp:
     """A ledger at an address. Nothing it answers is believed: proofs are verified by who asked for them.
 
     An append is idempotent, so every call is repeated while the ledger cannot be reached or is busy, for `patience_s`
-    seconds.
+    seconds. What is read is asked for by `key`, for a ledger may answer members only.
     Every method raises `Refused`: what the ledger refused with, or UNREACHABLE.
     """
 
     url: str
     patience_s: float = 10.0
+    key: SigningKey | None = None
 
     def append(self, leaf: bytes) -> tlog.Proof:
         return tlog.Proof.parse(self._call("/v1/entries", leaf))
@@ -201,6 +206,13 @@ class LedgerHttp:
         found = self._json("/v1/invites")["invites"]
         return [(each["invite"].encode(), each["answer"] and each["answer"].encode()) for each in found]
 
+    def link(self, key: SigningKey) -> str:
+        """An address that signs a browser in by this key, once, within five minutes: POST /open, signed in advance."""
+        parts, nonce = {"@method": "POST", "@path": "/open"}, secrets.token_urlsafe(8)
+        fields = http_signatures.sign(parts, key, int(time.time()), nonce)
+        link = base64.urlsafe_b64encode(f"{fields['Signature-Input']}\n{fields['Signature']}".encode())
+        return f"{self.url.rstrip('/')}/open?link={link.decode().rstrip('=')}"
+
     def size(self) -> int:
         return int(self._json("/healthz")["size"])
 
@@ -221,9 +233,10 @@ class LedgerHttp:
     ) -> bytes:
         kind = {"Content-Type": "application/octet-stream"} if body is not None else {}
         address, named = self.url.rstrip("/") + path, {**kind, **(headers or {})}
-        request = urllib.request.Request(address, body, named, method=method)  # noqa: S310 - see `checked`.
         until, pause_s = time.monotonic() + self.patience_s, 0.05
         while True:
+            signed = _signed("GET", path, self.key) if body is None and self.key is not None else {}
+            request = urllib.request.Request(address, body, named | signed, method=method)  # noqa: S310
             try:
                 with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
                     return bytes(reply.read())
@@ -236,6 +249,12 @@ class LedgerHttp:
                     raise Refused(Refusal.UNREACHABLE, f"{self.url}: {error}") from None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
+
+
+def _signed(method: str, path: str, key: SigningKey) -> dict[str, str]:
+    """The header fields of a request without a body that this key signs."""
+    where, _, query = path.partition("?")
+    return http_signatures.sign({"@method": method, "@path": where, "@query": f"?{query}"}, key, int(time.time()))
 
 
 def _hashes(found: Any) -> list[bytes]:

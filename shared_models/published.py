@@ -13,6 +13,7 @@ from pathlib import Path
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records import tlog
+from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
 
@@ -48,10 +49,10 @@ class Published:
     cosigned: list[bytes]
 
 
-def reader(where: str) -> Read:
-    """The way to the log at this place. Raises `Refused(NOT_FOUND)` if nothing is there."""
+def reader(where: str, key: SigningKey | None = None) -> Read:
+    """The way to the log at this place; a ledger is asked by this key. Raises `Refused(NOT_FOUND)` if it has none."""
     if where.startswith(("http://", "https://")):
-        return LedgerHttp(where, patience_s=2.0).read
+        return LedgerHttp(where, patience_s=2.0, key=key).read
     path = Path(where)
     if path.is_dir():
         return lambda name: _or_not_found(name, (path / name).read_bytes)

@@ -37,8 +37,8 @@ BUNDLE = digest("bundle")
 
 
 @contextmanager
-def three(folder: Path) -> Iterator[Founded]:
-    """acme, birch and cedar in their folders, and their ledger, which serves. There is no SuperLink."""
+def three(folder: Path, **settings: bool) -> Iterator[Founded]:
+    """acme, birch and cedar in their folders, and their ledger, which serves, so set. There is no SuperLink."""
     port = free_port()
     founded = found(
         folder / "parties",
@@ -47,7 +47,7 @@ def three(folder: Path) -> Iterator[Founded]:
         superlink="127.0.0.1:9092",
         price=PRICE,
     )
-    with serving(founded.ledger, port):
+    with serving(founded.ledger, port, **settings):
         yield founded
 
 

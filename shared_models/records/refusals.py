@@ -104,6 +104,10 @@ class Refusal(StrEnum):
     BAD_RANGE = "bad_range"
     UNREACHABLE = "unreachable"
     NOT_SET_UP = "not_set_up"
+    # Reading what is for members only.
+    NOT_SIGNED_IN = "not_signed_in"
+    LINK_USED = "link_used"
+    OTHER_SITE = "other_site"
 
 
 REMEDY: dict[Refusal, str] = {
@@ -192,6 +196,9 @@ REMEDY: dict[Refusal, str] = {
     Refusal.BAD_RANGE: "ask for bytes that the file has: Content-Range says how many there are",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",
+    Refusal.NOT_SIGNED_IN: "name your key, `--key` or `--home`; for a browser, `consortium open` prints a link",
+    Refusal.LINK_USED: "ask for another link, `consortium open`: each is good once",
+    Refusal.OTHER_SITE: "open the ledger's own page and go on from there",
 }
 
 

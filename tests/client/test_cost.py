@@ -101,7 +101,7 @@ def test_what_arrived_without_an_answer_is_sent_again_as_it_was(founded, invoice
     home, evidence = founded.member("birch").path, invoice.read_bytes()
     with serving(founded.ledger, port(founded)) as ledger:
         ledger.append(founded.charter)
-        monkeypatch.setattr("client.cost.LedgerHttp", Deaf)
+        monkeypatch.setattr("client.home.LedgerHttp", Deaf)
         with pytest.raises(Refused, match="unreachable"):
             append(home, cost(), evidence)
         monkeypatch.undo()
