@@ -161,6 +161,8 @@ def test_a_key_that_was_revoked_reads_no_more_nor_does_the_session_that_it_began
     revoke(holder(folder, "compute"), old.verify_key.id.hex())
     assert json.loads(Asker(url, old)("/v1/runs").body)["code"] == "revoked"
     assert b"revoked" in browser("/overview").body
+    link = LedgerHttp(url).link(old).partition("link=")[2]
+    assert json.loads(Asker(url).post("/open", link).body)["code"] == "revoked"
     assert founded.member("acme").ledger().runs() == []
 
 
