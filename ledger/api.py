@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ledger import pages
+from ledger import metrics, pages
 from ledger.access import Desk
 from ledger.guard import Guard
 from ledger.hot import Hot, read_body
@@ -211,7 +211,7 @@ def serve(settings: Settings) -> None:
 
     sys.setswitchinterval(SWITCH_S)
     shelf = settings.shelf()
-    with opened(settings, stopped) as sequencer:
+    with opened(settings, stopped) as sequencer, metrics.serving(settings.metrics, sequencer):
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
         app = create_app(sequencer, shelf, members_only=settings.members_only)
@@ -222,7 +222,7 @@ def serve(settings: Settings) -> None:
 def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
     found = Settings(dir=folder, port=port, **settings)
-    with opened(found) as sequencer:
+    with opened(found) as sequencer, metrics.serving(found.metrics, sequencer):
         app = create_app(sequencer, found.shelf(), members_only=found.members_only)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = uvicorn.Server(config)

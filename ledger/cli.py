@@ -26,17 +26,20 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--members-only", action="store_true", default=None, help="answer nobody else: see docs/dashboard.md"
     )
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there: see docs/the-log.md")
     parser.epilog = (
         "Settings also come from the environment: CONSORTIUM_LEDGER__DIR, __HOST, __PORT, __DATABASE_URL"
         " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS"
-        " (a folder or s3://...; artefacts/ in the folder by default), __MEMBERS_ONLY, __WAITING."
+        " (a folder or s3://...; artefacts/ in the folder by default), __MEMBERS_ONLY, __METRICS, __WAITING."
     )
 
 
 def _serve(args: Namespace) -> int:
     from ledger.api import serve
 
-    settings = _settings(dir=args.dir, host=args.host, port=args.port, members_only=args.members_only)
+    settings = _settings(
+        dir=args.dir, host=args.host, port=args.port, members_only=args.members_only, metrics=args.metrics
+    )
     print(f"serving {settings.dir} at http://{settings.host}:{settings.port}", flush=True)
     serve(settings)
     return RIGHT

@@ -114,6 +114,11 @@ class Sequencer:
                 idle = None
 
     @property
+    def waiting(self) -> int:
+        """Entries taken in and not answered yet."""
+        return self._waiting
+
+    @property
     def _over(self) -> bool:
         return self._closed and not self._waiting
 

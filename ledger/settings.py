@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         " artefacts/ in the folder by default",
     )
     members_only: bool = Field(False, description="whether only members, and who is to be one, read the log")
+    metrics: str = Field("", description="HOST:PORT to answer Prometheus at; by default nowhere")
     waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
 
     @property

@@ -214,7 +214,10 @@ class LedgerHttp:
         return f"{self.url.rstrip('/')}/open?link={link.decode().rstrip('=')}"
 
     def size(self) -> int:
-        return int(self._json("/healthz")["size"])
+        found = self._json("/healthz")
+        if "size" not in found:
+            raise Refused(Refusal.NOT_SIGNED_IN, f"{self.url} answers members only")
+        return int(found["size"])
 
     def read(self, path: str) -> bytes:
         """A file of the published log. Raises `Refused(NOT_FOUND)` too."""

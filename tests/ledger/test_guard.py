@@ -306,8 +306,9 @@ def test_members_write_read_join_and_audit_as_they_do_elsewhere(founded, url):
     assert joined.at == 3
     log = fetch(reader(url, joined.home.key("compute")))
     assert len(log.leaves) == 4
-    with pytest.raises(Refused, match="not_signed_in"):
-        fetch(reader(url))
+    for read in (lambda: fetch(reader(url)), LedgerHttp(url).size):
+        with pytest.raises(Refused, match="not_signed_in"):
+            read()
 
 
 def test_who_was_invited_reads_what_it_joins_by_the_invites_key_and_by_no_other(founded, url):
