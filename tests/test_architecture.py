@@ -61,6 +61,7 @@ FLOORS: dict[str, set[str]] = {
         "alembic",
         "fastapi",
         "jinja2",
+        "prometheus_client",
         "pydantic",
         "pydantic_settings",
         "sqlmodel",

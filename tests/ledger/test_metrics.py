@@ -122,8 +122,10 @@ def test_who_was_left_out_of_the_last_round_is_named_until_the_next_one_ends(wor
     assert found["consortium_round_waited_for"] == {("birch", "r4"): 1, ("cedar", "r4"): 1}
 
 
-def test_an_empty_log_has_numbers_too(tmp_path):
+def test_an_empty_log_has_numbers_too_and_who_names_no_address_has_none(tmp_path):
     write_key(tmp_path)
+    with serving(tmp_path, free_port()) as ledger:
+        assert ledger.size() == 0
     address = f"127.0.0.1:{free_port()}"
     with serving(tmp_path, free_port(), metrics=address):
         assert read(address)["consortium_log_entries"] == {(): 0}
