@@ -31,7 +31,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client import policy
+from client import confine, policy
 from client.home import Home
 from shared_models import durable
 from shared_models.records import entry as entries
@@ -198,9 +198,16 @@ class Doctor:
             raise Trouble("fail", str(error), "correct `data` in member.toml") from None
 
     def _isolation(self) -> str:
-        return (
-            f"training runs as the daemon's user ({os.getuid()}), in a process group and with an environment of its"
-            " own; it is kept from your keys by nothing but that you consent to no code but your own build"
+        if (has := confine.version()) > 0:
+            return (
+                f"Landlock {has}: training may read its text and what is installed, write in work/, and reach neither"
+                " your keys, nor other files, nor the daemon's memory"
+            )
+        raise Trouble(
+            "warning",
+            f"this system has no Landlock: training runs as the daemon's user ({os.getuid()}), and is kept from your"
+            " keys by nothing but that you consent to no code but your own build",
+            "run the daemon on Linux 5.13 or newer, or as a user that owns nothing else",
         )
 
     def _policy(self) -> str:

@@ -29,6 +29,7 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from client import confine
 from client.home import Home
 from shared_models import processes
 from shared_models.bundle import Bundle
@@ -59,7 +60,9 @@ class Executor:
             HOME=str(home.path / "work"),
             FLWR_HOME=str(home.path / "flwr"),
             OMP_NUM_THREADS=str(home.settings.devices),
+            TMPDIR=str(home.path / "work" / "tmp"),
         )
+        (home.path / "work" / "tmp").mkdir(exist_ok=True)
         with redirect_stdout(io.StringIO()):  # It tells a person where, who did not ask.
             install_from_fab(bundle.data, install_dir=home.path / "flwr", skip_prompt=True)
         self._client = self._connect(
@@ -91,14 +94,18 @@ class Executor:
         return Task(found.token, found.task.fab_hash)
 
     def launch(self, task: Task) -> subprocess.Popen[bytes]:
-        """Start the training process of an approved task, in a process group of its own, without our environment."""
+        """Start the training process of an approved task: in a process group of its own, without our environment, and
+        kept from our files, as far as this system does that (client/confine.py).
+        """
         token = self._home.path / "work" / "token"
         token.unlink(missing_ok=True)
         with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(task.token)
         command = [processes.program("flwr-clientapp"), "--runtime-api-address", self._address, "--insecure"]
-        command += ["--token-file", str(token), "--parent-pid", str(os.getpid())]
-        return self._start(command, "clientapp.log")
+        command += ["--token-file", str(token)]
+        if confine.version() == 0:  # Confined, it ends with us, and may not even ask whether we are there.
+            command += ["--parent-pid", str(os.getpid())]
+        return self._start(confine.confined(command, **self._home.training_files()), "clientapp.log")
 
     def refuse(self, task: Task, refused: Refused) -> None:
         """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode.

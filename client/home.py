@@ -89,6 +89,12 @@ class Home(Folder):
         kind, colon, path = self.settings.data.partition("file:")
         return self.settings.data if kind or not colon else f"file:{self.path.absolute() / path}"
 
+    def training_files(self) -> dict[str, list[Path]]:
+        """What of this machine the training process may read and write, as `confine.confined` takes it: no keys."""
+        kind, _, path = self.text.partition(":")
+        text = [Path(path)] if kind == "file" else []
+        return {"read": [self.path / "flwr", self.path / "ca.crt", *text], "write": [self.path / "work"]}
+
     def machine(self) -> dict[str, str]:
         """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""
         said = self.settings

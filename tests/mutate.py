@@ -61,6 +61,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/shelf.py": ["tests/ledger/test_shelf.py", "tests/ledger/test_artefacts.py"],
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "ledger/guard.py": ["tests/ledger/test_guard.py"],
+    "client/confine.py": ["tests/attacks/test_confined.py"],
     "ledger/metrics.py": ["tests/ledger/test_metrics.py"],
     "ledger/signers.py": ["tests/ledger/test_guard.py", "tests/ledger/test_artefacts.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
