@@ -22,10 +22,11 @@ from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import CODECS, FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.kinds import FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import committed
 from shared_models.rules.pricing import check_claim, flop_per_token
+from shared_models.rules.recipes import check_recipe
 
 K = TypeVar("K", Access, Consent, Receipt)
 
@@ -76,10 +77,9 @@ class Signer:
                 raise Refused(Refusal.NO_CHARTER, "the manifest cites another charter than the one in force")
             if self.home.settings.member not in manifest.members:
                 raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
+            check_recipe(manifest.recipe)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
-            if unknown := {manifest.recipe.up, manifest.recipe.down} - set(CODECS):
-                raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
             if manifest.bundle != bundle:
                 raise Refused(
                     Refusal.NOT_APPROVED,

@@ -63,14 +63,14 @@ ONE = Machine()  # One process, on the processor that every machine has.
 
 
 class Loss(nn.Module):
-    """A model whose output is its loss: what PyTorch wraps, to compile it or to share it out, is a module's call."""
+    """A model whose output is what training lowers: to compile it or to share it out, PyTorch wraps a module's call."""
 
     def __init__(self, model: gpt.GPT) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.model.loss(tokens)
+        return self.model.objective(tokens)
 
 
 class Training:

@@ -17,13 +17,20 @@ from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
 from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.recipes import check_recipe
 
 SMALL = Recipe(
     vocabulary=256,
     layers=4,
     heads=4,
+    kv_heads=0,
     width=96,
     context=128,
+    feed="gelu",
+    rank=0,
+    shared=1,
+    experts=0,
+    experts_per_token=0,
     batch=8,
     inner_steps=40,
     inner="muon",
@@ -47,12 +54,14 @@ log = logging.getLogger(__name__)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The small recipe with what this TOML file changes. Raises `Refused(BAD_FIELD)`; values are checked at signing."""
+    """The small recipe with what this TOML file changes. Raises `Refused`: BAD_FIELD, UNKNOWN_CODEC."""
     changes = tomllib.loads(path.read_text())
     unknown = changes.keys() - {field.name for field in fields(Recipe)}
     if unknown:
         raise Refused(Refusal.BAD_FIELD, f"{path}: a recipe has no {', '.join(sorted(unknown))}")
-    return Recipe(**{field.name: changes.get(field.name, getattr(SMALL, field.name)) for field in fields(Recipe)})
+    recipe = replace(SMALL, **changes)
+    check_recipe(recipe)
+    return recipe
 
 
 def propose(
@@ -71,8 +80,10 @@ def propose(
 ) -> Manifest:
     """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored.
 
-    `texts` holds what it is scored on, where that is a file. Raises `Refused`, as `outer.held_out`.
+    `texts` holds what it is scored on, where that is a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be
+    followed, UNKNOWN_CODEC; as `outer.held_out`.
     """
+    check_recipe(recipe)  # Now there is a model of it.
     first, members = outer.first(recipe), agreement.present()
     return Manifest(
         seq=0,

@@ -191,7 +191,7 @@ def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_p
     assert (code, "a recipe has no depth" in err) == (2, True)
     recipe.write_text("layers = 0\n")
     code, _, err = run("simulate", "--members", 2, "--recipe", recipe)
-    assert (code, "Manifest.recipe.layers is 0" in err) == (2, True)
+    assert (code, "Recipe.layers is 0" in err) == (2, True)
 
 
 def test_the_modes_of_an_audit(consortium, run):

@@ -1,6 +1,10 @@
-"""A small GPT, plain enough that its cost is a closed formula: `rules.pricing.flop_per_token` counts its matrices."""
+"""A small GPT, plain enough that its cost is a closed formula: `rules.pricing.flop_per_token` counts its matrices.
 
-from dataclasses import dataclass
+What makes it cheaper is a field of the recipe, and each leaves a model that a standard architecture has a name for:
+`client.huggingface` writes it out.
+"""
+
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -8,9 +12,11 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it.
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+BALANCE = 0.01  # What uneven use of the experts weighs in what training lowers (arXiv:2101.03961, section 2.2).
+
 
 class Sizes(Protocol):
-    """What a recipe says of the model."""
+    """What a recipe says of the model: see `records.kinds.Recipe`."""
 
     @property
     def vocabulary(self) -> int: ...
@@ -19,9 +25,23 @@ class Sizes(Protocol):
     @property
     def heads(self) -> int: ...
     @property
+    def kv_heads(self) -> int: ...
+    @property
     def width(self) -> int: ...
     @property
     def context(self) -> int: ...
+    @property
+    def feed(self) -> str: ...
+    @property
+    def feed_width(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def shared(self) -> int: ...
+    @property
+    def experts(self) -> int: ...
+    @property
+    def experts_per_token(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +51,104 @@ class Shape:
     vocabulary: int
     layers: int
     heads: int
+    kv_heads: int
     width: int
     context: int
+    feed: str
+    feed_width: int
+    rank: int
+    shared: int
+    experts: int
+    experts_per_token: int
 
     @classmethod
     def of(cls, recipe: Sizes) -> "Shape":
-        return cls(recipe.vocabulary, recipe.layers, recipe.heads, recipe.width, recipe.context)
+        return cls(**{field.name: getattr(recipe, field.name) for field in fields(cls)})
 
 
 class Block(nn.Module):
-    """Causal attention and a feed-forward four times as wide, each behind a norm and added to its input."""
+    """Causal attention and a feed-forward or several, each behind a norm and added to its input."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.heads = shape.heads
+        self.heads, self.kv_heads = shape.heads, shape.kv_heads or shape.heads
         self.norm1 = nn.RMSNorm(shape.width)
-        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        projected = (self.heads + 2 * self.kv_heads) * (shape.width // self.heads)
+        self.qkv = nn.Linear(shape.width, projected, bias=False)
         self.out = nn.Linear(shape.width, shape.width, bias=False)
         self.norm2 = nn.RMSNorm(shape.width)
-        self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
-        self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
+        self.experts_per_token = shape.experts_per_token
+        if shape.experts:
+            self.router = nn.Linear(shape.width, shape.experts, bias=False)
+            self.experts = nn.ModuleList(Expert(shape) for _ in range(shape.experts))
+        else:
+            self.gate, self.up, self.down = _feed(shape)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(batch, length, width) in and out, and how unevenly experts are used: 1 is evenly; 0 without experts."""
         batch, length, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads).unbind(2)
+        projected = self.qkv(self.norm1(x)).view(batch, length, -1, width // self.heads)
+        q, k, v = projected.split([self.heads, self.kv_heads, self.kv_heads], 2)
         q, k, v = (each.transpose(1, 2) for each in (_rotate(q, rotation), _rotate(k, rotation), v))
+        if self.kv_heads < self.heads:  # Each key and value serves as many heads (arXiv:2305.13245).
+            k, v = (each.repeat_interleave(self.heads // self.kv_heads, 1) for each in (k, v))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
-        fed: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return fed
+        if self.experts_per_token:
+            fed, unevenness = self._routed(self.norm2(x))
+            return x + fed, unevenness
+        return x + _fed(self.norm2(x), self.gate, self.up, self.down), x.new_zeros(())
+
+    def _routed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Each token through the experts that the router puts first, weighed by how likely it holds them.
+
+        Of equal ones the first: a sort that is stable says the same everywhere. Weights are as Mixtral's
+        (arXiv:2401.04088). No token is left out, however many want one expert (arXiv:2211.15841), and an expert that
+        nobody wants still has a gradient: zero. Unevenness is that of Switch (arXiv:2101.03961, equation 4), but of
+        each sequence and then the mean (arXiv:2412.19437, equation 17): so it is the same, however many processes
+        share a batch.
+        """
+        many, each_of = len(self.experts), self.experts_per_token
+        likely = F.softmax(self.router(x).float(), -1)
+        in_order = torch.sort(likely, dim=-1, descending=True, stable=True)
+        weight, chosen = (each[..., :each_of].flatten(0, 1) for each in in_order)
+        weight, tokens = weight / weight.sum(-1, keepdim=True), x.flatten(0, 1)
+        fed = torch.zeros_like(tokens)
+        for number, expert in enumerate(self.experts):
+            token, place = (chosen == number).nonzero(as_tuple=True)
+            fed.index_add_(0, token, (expert(tokens[token]) * weight[token, place, None]).to(fed.dtype))
+        used = F.one_hot(chosen, many).view(x.shape[0], -1, many).float().mean(1)
+        return fed.view_as(x), many * (used * likely.mean(1)).sum(-1).mean()
+
+
+class Expert(nn.Module):
+    """One feed-forward of several."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = _feed(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _fed(x, self.gate, self.up, self.down)
+
+
+def _feed(shape: Shape) -> tuple[nn.Module | None, nn.Module, nn.Module]:
+    """The matrices of a feed-forward: gate, up and down; GELU has no gate."""
+    gate = _linear(shape.width, shape.feed_width, shape.rank) if shape.feed == "swiglu" else None
+    up = _linear(shape.width, shape.feed_width, shape.rank)
+    return gate, up, _linear(shape.feed_width, shape.width, shape.rank)
+
+
+def _fed(x: Tensor, gate: nn.Module | None, up: nn.Module, down: nn.Module) -> Tensor:
+    fed: Tensor = down(F.gelu(up(x)) if gate is None else F.silu(gate(x)) * up(x))  # SwiGLU: arXiv:2002.05202.
+    return fed
+
+
+def _linear(inside: int, outside: int, rank: int) -> nn.Module:
+    """A matrix, or of a rank two whose product it is (arXiv:2407.09835)."""
+    if not rank:
+        return nn.Linear(inside, outside, bias=False)
+    return nn.Sequential(nn.Linear(inside, rank, bias=False), nn.Linear(rank, outside, bias=False))
 
 
 class GPT(nn.Module):
@@ -73,10 +162,11 @@ class GPT(nn.Module):
         same gradients, for a third more work and memory that hardly grows with the layers (arXiv:1604.06174).
         """
         super().__init__()
-        self._recompute = recompute
+        self._recompute, self._shared, self._routes = recompute, shape.shared, shape.experts > 0
         assert shape.width % (2 * shape.heads) == 0
+        assert shape.layers % shape.shared == 0
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers // shape.shared))
         self.norm = nn.RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         # Rotary positions (arXiv:2104.09864): nothing to learn, so nothing to send.
@@ -85,18 +175,33 @@ class GPT(nn.Module):
         self.register_buffer("cos", angle.cos()[:, None], persistent=False)  # So that they go where the model goes.
         self.register_buffer("sin", angle.sin()[:, None], persistent=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and how unevenly experts are used, the sum over layers: see `Block`."""
         rotation = (self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
         x = self.embed(tokens)
+        uneven: list[Tensor] = []  # Written so: torch.compile does not see through `list[Tensor]()`.
         for block in self.blocks:
-            x = checkpoint(block, x, rotation, use_reentrant=False) if self._recompute else block(x, rotation)
+            for _ in range(self._shared):  # The same weights so many times in a row (arXiv:2402.14905).
+                if self._recompute:
+                    x, unevenness = checkpoint(block, x, rotation, use_reentrant=False)
+                else:
+                    x, unevenness = block(x, rotation)
+                uneven.append(unevenness)
         logits: Tensor = self.head(self.norm(x))
-        return logits
+        return logits, torch.stack(uneven).sum()
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy, in nats, of predicting each token of (batch, length + 1) from those before it."""
-        logits = self(tokens[:, :-1]).float()
-        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        return self._losses(tokens)[0]
+
+    def objective(self, tokens: Tensor) -> Tensor:
+        """What training lowers: that loss, and with experts `BALANCE` times how unevenly they are used."""
+        loss, uneven = self._losses(tokens)
+        return loss + BALANCE * uneven if self._routes else loss
+
+    def _losses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        logits, uneven = self(tokens[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten()), uneven
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -128,7 +233,7 @@ def fresh(shape: Shape, seed: int) -> GPT:
                 weight.zero_()
             else:
                 scale = 0.02 if name == "embed.weight" else weight.shape[1] ** -0.5
-                if name.endswith(("out.weight", "down.weight")):
+                if name.endswith(("out.weight", "down.weight", "down.1.weight")):
                     scale /= (2 * shape.layers) ** 0.5
                 weight.normal_(0.0, scale, generator=random)
     return model

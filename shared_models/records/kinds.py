@@ -207,8 +207,14 @@ class Recipe:
     vocabulary: Positive
     layers: Positive
     heads: Positive
+    kv_heads: Count  # Of keys and values, each for as many heads: grouped-query attention; 0: each head has its own.
     width: Positive
     context: Positive  # Tokens in one training sequence.
+    feed: Annotated[str, Pattern("gelu|swiglu")]  # What a feed-forward does between its matrices.
+    rank: Count  # Of a feed-forward's matrices, each the product of two; 0: they are whole.
+    shared: Positive  # So many layers in a row have the same weights; 1: each has its own.
+    experts: Count  # Feed-forwards of a layer, of which a token goes through some; 0: through the only one.
+    experts_per_token: Count
     batch: Positive  # Sequences in one step.
     inner_steps: Positive  # Steps a member trains in one round.
     inner: Annotated[str, Pattern("adamw|muon")]  # How a member steps: shared_models.lm.inner.
@@ -224,6 +230,17 @@ class Recipe:
     down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.
     segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
     precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
+
+    @property
+    def feed_width(self) -> int:
+        """How wide a feed-forward is between its matrices, or each of the experts.
+
+        A token goes through 8·width² weights of a layer's feed-forwards, whatever they are: SwiGLU has three matrices
+        instead of two (arXiv:2002.05202), and several experts are so much narrower; up to the next multiple of 8.
+        """
+        if self.feed == "gelu":
+            return 4 * self.width
+        return 8 * -(-self.width // (3 * max(1, self.experts_per_token)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

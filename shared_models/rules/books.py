@@ -16,7 +16,6 @@ from shared_models.records import note, tlog
 from shared_models.records.entry import Entry, digest_of
 from shared_models.records.kinds import (
     BILLION,
-    CODECS,
     FIRST,
     Access,
     AccessRestore,
@@ -60,6 +59,7 @@ from shared_models.rules.agreement import Agreement, check_charter
 from shared_models.rules.challenge import Challenge, check_verdict, drawn, ends
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
+from shared_models.rules.recipes import check_recipe
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
 
@@ -322,12 +322,10 @@ class Books:
             )
         if not manifest.quorum <= len(manifest.members):
             raise Refused(Refusal.BAD_FIELD, f"a quorum of {manifest.quorum} among {len(manifest.members)} members")
+        check_recipe(manifest.recipe)
         right = flop_per_token(manifest.recipe)
         if manifest.flop_per_token != right:
             raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token; the formula gives {right}")
-
-        if unknown := {manifest.recipe.up, manifest.recipe.down} - set(CODECS):
-            raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
 
     def _check_consent(self, consent: Consent) -> None:
         run = self.run(consent.run)

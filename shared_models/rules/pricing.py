@@ -11,15 +11,25 @@ FLOP_PER_NCU = (
 
 
 def matmul_parameters(recipe: Recipe) -> int:
-    """The weights that a token is multiplied with: those of every block and of the head, embeddings not.
+    """The weights that a token is multiplied with, each time that it is: those of every layer and of the head,
+    embeddings not. Layers that share weights count each, and of experts those that a token goes through.
 
-    A block holds 4·d² of attention (query, key, value, output) and 8·d² of a feed-forward four times as wide.
+    With GELU and nothing else chosen, a layer holds 4·d² of attention (query, key, value, output) and 8·d² of a
+    feed-forward four times as wide. Where `kv_heads` are fewer than `heads`, keys and values are so much narrower; a
+    matrix d × w of rank r is two, d × r and r × w; experts have a router, d × experts.
     """
-    return recipe.layers * 12 * recipe.width**2 + recipe.width * recipe.vocabulary
+    width, inner = recipe.width, recipe.feed_width
+    keys = (recipe.kv_heads or recipe.heads) * (width // recipe.heads)  # And so wide are the values.
+    attention = 2 * width * width + 2 * width * keys
+    matrix = recipe.rank * (width + inner) if recipe.rank else width * inner
+    feed = matrix * (2 if recipe.feed == "gelu" else 3)
+    routed = feed * recipe.experts_per_token + width * recipe.experts if recipe.experts else feed
+    return recipe.layers * (attention + routed) + width * recipe.vocabulary
 
 
 def flop_per_token(recipe: Recipe) -> int:
-    """Model-FLOP to train on one token: 6 for each matmul weight, and 6·L·T·d for causal attention.
+    """Model-FLOP to train on one token: 6 for each matmul weight, and 6·L·T·d for causal attention, however many its
+    heads share keys and values.
 
     Forward 2 and backward 4 FLOP per weight; attention's two products take 4·T·d forward, half of it under a causal
     mask, and three times that in all. Recomputation does not count: it is how, not what (arXiv:2204.02311, appendix B,

@@ -27,6 +27,33 @@ def test_the_published_table(vocabulary, width, layers, context, batch, matmul, 
     assert flop_per_token(recipe) == 6 * matmul + 6 * layers * context * width
 
 
+# One layer of width 32 with 4 heads of 8, and 256 bytes: 4·32² = 4096 of attention, 8·32² = 8192 of the feed-forward,
+# 8192 of the head. By hand:
+CHOSEN = [
+    ({}, 4096 + 8192),
+    ({"kv_heads": 4}, 4096 + 8192),
+    ({"kv_heads": 1}, 2 * 32 * 32 + 2 * 32 * 8 + 8192),
+    ({"feed": "swiglu"}, 4096 + 3 * 32 * 88),  # 88 is 8/3 · 32 = 85.3, to the next multiple of 8.
+    ({"rank": 5}, 4096 + 2 * 5 * (32 + 128)),
+    ({"feed": "swiglu", "rank": 5}, 4096 + 3 * 5 * (32 + 88)),
+    ({"feed": "swiglu", "experts": 8, "experts_per_token": 2}, 4096 + 2 * 3 * 32 * 48 + 32 * 8),  # 42.7, so 48.
+    ({"feed": "swiglu", "experts": 8, "experts_per_token": 1, "rank": 5}, 4096 + 3 * 5 * (32 + 88) + 32 * 8),
+]
+
+
+@pytest.mark.parametrize(("changes", "layer"), CHOSEN)
+def test_what_a_layer_multiplies_a_token_with(changes, layer):
+    recipe = replace(TOY, layers=1, heads=4, width=32, **changes)
+    assert matmul_parameters(recipe) == layer + 32 * 256
+    assert matmul_parameters(replace(recipe, layers=6)) == 6 * layer + 32 * 256
+    assert flop_per_token(recipe) == 6 * (layer + 32 * 256) + 6 * recipe.context * recipe.width
+
+
+def test_layers_that_share_weights_cost_what_they_cost_apart():
+    recipe = replace(TOY, layers=6, heads=4, width=32)
+    assert flop_per_token(replace(recipe, shared=3)) == flop_per_token(recipe)
+
+
 def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
     recipe = replace(TOY, layers=1, width=8, context=5)
     pairs = recipe.context**2 / 2  # Half of all pairs of positions, counting the diagonal by half.

@@ -99,6 +99,17 @@ def test_a_text_that_cannot_be_scored_on_starts_no_run(tmp_path):
         toy(tmp_path / "one", texts=[short])
 
 
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [({"kv_heads": 3}, Refusal.BAD_FIELD), ({"layers": 0}, Refusal.BAD_FIELD), ({"up": "int2"}, Refusal.UNKNOWN_CODEC)],
+)
+def test_a_recipe_that_cannot_be_followed_is_proposed_to_nobody(tmp_path, changes, refusal):
+    """Before its model is made, which for some could not be."""
+    with pytest.raises(Refused) as caught:
+        toy(tmp_path, recipe=replace(TOY, **changes))
+    assert caught.value.refusal is refusal
+
+
 def test_the_same_run_twice_gives_the_same_checkpoint_to_the_bit(tmp_path):
     one, other = (toy(tmp_path / name) for name in "ab")
     assert one.losses == other.losses

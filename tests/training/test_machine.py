@@ -33,11 +33,14 @@ RECIPE = replace(TOY, layers=2, width=32, context=32, batch=8, inner_steps=4, in
 TURN = {"member": "acme", "round_": 1, "rounds": 2}
 
 
-def trained(machine: Machine, steps: int, start=None, memory=None, step: int = 0):
+EXPERTS = replace(RECIPE, feed="swiglu", experts=4, experts_per_token=2)
+
+
+def trained(machine: Machine, steps: int, start=None, memory=None, step: int = 0, recipe=RECIPE):
     """(losses, the point reached, the state reached) by this machine."""
     torch.set_num_threads(1)
-    start, tokens = outer.first(RECIPE) if start is None else start, data.load("python-stdlib:0/3")
-    with at_work(start, RECIPE, tokens, memory or {}, machine=machine, step=step, **TURN) as training:
+    start, tokens = outer.first(recipe) if start is None else start, data.load("python-stdlib:0/3")
+    with at_work(start, recipe, tokens, memory or {}, machine=machine, step=step, **TURN) as training:
         losses = list(training.until(steps))
         assert training.data == training.point().data
         return losses, training.point(), training.state()
@@ -90,18 +93,18 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(shard):
+@pytest.mark.parametrize(("shard", "recipe"), [(False, RECIPE), (True, RECIPE), (False, EXPERTS), (True, EXPERTS)])
+def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(shard, recipe):
     """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2)."""
     one, two = Machine(), Machine(processes=2, shard=shard)
-    losses, point, reached = trained(one, 4)
-    theirs, their_point, their_state = trained(two, 4)
+    losses, point, reached = trained(one, 4, recipe=recipe)
+    theirs, their_point, their_state = trained(two, 4, recipe=recipe)
     assert theirs == pytest.approx(losses, rel=0.01)
     assert (their_point.data, their_point.step) == (point.data, 4)
     assert their_point != point  # Sums in another order.
-    assert distance_ppm((outer.first(RECIPE), {}), reached, their_state) < TOLERANCE_PPM
-    half = trained(two, 2)
-    again = trained(two, 4, *half[2], step=2)
+    assert distance_ppm((outer.first(recipe), {}), reached, their_state) < TOLERANCE_PPM
+    half = trained(two, 2, recipe=recipe)
+    again = trained(two, 4, *half[2], step=2, recipe=recipe)
     assert (half[0] + again[0], again[1]) == (theirs, their_point)
 
 

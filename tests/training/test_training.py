@@ -54,10 +54,13 @@ def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) ->
 
 # What a receipt commits to.
 
+EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+EVERYTHING = EXPERTS | {"inner": "muon", "heads": 4, "kv_heads": 1, "rank": 4, "layers": 4, "shared": 2}
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
-def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_bit(inner):
-    recipe = replace(TOY, inner=inner, inner_steps=5, segment=2)
+
+@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, EVERYTHING])
+def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_bit(changes):
+    recipe = replace(TOY, inner_steps=5, segment=2, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
     before = trained(recipe, rounds=2).memory
     whole = trained(recipe, before, base, round_=2, rounds=2)
@@ -95,9 +98,9 @@ def length(update: weights.Weights) -> float:
 # How a member computes.
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(precision):
-    recipe = replace(TOY, layers=2, precision=precision)
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {}, EVERYTHING, EVERYTHING | {"precision": "bf16"}])
+def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(changes):
+    recipe = replace(TOY, **{"layers": 2} | changes)
     torch.set_num_threads(1)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
     kept, again = (

@@ -239,15 +239,27 @@ def rounding() -> Iterator[dict[str, Any]]:
         yield {"period": period, "exact": exact, "carries": carries, "nets": nets, "left": after}
 
 
-def flop() -> Iterator[dict[str, int]]:
+SIZES = ("vocabulary", "layers", "heads", "kv_heads", "width", "context")
+CHOICES = ("feed", "rank", "shared", "experts", "experts_per_token")
+
+
+def flop() -> Iterator[dict[str, int | str]]:
     """Shapes, and what a token of them costs."""
-    for vocabulary, layers, width, context in ((256, 1, 16, 16), (256, 4, 96, 128), (32000, 8, 512, 512)):
-        recipe = replace(TOY, vocabulary=vocabulary, layers=layers, width=width, context=context)
+    large = {"vocabulary": 32000, "layers": 8, "heads": 8, "width": 512, "context": 512}
+    for changes in (
+        {},
+        {"layers": 4, "heads": 4, "width": 96, "context": 128},
+        large,
+        large | {"kv_heads": 2},
+        large | {"rank": 128},
+        large | {"shared": 4},
+        large | {"feed": "swiglu"},
+        large | {"feed": "swiglu", "experts": 8, "experts_per_token": 2},
+        large | {"feed": "swiglu", "experts": 8, "experts_per_token": 3, "kv_heads": 1, "rank": 64, "shared": 2},
+    ):
+        recipe = replace(TOY, **changes)
         yield {
-            "vocabulary": vocabulary,
-            "layers": layers,
-            "width": width,
-            "context": context,
+            **{name: getattr(recipe, name) for name in (*SIZES, *CHOICES)},
             "matmul_parameters": matmul_parameters(recipe),
             "flop_per_token": flop_per_token(recipe),
         }

@@ -1,0 +1,38 @@
+"""What of a recipe goes together: everything that one field of it asks of another."""
+
+from shared_models.records import canonical
+from shared_models.records.kinds import CODECS, Recipe
+from shared_models.records.refusals import Refusal, Refused
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe by which nothing could be trained, or which says that it saves and does not. Raises `Refused`:
+    BAD_FIELD, UNKNOWN_CODEC.
+
+    0. Each field is in its domain.
+    1. Updates and steps travel in codecs that there are.
+    2. A head has an even number of numbers, for rotary positions turn them in pairs; and keys and values serve as many
+       heads each.
+    3. Layers that share weights come in whole groups.
+    4. Two matrices of a rank are smaller than the one that they stand for.
+    5. A token goes through some of several experts, and these have gates: no standard architecture has others.
+    """
+    canonical.encode(recipe)
+    if unknown := {recipe.up, recipe.down} - set(CODECS):
+        raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
+    if recipe.width % (2 * recipe.heads):
+        raise Refused(Refusal.BAD_FIELD, f"heads = {recipe.heads}: width = {recipe.width} is no even number for each")
+    if recipe.kv_heads and recipe.heads % recipe.kv_heads:
+        raise Refused(Refusal.BAD_FIELD, f"kv_heads = {recipe.kv_heads} do not divide heads = {recipe.heads}")
+    if recipe.layers % recipe.shared:
+        raise Refused(Refusal.BAD_FIELD, f"shared = {recipe.shared} does not divide layers = {recipe.layers}")
+    most = (recipe.width * recipe.feed_width - 1) // (recipe.width + recipe.feed_width)
+    if recipe.rank > most:
+        raise Refused(Refusal.BAD_FIELD, f"rank = {recipe.rank} saves nothing: up to {most} it does, and 0 is whole")
+    if recipe.experts and not 1 <= recipe.experts_per_token < recipe.experts:
+        cause = f"experts_per_token = {recipe.experts_per_token} of {recipe.experts} experts: at least one, and not all"
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.experts_per_token and not recipe.experts:
+        raise Refused(Refusal.BAD_FIELD, f"experts_per_token = {recipe.experts_per_token}, and experts = 0")
+    if recipe.experts and recipe.feed != "swiglu":
+        raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')

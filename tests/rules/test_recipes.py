@@ -1,0 +1,78 @@
+"""What of a recipe goes together: whoever signs a manifest, takes it into the log or consents to it asks the same."""
+
+from dataclasses import replace
+
+import pytest
+from world import TOY, World
+
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import check_recipe
+
+RECIPE = replace(TOY, layers=4, heads=4, width=64)
+EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kv_heads": 1},
+        {"kv_heads": 2},
+        {"kv_heads": 4},
+        {"feed": "swiglu"},
+        {"rank": 51},
+        {"rank": 46, "feed": "swiglu"},
+        {"shared": 2},
+        {"shared": 4},
+        EXPERTS,
+        EXPERTS | {"experts_per_token": 1},
+        EXPERTS | {"experts_per_token": 3},
+        EXPERTS | {"kv_heads": 2, "rank": 8, "shared": 2},
+    ],
+)
+def test_a_recipe_that_can_be_followed(changes):
+    check_recipe(replace(RECIPE, **changes))
+
+
+WRONG = [
+    ({"layers": 0}, Refusal.BAD_FIELD, "Recipe.layers is 0, outside"),
+    ({"heads": "4"}, Refusal.BAD_FIELD, "Recipe.heads is not an integer"),
+    ({"feed": "relu"}, Refusal.BAD_FIELD, "Recipe.feed is 'relu', which is not of the form gelu|swiglu"),
+    ({"up": "int2"}, Refusal.UNKNOWN_CODEC, "int2: none of fp32"),
+    ({"down": "int2"}, Refusal.UNKNOWN_CODEC, "int2: none of fp32"),
+    ({"heads": 3}, Refusal.BAD_FIELD, "heads = 3: width = 64 is no even number for each"),
+    ({"heads": 64}, Refusal.BAD_FIELD, "heads = 64: width = 64 is no even number for each"),
+    ({"kv_heads": 3}, Refusal.BAD_FIELD, "kv_heads = 3 do not divide heads = 4"),
+    ({"kv_heads": 8}, Refusal.BAD_FIELD, "kv_heads = 8 do not divide heads = 4"),
+    ({"shared": 3}, Refusal.BAD_FIELD, "shared = 3 does not divide layers = 4"),
+    ({"shared": 8}, Refusal.BAD_FIELD, "shared = 8 does not divide layers = 4"),
+    ({"rank": 52}, Refusal.BAD_FIELD, "rank = 52 saves nothing: up to 51 it does"),  # 64 · 256 / (64 + 256) = 51.2.
+    ({"rank": 47, "feed": "swiglu"}, Refusal.BAD_FIELD, "rank = 47 saves nothing: up to 46"),  # 64 · 176 / 240 = 46.9.
+    (EXPERTS | {"experts_per_token": 0}, Refusal.BAD_FIELD, "experts_per_token = 0 of 4 experts"),
+    (EXPERTS | {"experts_per_token": 4}, Refusal.BAD_FIELD, "experts_per_token = 4 of 4 experts"),
+    (EXPERTS | {"experts_per_token": 5}, Refusal.BAD_FIELD, "experts_per_token = 5 of 4 experts"),
+    (EXPERTS | {"experts": 1, "experts_per_token": 1}, Refusal.BAD_FIELD, "experts_per_token = 1 of 1 experts"),
+    ({"experts_per_token": 1}, Refusal.BAD_FIELD, "experts_per_token = 1, and experts = 0"),
+    (EXPERTS | {"feed": "gelu"}, Refusal.BAD_FIELD, 'experts = 4 need feed = "swiglu"'),
+]
+
+
+@pytest.mark.parametrize(("changes", "refusal", "detail"), WRONG)
+def test_a_recipe_that_cannot_be_followed_is_refused_by_the_field(changes, refusal, detail):
+    with pytest.raises(Refused) as caught:
+        check_recipe(replace(RECIPE, **changes))
+    assert (caught.value.refusal, detail in caught.value.detail) == (refusal, True)
+
+
+def test_a_rank_that_is_allowed_has_fewer_weights_and_the_next_one_has_not():
+    whole = RECIPE.width * RECIPE.feed_width
+    assert 51 * (RECIPE.width + RECIPE.feed_width) < whole <= 52 * (RECIPE.width + RECIPE.feed_width)
+
+
+def test_the_log_takes_no_manifest_of_such_a_recipe():
+    world = World()
+    manifest = world.manifest(recipe=RECIPE)
+    world.books.check(world.books.open(world.sign(world.coordinator, manifest)))
+    wrong = world.sign(world.coordinator, replace(manifest, recipe=replace(RECIPE, kv_heads=3)))
+    with pytest.raises(Refused, match="kv_heads = 3 do not divide"):
+        world.books.check(world.books.open(wrong))
