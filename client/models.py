@@ -71,6 +71,17 @@ def lineage(books: Books, read: Read, artefact: str) -> list[dict[str, Any]]:
     ]
 
 
+def traced(books: Books, read: Read, checkpoint: str) -> dict[str, Any]:
+    """What the log says of the first round that led to this checkpoint, as `lineage`. Raises `Refused(NOT_FOUND)`."""
+    for bundle in bundles(read, books.tree.size):
+        for leaf in bundle.leaves:
+            close = entries.peek(leaf) if leaf.partition(b"\n")[0].endswith(_CLOSE) else None
+            if isinstance(close, RoundClose) and close.checkpoint == checkpoint:
+                at = Checkpoint(run=close.run, round=close.round)
+                return _rounds(books, read, {at})[at]
+    raise Refused(Refusal.NOT_FOUND, f"no round of this log has led to the weights {checkpoint[:12]}…")
+
+
 def _rounds(books: Books, read: Read, wanted: set[Checkpoint]) -> dict[Checkpoint, dict[str, Any]]:
     """What the log says of each of these rounds."""
     size, closes = books.tree.size, dict[Checkpoint, tuple[int, RoundClose]]()

@@ -1,9 +1,10 @@
 """The commands that need everybody: the demo and the simulation."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from shared_models.command import ADMIN, ENGINEER, RIGHT, START, WRONG, Command
+from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WRONG, Command
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -111,6 +112,49 @@ def _simulate(args: Namespace) -> int:
     return WRONG if result.report.findings else RIGHT
 
 
+def _export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="weights as a round has left them: safetensors, float32")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="is made here, or is there and empty")
+    ways = parser.add_mutually_exclusive_group(required=True)
+    ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
+    ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
+
+
+def _export(args: Namespace) -> int:
+    """Write weights out as a model of a standard architecture. 1, and nothing is written, if the log is not right."""
+    from client import huggingface, models
+    from client.auditor import Auditor
+    from server.launch import read_recipe
+    from shared_models.lm import weights
+    from shared_models.published import reader
+
+    checkpoint, digest = weights.read(args.file)
+    origin = {"digest of the weights": digest}
+    if args.recipe:
+        recipe = read_recipe(args.recipe)
+        origin["run"] = "not said: the recipe was given by hand, and no log was asked"
+    else:
+        report = Auditor().run(args.log)
+        if report.findings:
+            print(f"this log is not right, and nothing was written: {report.findings[0]}", file=sys.stderr)
+            return WRONG
+        books = report.books
+        found = models.traced(books, reader(args.log), digest)
+        recipe = books.run(found["run"]).manifest.recipe
+        origin |= {
+            "consortium": books.charter.consortium,
+            "run": found["run"],
+            "round": f"{found['round']}, closed by entry {found['entry']}",
+            "trained by": ", ".join(each["member"] for each in found["receipts"]),
+            "manifest": f"{found['manifest']}, entry {found['manifest_entry']}",
+            "bundle of code": found["bundle"],
+            "tree head": f"{books.tree.size} entries, root {books.tree.root().hex()}",
+        }
+    kind = huggingface.export(checkpoint, recipe, args.to, origin)
+    print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
+    return RIGHT
+
+
 COMMANDS = (
     Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
     Command("found", ADMIN, "Found a consortium, all its folders on this machine.", _found_arguments, _found, "train"),
@@ -122,4 +166,5 @@ COMMANDS = (
         _simulate,
         "train",
     ),
+    Command("model export", MONEY, "Write a model out for transformers.", _export_arguments, _export, "train"),
 )

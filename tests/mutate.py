@@ -52,7 +52,8 @@ GUARDED: dict[str, list[str]] = {
     "server/https.py": ["tests/server/test_gateway.py", "tests/server/test_blobs.py"],
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
-    "client/models.py": ["tests/client/test_models.py"],
+    "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
+    "client/huggingface.py": ["tests/client/test_huggingface.py"],
     "shared_models/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/join.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
@@ -66,6 +67,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/signers.py": ["tests/ledger/test_guard.py", "tests/ledger/test_artefacts.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
     "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],
+    "shared_models/rules/recipes.py": ["tests/rules/test_recipes.py"],
     "shared_models/rules/challenge.py": ["tests/rules/test_challenge.py"],
     "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules/test_challenge.py", "tests/rules"],
     "shared_models/rules/audit.py": [
@@ -142,7 +144,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/ledger/test_artefacts.py",
         "tests/ledger/test_kill.py",
     ],
-    "shared_models/lm/weights.py": ["tests/training"],
+    "shared_models/lm/weights.py": ["tests/training", "tests/client/test_huggingface.py"],
     "shared_models/lm/corpus.py": ["tests/server/test_simulation.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
@@ -176,7 +178,12 @@ GUARDED: dict[str, list[str]] = {
     ],
     "client/steps.py": ["tests/server/test_resume.py", "tests/attacks/test_poisoned_update.py"],
     "server/app.py": ["tests/server/test_exchange.py", "tests/server/test_simulation.py"],
-    "server/launch.py": ["tests/test_cli.py", "tests/server/test_rounds.py", "tests/server/test_simulation.py"],
+    "server/launch.py": [
+        "tests/client/test_huggingface.py",
+        "tests/test_cli.py",
+        "tests/server/test_rounds.py",
+        "tests/server/test_simulation.py",
+    ],
     "consortium/commands.py": ["tests/test_cli.py"],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.

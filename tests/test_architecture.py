@@ -46,6 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "client.begun": {"client", "shared_models", "safetensors"},
     "client.reexecute": {"client", "shared_models", "torch", "numpy"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
+    "client.huggingface": {"shared_models", "numpy"},
     "client.doctor": {"client", "shared_models", "cryptography"},
     "client.home": {"client", "shared_models", "cryptography"},
     "client": {"client", "shared_models", "psutil"},

@@ -104,9 +104,12 @@ class Writer(Mapping[str, Tensor]):
 
     digest: str  # When all is written.
 
-    def __init__(self, file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, file: BinaryIO, shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, str] | None = None
+    ) -> None:
+        """`about` stands in the header of the file, for who reads it."""
         self._file, self._shapes, self._at, end = file, dict(sorted(shapes.items())), dict[str, int](), 0
-        header = dict[str, Any]()
+        header: dict[str, Any] = {"__metadata__": about} if about else {}
         for name, shape in self._shapes.items():
             self._at[name], end = end, end + 4 * math.prod(shape)
             header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (self._at[name], end)}
@@ -156,6 +159,17 @@ class Stored(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def read(path: Path) -> tuple[Stored, str]:
+    """The weights of this file, to be read tensor by tensor, and their digest. Raises `Refused`: NOT_FOUND, CORRUPT."""
+    try:
+        found = Stored(path)
+        return found, digest(found)
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"{path}: {error.strerror or error}") from None
+    except (ValueError, SafetensorError) as error:
+        raise Refused(Refusal.CORRUPT, f"{path} does not hold float32 weights: {error}") from None
 
 
 def stored(folder: Path, name: str) -> Stored:

@@ -104,6 +104,7 @@ class Refusal(StrEnum):
     BAD_RANGE = "bad_range"
     UNREACHABLE = "unreachable"
     NOT_SET_UP = "not_set_up"
+    WRONG_MODEL = "wrong_model"
     # Reading what is for members only.
     NOT_SIGNED_IN = "not_signed_in"
     LINK_USED = "link_used"
@@ -196,6 +197,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.BAD_RANGE: "ask for bytes that the file has: Content-Range says how many there are",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",
+    Refusal.WRONG_MODEL: "name the recipe of the run that these weights are from, or the log that holds it",
     Refusal.NOT_SIGNED_IN: "name your key, `--key` or `--home`; for a browser, `consortium open` prints a link",
     Refusal.LINK_USED: "ask for another link, `consortium open`: each is good once",
     Refusal.OTHER_SITE: "open the ledger's own page and go on from there",

@@ -1,0 +1,266 @@
+"""A checkpoint as a folder of transformers: the very model that was trained, whole or not at all, and its origin."""
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from world import TOY
+
+from client import huggingface
+from consortium.cli import main
+from consortium.simulate import simulate
+from server import outer
+from shared_models import durable
+from shared_models.lm import weights
+from shared_models.records.refusals import Refusal, Refused
+
+MIX = replace(TOY, layers=4, heads=4, width=32, context=24)
+EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+# Every two options meet in one of these.
+MIXES = {
+    "arcee": MIX,
+    "arcee-kv": replace(MIX, kv_heads=1, shared=4),
+    "arcee-rank": replace(MIX, rank=8, shared=2),
+    "arcee-all": replace(MIX, kv_heads=2, rank=5),
+    "llama": replace(MIX, feed="swiglu"),
+    "llama-kv": replace(MIX, feed="swiglu", kv_heads=2, shared=2),
+    "llama-rank": replace(MIX, feed="swiglu", rank=8, kv_heads=1),
+    "llama-all": replace(MIX, feed="swiglu", rank=5, shared=4),
+    "mixtral": replace(MIX, **EXPERTS),
+    "mixtral-kv": replace(MIX, **EXPERTS, kv_heads=1, rank=8),
+    "mixtral-rank": replace(MIX, **EXPERTS, rank=5, shared=2),
+    "mixtral-one": replace(MIX, **EXPERTS | {"experts_per_token": 1}, kv_heads=2, shared=4),
+}
+
+
+def trained(recipe):
+    """A model of this recipe as if it had been trained: no tensor is as it was made, the head not zero."""
+    model, random = outer.model(recipe, 3), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(0.1 * torch.randn(each.shape, generator=random))
+    return model
+
+
+def refused(act, *arguments) -> tuple[Refusal, str]:
+    with pytest.raises(Refused) as caught:
+        act(*arguments)
+    return caught.value.refusal, caught.value.detail
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    """The library, without its hub: what it needs is in the folder."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    found = pytest.importorskip("transformers", reason="the extra hf is not installed")
+    found.utils.logging.disable_progress_bar()
+    return found
+
+
+def read(transformers, folder):
+    """The model of this folder, its experts one after another: what is fused may take gigabytes."""
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    one_by_one = {"experts_implementation": "eager"} if kind == "mixtral" else {}
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **one_by_one)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_transformers_reads_the_very_model_of_every_mix(transformers, tmp_path, name):
+    recipe, model = MIXES[name], trained(MIXES[name])
+    kind = huggingface.export(weights.of(model), recipe, tmp_path / "out", {})
+    theirs = read(transformers, tmp_path / "out")
+    assert (kind, theirs.config.model_type) == (name.partition("-")[0],) * 2
+    tokens = torch.randint(0, 256, (3, recipe.context), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        mine = model(tokens)[0]
+        assert (mine - theirs(tokens).logits).abs().max() < 1e-4 * mine.abs().max()
+        said = tokens[:, :4]
+        while said.shape[1] < recipe.context:
+            said = torch.cat((said, model(said)[0][:, -1:].argmax(-1)), 1)
+    cached = theirs.generate(tokens[:, :4], max_new_tokens=recipe.context - 4, do_sample=False, use_cache=True)
+    assert torch.equal(cached, said)
+    assert theirs.generate(tokens[:, :4], max_new_tokens=1, do_sample=False).dtype == torch.int64
+
+
+def test_a_token_is_a_byte_in_transformers_too(transformers, tmp_path):
+    huggingface.export(weights.of(trained(MIX)), MIX, tmp_path / "out", {})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", model_max_length=10**6)
+    every_letter = "".join(map(chr, range(0x2500)))
+    for text in (every_letter, "a  b\r\n\tc ", "☃🙂", " x", ""):
+        assert tokenizer(text)["input_ids"] == list(text.encode())
+        assert tokenizer.decode(list(text.encode())) == text
+    assert (len(tokenizer), transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length) == (256, 24)
+
+
+def test_a_model_of_other_tokens_than_bytes_has_no_tokenizer(tmp_path):
+    recipe = replace(MIX, vocabulary=300)
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert "of 300 numbers only the first 256 are used" in (tmp_path / "out" / "README.md").read_text()
+
+
+WHOLE = {"model.embed_tokens": (256, 32), "model.norm": (32,), "lm_head": (256, 32)}
+LAYER = {
+    "input_layernorm": (32,),
+    "post_attention_layernorm": (32,),
+    "self_attn.q_proj": (32, 32),
+    "self_attn.k_proj": (16, 32),
+    "self_attn.v_proj": (16, 32),
+    "self_attn.o_proj": (32, 32),
+}
+FEEDS = {
+    "arcee": {"mlp.up_proj": (128, 32), "mlp.down_proj": (32, 128)},
+    "llama": {"mlp.gate_proj": (88, 32), "mlp.up_proj": (88, 32), "mlp.down_proj": (32, 88)},
+    "mixtral": {"block_sparse_moe.gate": (4, 32)}
+    | {
+        f"block_sparse_moe.experts.{expert}.{name}": shape
+        for expert in range(4)
+        for name, shape in (("w1", (48, 32)), ("w2", (32, 48)), ("w3", (48, 32)))
+    },
+}
+
+
+@pytest.mark.parametrize("kind", FEEDS)
+def test_tensors_have_the_names_and_shapes_of_the_architecture(tmp_path, kind):
+    """Written down from transformers 5.23, so that it is asked where that is not installed, too."""
+    recipe = replace(MIXES[kind], kv_heads=2)
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    layers = {f"model.layers.{n}.{name}": shape for n in range(4) for name, shape in (LAYER | FEEDS[kind]).items()}
+    wanted = {f"{name}.weight": shape for name, shape in (WHOLE | layers).items()}
+    assert {name: each.shape for name, each in written.items()} == wanted
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["num_key_value_heads"], config["head_dim"]) == (kind, 2, 8)
+
+
+def test_what_shared_or_factored_is_written_out_whole(tmp_path):
+    recipe = replace(MIX, rank=8, shared=2)
+    found = weights.of(trained(recipe))
+    huggingface.export(found, recipe, tmp_path / "out", {})
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    up = found["blocks.1.up.1.weight"] @ found["blocks.1.up.0.weight"]
+    for layer in (2, 3):
+        assert np.allclose(written[f"model.layers.{layer}.mlp.up_proj.weight"], up, atol=1e-5)
+        qkv = [written[f"model.layers.{layer}.self_attn.{name}_proj.weight"] for name in "qkv"]
+        assert np.array_equal(np.concatenate(qkv), found["blocks.1.qkv.weight"])
+    assert {each.dtype for each in written.values()} == {np.dtype("float32")}
+
+
+def test_weights_of_another_architecture_are_refused_by_a_tensor_s_name(tmp_path):
+    found = weights.of(trained(MIX))
+    for other, why in (
+        (replace(MIX, layers=5), "only the recipe's model has a tensor blocks.4.down.weight, and 5 more"),
+        (replace(MIX, layers=3), "only the file has a tensor blocks.3.down.weight, and 5 more"),
+        (replace(MIX, feed="swiglu"), "only the recipe's model has a tensor blocks.0.gate.weight, and 3 more"),
+        (replace(MIX, kv_heads=2), "blocks.0.qkv.weight is 96 × 32, and 64 × 32 in the recipe's model"),
+    ):
+        refusal, detail = refused(huggingface.export, found, other, tmp_path / "out", {})
+        assert (refusal, why in detail) == (Refusal.WRONG_MODEL, True), detail
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_over_and_nothing_by_halves(tmp_path, monkeypatch):
+    found = weights.of(trained(MIX))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for taken in ("full", "full/mine"):
+        refusal, detail = refused(huggingface.export, found, MIX, tmp_path / taken, {})
+        assert (refusal, "is there already" in detail) == (Refusal.BAD_FIELD, True)
+    (tmp_path / "empty").mkdir()
+    huggingface.export(found, MIX, tmp_path / "empty", {})
+    assert (tmp_path / "empty" / "config.json").is_file()
+
+    class Full(OSError):
+        """No space left on device."""
+
+    def fails(path, data):
+        raise Full
+
+    monkeypatch.setattr(durable, "write", fails)  # Behind the weights.
+    with pytest.raises(Full):
+        huggingface.export(found, MIX, tmp_path / "broken", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "full"}
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory):
+    """A run of experts, and the file of the checkpoint that it came to."""
+    folder = tmp_path_factory.mktemp("run") / "parties"
+    result = simulate(folder, {"acme": 1, "birch": 1}, rounds=1, recipe=replace(TOY, **EXPERTS, kv_heads=1))
+    assert result.report.findings == []
+    reached = result.report.books.runs["r1"].checkpoint
+    return folder, folder / "coordinator" / "checkpoints" / f"{reached}.safetensors"
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_checkpoint_is_written_out_as_the_log_says_that_it_was_trained(consortium, tmp_path, capsys):
+    folder, file = consortium
+    out = tmp_path / "model"
+    code, said, _ = run(capsys, "model", "export", file, "--to", out, "--log", folder / "ledger" / "log")
+    assert (code, f"{out} is a mixtral model" in said) == (0, True)
+    card = (out / "README.md").read_text()
+    entries = json.loads(run(capsys, "audit", folder / "ledger" / "log", "--json")[1])["entries"]
+    for line in (
+        f"| digest of the weights | {file.stem} |",
+        "| run | r1 |",
+        "| trained by | acme, birch |",
+        f"| tree head | {entries} entries, root ",
+        "experts_per_token = 2",
+    ):
+        assert line in card
+    assert load_file(out / "model.safetensors")["model.layers.0.block_sparse_moe.experts.3.w1.weight"].shape == (24, 16)
+    code, _, err = run(capsys, "model", "export", file, "--to", out, "--log", folder / "ledger" / "log")
+    assert (code, "is there already" in err) == (2, True)
+
+
+def test_a_checkpoint_is_written_out_by_a_recipe_where_there_is_no_log(consortium, tmp_path, capsys):
+    _, file = consortium
+    recipe = tmp_path / "recipe.toml"
+    sizes = "layers = 1\nheads = 2\nkv_heads = 1\nwidth = 16\ncontext = 16\n"
+    recipe.write_text(sizes + 'feed = "swiglu"\nexperts = 4\nexperts_per_token = 2\n')
+    assert run(capsys, "model", "export", file, "--to", tmp_path / "model", "--recipe", recipe)[0] == 0
+    assert "the recipe was given by hand, and no log was asked" in (tmp_path / "model" / "README.md").read_text()
+    for text, why in ((sizes, "wrong_model"), (sizes + "shared = 2\n", "bad_field"), ("layers = 0", "bad_field")):
+        recipe.write_text(text)
+        code, _, err = run(capsys, "model", "export", file, "--to", tmp_path / "other", "--recipe", recipe)
+        assert (code, f"error {why}" in err) == (2, True)
+
+
+def test_what_no_round_led_to_and_what_is_no_checkpoint_is_not_written_out(consortium, tmp_path, capsys):
+    folder, _ = consortium
+    other = weights.keep(outer.first(TOY), tmp_path / "mine")
+    (tmp_path / "text.safetensors").write_text("none")
+    for file, why in (
+        (tmp_path / "mine" / f"{other}.safetensors", "error not_found: no round of this log has led to the weights"),
+        (tmp_path / "nothing", f"error not_found: {tmp_path / 'nothing'}: "),
+        (tmp_path, f"error not_found: {tmp_path}: "),
+        (tmp_path / "text.safetensors", "error corrupt: "),
+    ):
+        code, _, err = run(
+            capsys, "model", "export", file, "--to", tmp_path / "out", "--log", folder / "ledger" / "log"
+        )
+        assert (code, err.startswith(why)) == (2, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_out_by_a_log_that_is_not_right(consortium, tmp_path, capsys):
+    folder, file = consortium
+    log = tmp_path / "log"
+    assert run(capsys, "fetch", folder / "ledger" / "log", log)[0] == 0
+    (entries,) = (path for path in (log / "tile" / "entries").rglob("*") if path.is_file())
+    entries.write_bytes(entries.read_bytes().replace(b'"tokens":96', b'"tokens":97', 1))
+    code, _, err = run(capsys, "model", "export", file, "--to", tmp_path / "out", "--log", log)
+    assert (code, "this log is not right, and nothing was written: entry" in err) == (1, True)
+    assert not (tmp_path / "out").exists()
