@@ -2,53 +2,127 @@
 
 `python -m bench.recipes [--json]`. Each row trains the same model on the same tokens in a process of its own, by the
 product's own inner loop, and is held against the plain one of the same run. A row that saves nothing says so.
+
+Two figures are no ratios: how far the closed formula for FLOP lies from what PyTorch counts, and how far what
+transformers computes from the exported models lies from what ours do, the worst of all rows.
 """
 
 import argparse
+import importlib.util
 import json
+import math
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import TOY, most_memory, report
-from client import data
+from client import data, huggingface
 from client.training import ONE, Machine, Training
 from server import outer
+from shared_models.lm import gpt, weights
+from shared_models.records.kinds import Recipe
+from shared_models.rules.pricing import flop_per_token
 
 STEPS = 12
 PLAIN = replace(
     TOY, layers=8, heads=4, width=192, context=256, batch=8, inner_steps=STEPS, inner="muon", inner_rate="0.008"
 )  # 3.7 M weights.
+MODELS: dict[str, dict[str, Any]] = {  # What changes the model; the rest changes how it is trained.
+    "kv_heads": {"kv_heads": 1},
+    "rank": {"rank": 48},
+    "shared": {"shared": 4},
+    "swiglu": {"feed": "swiglu"},
+    "experts": {"feed": "swiglu", "experts": 8, "experts_per_token": 2},
+}
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {},
     "bf16": {"precision": "bf16"},
     "recompute": {"machine": Machine(recompute=True)},
+    **MODELS,
+}
+CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
+MEMORY = "most memory of training beyond what the process had / the plain one's"
+SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
+OTHER_MODEL = {
+    "cpu_ratio": CPU,
+    "flop_ratio": "FLOP of a token by the formula / the plain one's",
+    "weights_ratio": "weights to train, to remember and to exchange / the plain one's",
+    "loss_ratio": LOSS,
 }
 MEANING = {
     f"{row}_{what}": f"{row}: {means}"
     for row in ROWS
     if row != "plain"
-    for what, means in (
-        ("cpu_ratio", "CPU time of a token / the plain one's"),
-        ("memory_ratio", "most memory of training beyond what the process had / the plain one's"),
-        ("loss_ratio", "held-out loss behind the same tokens / the plain one's"),
-    )
+    for what, means in (OTHER_MODEL if row in MODELS else SAME_MODEL).items()
+}
+FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
+MEANING |= {
+    FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
+    EXPORT: "logits of transformers from the exported model against ours / the largest of ours, the worst row",
 }
 
 
 def figures() -> dict[str, float]:
-    """Measure every row in a process of its own."""
+    """Measure every row in a process of its own. Without transformers there is no figure of the export."""
     found = {row: _in_a_process(row) for row in ROWS}
-    return {
+    for row, changes in MODELS.items():
+        found[row] |= _counted(replace(PLAIN, **changes))
+    found["plain"] |= _counted(PLAIN)
+    told = {
         f"{row}_{what}": found[row][what.removesuffix("_ratio")] / found["plain"][what.removesuffix("_ratio")]
         for row in ROWS
         if row != "plain"
-        for what in ("cpu_ratio", "memory_ratio", "loss_ratio")
+        for what in (OTHER_MODEL if row in MODELS else SAME_MODEL)
     }
+    every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
+    told[FORMULA] = max(map(_formula_error, every))
+    if importlib.util.find_spec("transformers") is None:
+        print(f"{EXPORT}: transformers is not installed; the extra hf brings it", file=sys.stderr)
+    else:
+        told[EXPORT] = max(map(_export_difference, every))
+    return told
+
+
+def _counted(recipe: Recipe) -> dict[str, float]:
+    shapes = gpt.shapes(gpt.Shape.of(recipe)).values()
+    return {"flop": flop_per_token(recipe), "weights": sum(map(math.prod, shapes))}
+
+
+def _formula_error(recipe: Recipe) -> float:
+    """|what PyTorch counts / what the formula says - 1|, of a step on one sequence."""
+    tokens = torch.arange(recipe.context + 1)[None] % recipe.vocabulary
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        outer.model(recipe).objective(tokens).backward()  # type: ignore[no-untyped-call]
+    masked = 6 * recipe.layers * recipe.context * recipe.width  # A kernel for attention computes that half, or not.
+    counted: int = counter.get_total_flops()
+    return abs(counted / (recipe.context * (flop_per_token(recipe) + masked)) - 1)
+
+
+def _export_difference(recipe: Recipe) -> float:
+    """The largest difference of a logit / the largest logit, of random weights, on one sequence."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    model, random = outer.model(recipe, 1), torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, recipe.vocabulary, (1, recipe.context), generator=random)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
+        model.head.weight.normal_(generator=random)
+        folder = Path(scratch) / "model"
+        kind = huggingface.export(weights.of(model), recipe, folder, {})
+        one_by_one = {"experts_implementation": "eager"} if kind == "mixtral" else {}
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, **one_by_one)
+        mine = model(tokens)[0]
+        return float((mine - theirs(tokens).logits).abs().max() / mine.abs().max())
 
 
 def _in_a_process(row: str) -> dict[str, float]:
