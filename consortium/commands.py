@@ -118,6 +118,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     ways = parser.add_mutually_exclusive_group(required=True)
     ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
     ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
+    parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
 
 
 def _export(args: Namespace) -> int:
@@ -127,6 +128,7 @@ def _export(args: Namespace) -> int:
     from server.launch import read_recipe
     from shared_models.lm import weights
     from shared_models.published import reader
+    from shared_models.records.keys import SigningKey
 
     checkpoint, digest = weights.read(args.file)
     origin = {"digest of the weights": digest}
@@ -134,12 +136,13 @@ def _export(args: Namespace) -> int:
         recipe = read_recipe(args.recipe)
         origin["run"] = "not said: the recipe was given by hand, and no log was asked"
     else:
-        report = Auditor().run(args.log)
+        key = SigningKey.load(args.key) if args.key else None
+        report = Auditor(key=key).run(args.log)
         if report.findings:
             print(f"this log is not right, and nothing was written: {report.findings[0]}", file=sys.stderr)
             return WRONG
         books = report.books
-        found = models.traced(books, reader(args.log), digest)
+        found = models.traced(books, reader(args.log, key), digest)
         recipe = books.run(found["run"]).manifest.recipe
         origin |= {
             "consortium": books.charter.consortium,
