@@ -15,7 +15,6 @@ from client.allocate import number
 from client.home import Home
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import canonical
-from shared_models.records.entry import CONSORTIUM_ROLES, MEMBER_ROLES
 from shared_models.records.kinds import (
     FIRST,
     Amendment,
@@ -31,7 +30,8 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.agreement import LISTS, Agreement, Change, Proposal, changes
+from shared_models.rules import wording
+from shared_models.rules.agreement import LISTS, Agreement, Change, changes
 
 OF = {"members": Member, "pots": Pot, "devices": Device, "tiers": Tier}
 USUAL: dict[str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ def proposed(agreement: Agreement, hashed: str) -> Said:
     """What the open amendment with this leaf hash would change."""
     proposal = agreement.open[hashed]
     found = list(changes(agreement.charter, proposal.amendment.charter))
-    return Said(found, hashed, agreement.entries[hashed], agreement.needed, missing(agreement, proposal))
+    return Said(found, hashed, agreement.entries[hashed], agreement.needed, wording.missing(agreement, proposal))
 
 
 def vote(folder: Path, amendment: str, choice: str) -> Said:
@@ -93,7 +93,7 @@ def vote(folder: Path, amendment: str, choice: str) -> Said:
     proposal, needed = agreement.open[amendment], agreement.needed
     found = list(changes(agreement.charter, proposal.amendment.charter))
     index, _ = _say(home, ledger, record)
-    left = "it is in force" if agreement.hash == amendment else missing(agreement, proposal)
+    left = "it is in force" if agreement.hash == amendment else wording.missing(agreement, proposal)
     return Said(found, amendment, index, needed, left)
 
 
@@ -204,31 +204,19 @@ def _list(given: object) -> list[Any]:
 
 def lines(found: list[Change]) -> list[str]:
     """A line for each change: where, and what is there before and after."""
-    return [f"  {'/'.join(each.at)}: {_plain(each.old)} -> {_plain(each.new)}" for each in found]
-
-
-def missing(agreement: Agreement, proposal: Proposal) -> str:
-    """How many votes an open amendment still needs, and who has none given."""
-    more = agreement.needed - len(agreement.voted(proposal))
-    silent = ", ".join(each for each in agreement.present() if each not in proposal.votes)
-    return f"{more} more needed; not voted: {silent or 'nobody'}"
+    return [f"  {where}: {old} -> {new}" for where, old, new in wording.changed(found)]
 
 
 def text(agreement: Agreement) -> str:
     """The charter in force, and each open amendment with its changes and its votes."""
     charter, told = agreement.charter, [f"charter {agreement.hash}"]
-    for each in fields(Charter):
-        value = getattr(charter, each.name)
-        if each.name in LISTS:
-            told += [f"  {each.name}/{one.name}: {_plain(one)}" for one in value]
-        elif each.name not in CONSORTIUM_ROLES:
-            told.append(f"  {each.name}: {_plain(value)}")
+    told += [f"  {where}: {what}" for where, what in wording.clauses(charter)]
     told += [f"  left: {member}, entry {index}" for member, index in agreement.left.items()]
     for hashed, proposal in agreement.open.items():
         told.append(f"amendment {proposal.amendment.amendment} of {proposal.amendment.member}, {hashed}")
         told += lines(list(changes(charter, proposal.amendment.charter)))
         votes = ", ".join(f"{member} {choice}" for member, choice in proposal.votes.items()) or "none yet"
-        told.append(f"  votes: {votes}; {missing(agreement, proposal)}")
+        told.append(f"  votes: {votes}; {wording.missing(agreement, proposal)}")
     return "\n".join(told)
 
 
@@ -265,15 +253,3 @@ def _json(value: Any) -> Any:
 
 def _scalar(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) else value
-
-
-def _plain(value: Any) -> str:
-    """A value on one line; of a member without its keys, which nobody can read."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Limit):
-        return f"{value.member} {value.amount}"
-    if is_dataclass(value):
-        parts = [each.name for each in fields(value) if each.name not in ("name", *MEMBER_ROLES)]
-        return ", ".join(f"{part} {_plain(getattr(value, part))}" for part in parts)
-    return " ".join(map(_plain, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -299,6 +299,7 @@ def _bill(args: Namespace) -> int:
     from shared_models.records import tlog
     from shared_models.records.kinds import Statement
     from shared_models.records.refusals import Refusal, Refused
+    from shared_models.rules import what_if
     from shared_models.rules.books import Books
 
     if args.json and args.form:
@@ -348,7 +349,7 @@ def _bill(args: Namespace) -> int:
         changes = explain.changes(that, this)
         print(json.dumps(explain.changes_json(changes)) if args.json else explain.changes_text(changes, that, this))
     elif args.what_if and this is not None:
-        other = this.under(dict(each.partition("=")[::2] for each in args.what_if))
+        other = what_if.under(this.bill, this.facts, what_if.asked(args.what_if))
         told = {"schema": "consortium.what_if/1", **explain.as_json(other, charter)}
         print(json.dumps(told) if args.json else explain.what_if_text(this, other, args.what_if))
     else:
@@ -358,7 +359,8 @@ def _bill(args: Namespace) -> int:
         if disputed and not args.json and this is not None:
             print(f"\nin dispute: {', '.join(about for about, _ in disputed)}; without it:")
             try:
-                print(bill.text(this.without(put for _, put in disputed), charter))
+                left = what_if.without(this.bill, this.facts, (put for _, put in disputed))
+                print(bill.text(left, charter))
             except Refused as refused:  # Floors that the cost reaches with it only.
                 print(refused)
     if report.findings:

@@ -5,7 +5,7 @@ and nothing is rounded; what a person reads is cut after four digits more than t
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, combinations
 from typing import Any, NamedTuple
@@ -14,16 +14,16 @@ from client.bill import text
 from shared_models.published import Read, leaf_at
 from shared_models.records import entry as entries
 from shared_models.records import tlog
-from shared_models.records.kinds import Charter, CostItem, Manifest, Pot, Receipt, Statement
+from shared_models.records.kinds import Charter, CostItem, Manifest, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Cited, Work
 from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES
-from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
 from shared_models.rules.currency import money
 from shared_models.rules.games import Game, shapley
 from shared_models.rules.pricing import FLOP_PER_NCU, value
-from shared_models.rules.statement import Facts, Put, drivers, statement
+from shared_models.rules.statement import Facts, Put, drivers
+from shared_models.rules.what_if import asked, with_rules
 
 FACTORS = ("price", "volume", "share", "fx")
 
@@ -49,38 +49,6 @@ class Opened:
         accepted = tuple((each.index, work) for each, work in books.accounts.accepted(bill.end))
         facts, cited = books.accounts.facts(bill.period, bill.end), books.accounts.cited(bill.period, bill.end)
         return cls(bill, facts, accepted, manifests, cited)
-
-    def without(self, disputed: Iterable[Put]) -> Statement:
-        """What the statement would be if this had not been put in. Raises `Refused` as `statement`."""
-        back = [replace(each, amount=-each.amount, original=-each.original) for each in disputed]
-        return self._stated(replace(self.facts, put=(*self.facts.put, *back)))
-
-    def under(self, rules: Mapping[str, str]) -> Statement:
-        """The same work and the same costs, divided by other rules: {pot: rule}. Raises `Refused`.
-
-        BAD_FIELD if there is no such pot or rule, INFEASIBLE or BAD_FIELD if a rule cannot divide this.
-        """
-        pots = {pot.name for pot in self.charter.pots}
-        for pot, rule in rules.items():
-            if pot not in pots or rule not in RULES:
-                known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join(RULES)}"
-                raise Refused(Refusal.BAD_FIELD, f"{pot}={rule} is not POT=RULE: {known}")
-        return self._stated(replace(self.facts, charter=with_rules(self.charter, rules)))
-
-    def _stated(self, facts: Facts) -> Statement:
-        bill = self.bill
-        return statement(facts, root=bill.root, cosignatures=bill.cosignatures, seq=bill.seq, prev=bill.prev)
-
-
-def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
-    """A charter in which these pots have these rules: {pot: rule}."""
-
-    def changed(pot: Pot) -> Pot:
-        if pot.name not in rules:
-            return pot
-        return replace(pot, rule=rules[pot.name], driver="usage" if pot.driver == "usage" else "benefit", table=())
-
-    return replace(charter, pots=tuple(map(changed, charter.pots)))
 
 
 class Number(NamedTuple):
@@ -310,10 +278,10 @@ def changes_json(found: Mapping[str, Mapping[str, Fraction]]) -> dict[str, Any]:
     return {"schema": "consortium.change/1", "members": members}
 
 
-def what_if_text(opened: Opened, other: Statement, asked: Iterable[str]) -> str:
+def what_if_text(opened: Opened, other: Statement, rules: Iterable[str]) -> str:
     """The other bill, and what it would change for whom. It is signed by nobody."""
-    charter = with_rules(opened.charter, dict(each.split("=", 1) for each in asked))
-    lines = [f"if {', '.join(asked)}; this statement is signed by nobody", text(other, charter)]
+    charter = with_rules(opened.charter, asked(rules))
+    lines = [f"if {', '.join(rules)}; this statement is signed by nobody", text(other, charter)]
     for each in other.balances:
         moved = each.net - net_of(opened.bill, each.member)
         lines.append(f"{each.member} would have {money(abs(moved), charter)} {'more' if moved >= 0 else 'less'}")

@@ -102,6 +102,8 @@ BUNDLE = [
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
     "shared_models/rules/tricks.py",
+    "shared_models/rules/what_if.py",
+    "shared_models/rules/wording.py",
 ]
 
 

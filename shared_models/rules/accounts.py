@@ -115,8 +115,10 @@ class Case:
 
     opened: int
     hash: str  # Leaf hash of the first dispute.
-    billed: Put | None  # What a statement has credited for it, to be taken back if it is void.
+    period: str  # Of the statement that bills it; empty as long as none does.
+    billed: Put | None  # What that has credited for it, to be taken back if it is void.
     flop: int = 0  # The same as work.
+    by: dict[str, int] = field(default_factory=dict)  # Where each member that disputes it has said so.
     said: dict[str, str] = field(default_factory=dict)  # Outcome by member.
     ruled: int | None = None
     outcome: str = ""
@@ -142,7 +144,8 @@ class Accounts:
     def __init__(self, keyring: Keyring) -> None:
         self._agreement, self._keyring = keyring.agreement, keyring
         self.statements: list[Statement] = []
-        self._stated_at: list[int] = []  # Their indices.
+        self._stated_at: list[int] = []  # Their indices,
+        self.stated: list[Facts] = []  # and what each of them follows from.
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
@@ -263,25 +266,25 @@ class Accounts:
             raise Refused(Refusal.WRONG_DISPUTE, f"{dispute.about} was ruled on at entry {case.ruled}: {case.outcome}")
         self._disputable(dispute.about)
 
-    def _disputable(self, about: str) -> tuple[Put | None, int]:
-        """What was credited for this, if it is billed, and how much work; it can be disputed.
+    def _disputable(self, about: str) -> tuple[str, Put | None, int]:
+        """In which period this was billed, if it was, what was credited for it, and how much work; it can be disputed.
 
         Raises `Refused(WRONG_DISPUTE)`.
         """
-        found: tuple[Put | None, int] = None, 0
+        put, flop = None, 0
         if about in self._items:
             billed = self._billed_in.get(about)
             if billed is not None:
-                found = self._item_put(self._items[about]), 0
+                put = self._item_put(self._items[about])
         else:
             billed, work = self._find_work(about)
             if billed is not None:
-                found = self._work_put(work, self.statements[billed].price, about), work.flop
+                put, flop = self._work_put(work, self.statements[billed].price, about), work.flop
         if billed is not None and len(self.statements) - 1 - billed >= self._agreement.charter.objection:
             raise Refused(
                 Refusal.WRONG_DISPUTE, f"{about} was billed in {self.statements[billed].period}: it is too late"
             )
-        return found
+        return ("" if billed is None else self.statements[billed].period), put, flop
 
     def disputable(self) -> Iterator[tuple[Accepted, Work]]:
         """All accepted work that can be disputed now: it was not billed, or lately."""
@@ -333,6 +336,7 @@ class Accounts:
             case Dispute():
                 if record.about not in self.cases:
                     self.cases[record.about] = Case(index, hashed, *self._disputable(record.about))
+                self.cases[record.about].by[record.member] = index
             case Resolution():
                 self._add_resolution(record, index)
             case Settlement() | Default():
@@ -370,6 +374,7 @@ class Accounts:
     def add_statement(self, bill: Statement, index: int) -> None:
         """Take in a statement, which stands at this index of the log: what it bills is billed."""
         self._stated_at.append(index)
+        self.stated.append(self.facts(bill.period, bill.end))
         number = len(self.statements)
         cash, self._cash = self._cash, {}
         given = {each.member: cash.get(each.member, Fraction(0)) for each in bill.balances}
@@ -391,7 +396,7 @@ class Accounts:
                 if self.cases:
                     for done in part.each():
                         about = part.about(done.member)
-                        self._billed(about, self._work_put(done, bill.price, about), done.flop)
+                        self._billed(about, bill.period, self._work_put(done, bill.price, about), done.flop)
         billed_now = self.put_later(bill.period, bill.end)
         taken = {each.put.index for each in billed_now}
         self._unbilled = [
@@ -402,16 +407,16 @@ class Accounts:
             if later.about and later.put.amount > 0:
                 self._billed_in[later.about] = number
                 self._items[later.about].rate = self._rate(self._items[later.about], bill.end)
-                self._billed(later.about, later.put, 0)
+                self._billed(later.about, bill.period, later.put, 0)
         self.statements.append(bill)
         members = self._agreement.at(bill.start)[0].members
         self.settlements.add_statement(bill, {each.name: each.benefit for each in members})
         self.quotes.add_statement(bill)
 
-    def _billed(self, about: str, put: Put, flop: int) -> None:
-        """A statement bills this, although it was disputed meanwhile: behind the end of the period."""
+    def _billed(self, about: str, period: str, put: Put, flop: int) -> None:
+        """The statement of this period bills this, although it was disputed meanwhile: behind the end of the period."""
         if (case := self.cases.get(about)) is not None:
-            case.billed, case.flop = put, flop
+            case.period, case.billed, case.flop = period, put, flop
             self._take_back(about, case)
 
     # What a statement is computed from.
@@ -531,14 +536,8 @@ class Accounts:
         return [
             (about, case.billed)
             for about, case in self.cases.items()
-            if case.ruled is None and case.billed is not None and self._in_statement(about) == bill.period
+            if case.ruled is None and case.billed is not None and case.period == bill.period
         ]
-
-    def _in_statement(self, about: str) -> str:
-        if about in self._billed_in:
-            return self.statements[self._billed_in[about]].period
-        found = next((billed for billed, each in self._recent if about in map(each.about, each.members)), None)
-        return "" if found is None else self.statements[found].period
 
     # Parts.
 
