@@ -178,7 +178,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf, *, members_only: bool = False
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _problem(request, pages.unfit(error))
 
-    app.include_router(pages.router(log, witnesses, projector))
+    app.include_router(pages.router(log, witnesses, projector, asked))
     return Hot(sequencer, Guard(log, asked, app) if members_only else app)
 
 

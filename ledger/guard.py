@@ -24,7 +24,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from ledger.hot import App, Receive, Scope, Send, read_body
 from ledger.invites import Invites
 from ledger.log import Log
-from ledger.pages import moment, page
+from ledger.pages import page
+from ledger.shown import moment
 from ledger.signers import FRESH_S, check, signer
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.records.keys import VerifyKey

@@ -10,7 +10,7 @@ the secret that only its ticket holds, and who reads an answer verifies it again
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table
@@ -97,6 +97,19 @@ class Invites:
             if (found.name, found.id) == (name, key_id):
                 return found
         return None
+
+    def waiting(self, members: Collection[str], start: int, most: int) -> list[tuple[bytes, bytes | None]]:
+        """(invite, its answer) of those that are open or were answered, and make nobody a member that is one already.
+
+        By name and age, so many from that place on.
+        """
+        columns = _TABLE.c
+        now = int(self._clock())
+        wanted = columns.member.not_in(members), columns.answer.is_not(None) | (columns.expires_s > now)
+        asked = _TABLE.select().where(*wanted).order_by(columns.member, columns.expires_s, columns.hash)
+        with self._begin() as connection:
+            rows = connection.execute(asked.offset(start).limit(most)).all()
+        return [(bytes(row.invite), None if row.answer is None else bytes(row.answer)) for row in rows]
 
     def _check(self, invite: Opened[Invite], now: int) -> None:
         says, books = invite.says, self._log.books

@@ -37,7 +37,7 @@ BUNDLE = digest("bundle")
 
 
 @contextmanager
-def three(folder: Path, **settings: bool) -> Iterator[Founded]:
+def three(folder: Path, **settings: object) -> Iterator[Founded]:
     """acme, birch and cedar in their folders, and their ledger, which serves, so set. There is no SuperLink."""
     port = free_port()
     founded = found(

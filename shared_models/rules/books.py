@@ -73,6 +73,7 @@ class Closed(NamedTuple):
     included: tuple[str, ...]  # Members.
     excluded: tuple[tuple[str, str], ...]  # (member, name of the reason).
     loss_unats: int
+    flop: int  # Of the receipts that it counts, of this round and of earlier ones.
 
 
 @dataclass(slots=True)
@@ -656,6 +657,7 @@ class Books:
             self._one(tuple([each.member for each in close.included])),
             self._one(tuple([(each.member, each.reason) for each in close.excluded])),
             close.loss_unats,
+            sum(work.flop for works in late.values() for work in works),
         )
         for number in sorted(late):
             if late[number]:

@@ -12,15 +12,22 @@ PAGES = [
     "/overview",
     "/runs",
     "/runs/r1",
+    "/runs/r1?against=tokens",
     "/runs/r1/2",
     "/bills",
     "/bills/simulated",
+    "/bills/simulated/what-if",
+    "/bills/simulated/what-if?rule=services=proportional&rule=compute=two_part",
+    "/bills/simulated/disputes",
     "/bills/simulated/receipts",
     "/bills/simulated/costs",
     "/log",
     "/log/0",
     "/log/5",
     "/members",
+    "/charter",
+    "/amendments",
+    "/joins",
     "/models",
     "/models/" + "ab" * 32,
 ]
@@ -63,12 +70,31 @@ def test_every_page_is_without_errors_and_fits_and_axe_finds_nothing(chromium, r
 
 
 def test_so_are_pages_with_everything_that_a_log_can_hold(chromium, every_kind, faults):
-    paths = ("/overview", "/runs/r1/2", "/runs/r4", "/bills/2026-11", "/bills/2026-12", "/log", "/members", "/models")
+    paths = (
+        "/overview",
+        "/runs/r1/2",
+        "/runs/r4",
+        "/bills/2026-11",
+        "/bills/2026-11/what-if?rule=services=two_part",
+        "/bills/2026-12",
+        "/bills/2026-12/disputes",
+        "/charter",
+        "/amendments",
+        "/log",
+        "/members",
+        "/models",
+    )
     with looking(chromium, 390, "light") as (page, wrong):
         for path in paths:
             assert page.goto(every_kind + path).status == 200, path
             assert faults(page) == [], path
             assert overflow(page) <= 0, path
+        page.goto(f"{every_kind}/amendments")
+        page.click("main th a")
+        page.wait_for_url("**/amendments/*")
+        assert "pots/services/rule" in page.locator("main").inner_text()
+        assert faults(page) == []
+        assert overflow(page) <= 0
         page.goto(f"{every_kind}/overview")
         assert "waited for" in page.locator("main").inner_text()
         assert wrong == []
@@ -133,6 +159,30 @@ def test_without_javascript(chromium, real):
         assert page.locator("details >> nth=0").locator("table").is_visible()
         page.click("text=proof that it stands")
         assert page.locator("body").inner_text().startswith("c2sp.org/tlog-proof@v1")
+        assert wrong == []
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_another_rule_is_asked_for_by_keyboard_and_the_table_is_taken_along(chromium, real, script):
+    with looking(chromium, 390, "light", java_script_enabled=script) as (page, wrong):
+        page.goto(f"{real.url}/bills/simulated")
+        page.focus("text=What other rules would bill")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/what-if")
+        page.focus("select >> nth=1")
+        page.keyboard.type("equal")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/what-if?rule=&rule=services%3Dequal")
+        assert page.locator("select >> nth=1").input_value() == "services=equal"
+        rows = page.locator("table >> nth=0").locator("tbody tr")
+        assert rows.count() == 3
+        with page.expect_download() as taken:
+            page.click("text=CSV >> nth=0")
+        assert taken.value.suggested_filename == "what_if-nets.csv"
+        told = taken.value.path().read_text().splitlines()
+        assert told[0] == "member,billed_minor,other_minor,difference_minor"
+        assert [line.split(",")[0] for line in told[1:]] == ["acme", "birch", "cedar"]
         assert wrong == []
 
 

@@ -2,39 +2,23 @@
 
 import html
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from email.message import Message
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from ledger_service import serving, write_key
+from reading import get, links, rows, served, text
 from world import World, whole
 
-from ledger.log import Placed, open_log
-from ledger.pages import ROWS, amount, curve, moment, newest, oldest, work
+from ledger.log import open_log
+from ledger.shown import ROWS, amount, moment, newest, oldest, work
+from ledger.views import curve
 from shared_models.ledger_http import LedgerHttp
-from shared_models.records.kinds import FIRST, Dispute
+from shared_models.records import entry as entries
+from shared_models.records.kinds import FIRST, Dispute, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import REMEDY, Refusal, Refused
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x"
-
-
-@contextmanager
-def served(world: World, folder: Path) -> Iterator[LedgerHttp]:
-    write_key(folder)
-    log = open_log(folder)
-    for leaves in (world.leaves[:1], world.leaves[1:]):
-        (answers,) = log.commit([[log.admit(leaf) for leaf in leaves]])
-        assert all(isinstance(each, Placed) for each in answers)
-    log.close()
-    with serving(folder) as ledger:
-        yield ledger
 
 
 @pytest.fixture(scope="module")
@@ -56,45 +40,8 @@ def ledger(world, tmp_path_factory):
         yield ledger
 
 
-def get(ledger: LedgerHttp, path: str) -> tuple[int, Message, str]:
-    try:
-        with urllib.request.urlopen(ledger.url + path) as reply:  # noqa: S310
-            return reply.status, reply.headers, reply.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read().decode()
-
-
-class Links(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = set[str]()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found |= {value or "" for name, value in attrs if name in ("href", "src")}
-
-
-def links(page: str) -> set[str]:
-    parser = Links()
-    parser.feed(page)
-    return {link for link in parser.found if not link.startswith("#")}
-
-
-def text(page: str) -> str:
-    """What it says, without tags, spaces in a row as one."""
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page.replace('<span class="cut">', ""))))
-
-
-def rows(page: str) -> list[list[str]]:
-    """The cells of each row of each table."""
-    return [
-        [text(cell).strip() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)]
-        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", page, re.S)
-    ]
-
-
-def test_every_link_of_every_page_leads_to_something(ledger, world):
-    seen, left = set[str](), ["/"]
+def test_every_link_of_every_page_leads_to_something_and_writes_nothing(ledger, world):
+    seen, left, before = set[str](), ["/"], get(ledger, "/checkpoint")[2]
     while left:
         path = left.pop()
         seen.add(path)
@@ -109,20 +56,33 @@ def test_every_link_of_every_page_leads_to_something(ledger, world):
     assert seen > entries | models | rounds | {
         "/bills/2026-11",
         "/bills/2026-12/costs",
+        "/bills/2026-12/what-if",
+        "/bills/2026-12/disputes",
+        "/charter",
+        f"/amendments/{world.books.agreement.hash}",
+        "/joins",
         "/members",
         "/static/style.css",
     }
+    assert get(ledger, "/checkpoint")[2] == before
 
 
 PAGES = [
     "/overview",
     "/runs",
     "/runs/r1",
+    "/runs/r1?against=tokens",
     "/runs/r1/2",
     "/bills",
     "/bills/2026-11",
     "/bills/2026-11/receipts",
     "/bills/2026-11/costs",
+    "/bills/2026-11/what-if",
+    "/bills/2026-11/what-if?rule=services=proportional",
+    "/bills/2026-12/disputes",
+    "/charter",
+    "/amendments",
+    "/joins",
     "/log",
     "/log/0",
     "/members",
@@ -136,12 +96,26 @@ REFUSED = [
     ("/bills/1999-01", 404, "not_found"),
     ("/bills/1999-01/receipts", 404, "not_found"),
     ("/bills/1999-01/costs", 404, "not_found"),
+    ("/bills/1999-01/what-if", 404, "not_found"),
+    ("/bills/1999-01/disputes", 404, "not_found"),
+    ("/bills/2026-11/what-if?rule=services=fair", 422, "bad_field"),
+    ("/bills/2026-11/what-if?rule=mail=equal", 422, "bad_field"),
+    ("/bills/2026-11/what-if?rule=%3Cscript%3E", 422, "bad_field"),
+    ("/bills/2026-11/what-if?" + "&".join(["rule=services=equal"] * (ROWS + 1)), 422, "bad_field"),
+    ("/bills/2026-11?format=xml", 422, "bad_field"),
+    ("/bills/2026-11?format=csv&table=nets", 404, "not_found"),
+    ("/bills/1999-01?format=csv", 404, "not_found"),
+    ("/amendments/" + "0" * 64, 404, "not_found"),
+    ("/amendments/x", 422, "bad_field"),
+    ("/charter?after=x", 422, "bad_field"),
+    ("/joins?after=-1", 422, "bad_field"),
     ("/bills/2026-11%00", 422, "bad_field"),
     ("/log/100000", 404, "not_found"),
     ("/log/-1", 422, "bad_field"),
     ("/log/99999999999999999999", 422, "bad_field"),
     ("/log?before=-1", 422, "bad_field"),
     ("/runs/r1?before=x", 422, "bad_field"),
+    ("/runs/r1?against=money", 422, "bad_field"),
     ("/models/" + "0" * 64, 404, "not_found"),
     ("/models/%3Cscript%3E", 422, "bad_field"),
     ("/static/..%2Flog.key", 404, None),
@@ -158,7 +132,8 @@ def test_no_page_may_load_or_run_what_this_ledger_does_not_serve(ledger, path):
     )
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
     assert not re.search(r"<[^>]*\s(style|on\w+)=", page)
-    assert set(re.findall(r"<script[^>]*>", page)) <= {'<script type="module" src="/static/verify.js">'}
+    scripts = {f'<script type="module" src="/static/{name}.js">' for name in ("live", "verify")}
+    assert set(re.findall(r"<script[^>]*>", page)) <= scripts
     assert all(link.startswith(("/", "?")) for link in links(page))
 
 
@@ -184,7 +159,7 @@ def test_an_entry_is_shown_as_it_was_signed_and_with_its_proof(ledger, world):
     at = next(index for index, leaf in enumerate(world.leaves) if HOSTILE.replace('"', '\\"').encode() in leaf)
     _, _, page = get(ledger, f"/log/{at}")
     assert HOSTILE.replace('"', '\\"') in html.unescape(page)
-    assert "<script" not in page
+    assert "<script" not in page.partition("<main")[2]
     size = world.books.tree.size
     said = text(page)
     assert leaf_hash(world.leaves[at]).hex() in said
@@ -217,7 +192,9 @@ def test_a_round_shows_who_was_left_out_and_why(ledger):
     assert found["birch"][1:3] == ["left out", "late"]
     assert found["acme"][1] == "included"
     assert found["acme"][3] == "96"
-    assert ["Round 2", "3", "2", "2", "birch: late", "3.000", "3.000"] in rows(get(ledger, "/runs/r1")[2])
+    assert ["Round 2", "3", "2", "2", "birch: late", "3.000", "3.000", "192", "8,552,448 FLOP"] in rows(
+        get(ledger, "/runs/r1")[2]
+    )
 
 
 def test_a_bill_is_what_its_statement_says(ledger, world):
@@ -314,7 +291,7 @@ def paged(ledger: LedgerHttp, path: str) -> list[list[list[str]]]:
     while at:
         page = get(ledger, at)[2]
         found.append(rows(page.partition("<h2>")[0])[1:])
-        (more,) = {link for link in links(page) if link.startswith("?")} or {""}
+        (more,) = {link for link in links(page) if re.match(r"\?(before|after)=\d+$", link)} or {""}
         at = more and path + more
     return found
 
@@ -343,6 +320,43 @@ def test_a_curve_has_no_more_points_than_a_page_and_ends_where_the_run_is(long):
     assert (found["first"].text, found["last"].text, found["rounds"]) == ("5.545", "3.000", ROWS + 5)
 
 
+def test_against_tokens_or_work_a_round_that_counts_more_is_wider(tmp_path):
+    world = World()
+    world.start(rounds=4)
+    for members in (["acme"], None, ["acme", "birch"]):  # One answer, three, two: 1/6, 4/6 and 6/6 of all work.
+        world.round(members=members)
+    world.say(world.coordinator, world.opened())
+    run = world.books.runs["r1"]
+    for against, expected in (
+        ("rounds", [10, 203, 396, 590]),
+        ("tokens", [10, 106, 396, 590]),
+        ("work", [10, 106, 396, 590]),
+    ):
+        found = curve(run, against)
+        assert found is not None
+        assert [x for x, _ in found["points"]] == expected
+        assert [y for _, y in found["points"]] == [10, 140, 140, 140]
+    receipts = [entries.peek(leaf) for leaf in world.leaves]
+    tokens = sum(each.tokens for each in receipts if isinstance(each, Receipt))
+    flop = sum(each.flop for each in receipts if isinstance(each, Receipt))
+    with served(world, tmp_path) as ledger:
+        assert "; from left to right" not in text(get(ledger, "/runs/r1")[2])
+        page = get(ledger, "/runs/r1?against=tokens")[2]
+        assert f"from left to right {tokens:,} tokens that were counted." in text(page)
+        assert '<a href="?against=tokens" aria-current="true">tokens</a>' in page
+        assert f'title="{flop:,} FLOP"' in get(ledger, "/runs/r1?against=work")[2]
+
+
+def test_a_run_that_counts_no_work_has_a_curve_too():
+    world = World()
+    world.start()
+    world.round(members=[])
+    for against in ("rounds", "tokens", "work"):
+        found = curve(world.books.runs["r1"], against)
+        assert found is not None
+        assert [x for x, _ in found["points"]] == ([10, 590] if against == "rounds" else [10, 10])
+
+
 def test_parts():
     assert newest(0, None) == (range(-1, -1, -1), None)
     assert newest(250, None) == (range(249, 149, -1), 150)
@@ -354,8 +368,8 @@ def test_parts():
 
 
 def test_numbers_for_people():
-    assert work(380_507_258_880) == ("380 GFLOP", "380,507,258,880 FLOP")
-    assert work(7) == ("7 FLOP", "7 FLOP")
+    assert work(380_507_258_880) == ("380 GFLOP", "380,507,258,880 FLOP", "380507258880")
+    assert work(7) == ("7 FLOP", "7 FLOP", "7")
     assert moment(10**18).text == f"{10**18} ms"
 
 

@@ -52,6 +52,7 @@ def test_a_close_takes_a_late_receipt_once_and_it_earns():
         refuses(world, replace(good, late=late), refusal)
     world.say(world.coordinator, good)
     assert flop(world) == {"acme": True, "birch": True, "cedar": True}
+    assert [each.closed.flop for each in world.books.runs["r1"].rounds] == [2 * said.flop, 3 * said.flop]
     world.say(world.coordinator, world.opened())
     refuses(world, world.close(answered(world, "acme", "birch"), late=good.late), Refusal.WRONG_RECEIPT)
 
