@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +16,11 @@ from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
 from ledger import metrics, pages
 from ledger.access import Desk
+from ledger.events import Events, Server
 from ledger.guard import Guard
 from ledger.hot import Hot, read_body
 from ledger.invites import Invites
@@ -42,8 +44,11 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
-def create_app(sequencer: Sequencer, shelf: Shelf, *, members_only: bool = False) -> Hot:
-    """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts."""
+def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None, *, members_only: bool = False) -> Hot:
+    """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts.
+
+    Whoever stops it closes `events` first.
+    """
     app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
 
@@ -178,6 +183,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf, *, members_only: bool = False
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _problem(request, pages.unfit(error))
 
+    app.router.routes.append(Route("/events", events or Events(log), include_in_schema=False))
     app.include_router(pages.router(log, witnesses, projector, asked))
     return Hot(sequencer, Guard(log, asked, app) if members_only else app)
 
@@ -214,8 +220,13 @@ def serve(settings: Settings) -> None:
     with opened(settings, stopped) as sequencer, metrics.serving(settings.metrics, sequencer):
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
-        app = create_app(sequencer, shelf, members_only=settings.members_only)
-        uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none")
+        events = Events(sequencer.log)
+        app = create_app(sequencer, shelf, events, members_only=settings.members_only)
+        config = uvicorn.Config(
+            app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none"
+        )
+        with suppress(KeyboardInterrupt):
+            Server(config, events).run()
 
 
 @contextmanager
@@ -223,9 +234,10 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     """Serve the log in this folder on loopback, from a thread of this process, for as long as the context lasts."""
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer, metrics.serving(found.metrics, sequencer):
-        app = create_app(sequencer, found.shelf(), members_only=found.members_only)
+        events = Events(sequencer.log)
+        app = create_app(sequencer, found.shelf(), events, members_only=found.members_only)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
-        server = uvicorn.Server(config)
+        server = Server(config, events)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started and thread.is_alive():

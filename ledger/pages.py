@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -40,6 +40,7 @@ HEADERS = {
 STATIC = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "live.js": "text/javascript; charset=utf-8",
     "verify.js": "text/javascript; charset=utf-8",
 }
 
@@ -145,7 +146,7 @@ def _shown(request: Request, template: str, found: dict[str, Any]) -> Response:
         def here(**changes: object) -> str:
             return "?" + urlencode([*(each for each in state if each[0] not in changes), *changes.items()])
 
-        return _page(template, here=here, **found)
+        return _page(template, here=here, head_size=request.state.size, **found)
     tables = TABLES[template]
     form, name = given["format"], given.get("table", next(iter(tables)))
     if form not in ("csv", "json"):
@@ -170,7 +171,17 @@ def _refusal(request: Request, refused: Refused) -> HTMLResponse:
 
 def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites) -> APIRouter:
     """The pages of an open log."""
-    pages = APIRouter(route_class=Page, include_in_schema=False, default_response_class=HTMLResponse)
+
+    async def sized(request: Request) -> None:
+        """From this size of the log on a page asks to be told of its growth: it may show more, and never less."""
+        request.state.size = log.head.size
+
+    pages = APIRouter(
+        route_class=Page,
+        include_in_schema=False,
+        default_response_class=HTMLResponse,
+        dependencies=[Depends(sized)],
+    )
 
     @pages.get("/")
     def home() -> Response:

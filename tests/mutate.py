@@ -132,6 +132,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/views.py": ["tests/ledger/test_pages.py"],
     "ledger/decided.py": ["tests/client/test_decided.py"],
     "ledger/shown.py": ["tests/ledger/test_pages.py", "tests/ledger/test_forms.py"],
+    "ledger/events.py": ["tests/ledger/test_events.py"],
     "shared_models/rules/what_if.py": ["tests/rules/test_what_if.py", "tests/client/test_bill.py"],
     "shared_models/rules/wording.py": ["tests/client/test_charter.py", "tests/client/test_decided.py"],
     "ledger/hot.py": ["tests/ledger/test_api.py"],

@@ -67,6 +67,7 @@ FLOORS: dict[str, set[str]] = {
         "pydantic_settings",
         "sqlmodel",
         "sqlalchemy",
+        "starlette",
         "uvicorn",
     },
     "consortium": {*OURS, "flwr", "torch", "numpy", "psutil", "rich"},
