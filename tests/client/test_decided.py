@@ -49,6 +49,8 @@ def world():
     for name, payer in (("hosting", "acme"), ("mail", "birch"), ("disk", "cedar"), ("early", "cedar")):
         world.say(f"{payer}/admin", world.item(payer, 900, name))
     disputing(world, "acme", "item/cedar/early", "not ours")
+    world.say("birch/admin", world.item("birch", 900, "wrong"))
+    ruled(world, "item/birch/wrong", disputing(world, "acme", "item/birch/wrong"), "void", "acme", "cedar")
     world.bill()
     disputing(world, "birch", "item/acme/hosting", HOSTILE)
     disputing(world, "cedar", "item/acme/hosting")
@@ -57,6 +59,8 @@ def world():
     stands = disputing(world, "acme", "item/cedar/disk")
     ruled(world, "item/cedar/disk", stands, "stands", "birch", "cedar")
     world.bill("2026-12")
+    world.say("cedar/admin", world.item("cedar", 900, "afterwards", period="2027-01"))
+    disputing(world, "acme", "item/cedar/afterwards")
 
     def proposed(by: str, name: str, **changed: object) -> str:
         agreement = world.books.agreement
@@ -199,8 +203,11 @@ def test_a_bill_is_shown_with_and_without_what_is_open(ledger, world):
 
 
 def test_what_was_in_dispute_and_is_not_billed_stands_with_the_period_in_which_it_was(ledger):
-    found = {row[0] for row in rows(get(ledger, "/bills/2026-12/disputes")[2])}
-    assert found == {"About", "item/cedar/early"}
+    found = {row[0]: row for row in rows(get(ledger, "/bills/2026-12/disputes")[2])}
+    assert found.keys() == {"About", "item/cedar/early"}
+    before = {row[0]: row for row in rows(get(ledger, "/bills/2026-11/disputes")[2])}
+    assert before["item/birch/wrong"][1] == "void"
+    assert "item/cedar/afterwards" not in before
 
 
 def test_where_floors_cannot_be_kept_without_it_that_is_said(tmp_path):

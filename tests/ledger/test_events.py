@@ -155,6 +155,8 @@ def test_above_so_many_who_listen_is_refused_by_name_until_one_goes(log):
         events.close()
         await asyncio.wait_for(asyncio.gather(*tasks), 1)
         assert made[1].ended
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
         await events(made[2].scope, made[2].receive, made[2].send)
         assert json.loads(made[2].sent[-1])["code"] == "stopped"
 
