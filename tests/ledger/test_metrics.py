@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ from shared_models.processes import free_port
 from shared_models.records.kinds import Excluded
 from shared_models.records.refusals import Refused
 
-ROOT = Path(__file__).parents[2]
-RULES, DASHBOARD = ROOT / "ledger" / "alerts.yml", ROOT / "ledger" / "grafana.json"
+RULES, DASHBOARD = (Path(str(files("ledger").joinpath(name))) for name in ("alerts.yml", "grafana.json"))
+TESTS = Path(__file__).with_name("alerts_test.yml")
 
 
 @pytest.fixture
@@ -148,13 +149,14 @@ def test_an_address_that_is_none_and_one_that_is_taken_are_refused_by_name(tmp_p
         pass
 
 
-def test_every_alert_is_tested_and_fires_when_it_should(promtool):
+def test_every_alert_is_tested_and_fires_when_it_should(promtool, tmp_path):
     alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text()))
-    tests = (Path(__file__).parent / "alerts_test.yml").read_text()
+    tests = TESTS.read_text().replace("../../ledger/alerts.yml", str(RULES))
+    (tmp_path / "alerts_test.yml").write_text(tests)
     assert alerts == set(re.findall(r"alertname: (\w+)\n        exp_alerts:\n", tests))
     assert alerts == set(re.findall(r"alertname: (\w+), exp_alerts: \[\]", tests))
     for command in (["check", "rules", str(RULES)], ["test", "rules", "alerts_test.yml"]):
-        done = subprocess.run([promtool, *command], cwd=Path(__file__).parent, capture_output=True, text=True)
+        done = subprocess.run([promtool, *command], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
