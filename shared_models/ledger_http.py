@@ -23,6 +23,7 @@
     POST /v1/invites/HASH            the answer to it
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
+    GET  /events?since               that the log has grown, as server-sent events; the id of each is its size
     GET  /healthz                    {"status": "ok", "size": n}
 
 A ledger for members only (ledger/guard.py) answers what is read to who has signed it (RFC 9421) by a key that counts.

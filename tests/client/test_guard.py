@@ -103,6 +103,7 @@ def reads(member: Asker) -> list[str]:
         *(re.sub(r"{(\w+)(?::\w+)?}", lambda found: filled.get(found[1], "acme"), path) for path in paths),
         *("/overview", "/runs", "/runs/r1", "/runs/r1/1", "/bills", "/bills/2026-11", "/bills/2026-11/receipts"),
         *("/bills/2026-11/costs", "/log", "/log/0", "/members", "/models", "/models/" + "0" * 64),
+        *("/bills/2026-11/what-if", "/bills/2026-11/disputes", "/charter", "/amendments", "/joins"),
         *(
             "/",
             "/docs",
@@ -139,6 +140,7 @@ def test_every_key_that_counts_reads_everything_and_nobody_else_anything(founded
         for who in members:
             assert who(path).status != 401, path
     assert json.loads(Asker(url)("/v1/runs").body)["code"] == "not_signed_in"
+    assert {who("/events").status for who in strangers} == {401}
     assert json.loads(strangers[1]("/v1/runs").body)["code"] == "unknown_key"
     assert (json.loads(Asker(url)("/healthz").body), json.loads(members[0]("/healthz").body)["size"]) == (
         {"status": "ok"},
