@@ -150,6 +150,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/cli.py": ["tests/test_cli.py", "tests/client/test_objections.py"],
     "shared_models/claims.py": ["tests/client"],
     "shared_models/ledger_http.py": [
+        "tests/client/test_guard.py",
         "tests/ledger/test_api.py",
         "tests/ledger/test_artefacts.py",
         "tests/ledger/test_kill.py",
