@@ -101,6 +101,7 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool 
         for name in founded.members:
             home = str(founded.member(name).path)
             started.start("up", "--home", home, name=name, checkout=(python or {}).get(name, ROOT))
+        wait_for(lambda: all(told(founded.member(name)) for name in founded.members))
         yield founded, started
 
 
@@ -245,8 +246,9 @@ def test_a_training_process_that_stands_still_gives_way_to_the_next_task(home):
             member = founded.member(name).path
             while json.loads((member / "status.json").read_text()).get("phase") != phase:
                 time.sleep(0.01)
-            (app,) = [each for each in alive(member) if "flwr-clientapp" in each]
-            os.kill(int(app.partition(" ")[0]), signal.SIGSTOP)
+            while not (apps := [each for each in alive(member) if "flwr-clientapp" in each]):
+                time.sleep(0.01)  # It is still about to be confined.
+            os.kill(int(apps[0].partition(" ")[0]), signal.SIGSTOP)
 
         for each in (("birch", "starting"), ("cedar", "training")):
             threading.Thread(target=stop, args=each, daemon=True).start()
