@@ -18,15 +18,15 @@ from shared_models.ledger_http import LedgerHttp
 
 
 @contextmanager
-def served(world: World, folder: Path) -> Iterator[LedgerHttp]:
-    """The real ledger of this log."""
+def served(world: World, folder: Path, **settings: object) -> Iterator[LedgerHttp]:
+    """The real ledger of this log, so set."""
     write_key(folder)
     log = open_log(folder)
     for leaves in (world.leaves[:1], world.leaves[1:]):
         (answers,) = log.commit([[log.admit(leaf) for leaf in leaves]])
         assert all(isinstance(each, Placed) for each in answers)
     log.close()
-    with serving(folder) as ledger:
+    with serving(folder, **settings) as ledger:
         yield ledger
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ledger_service import write_key
+from reading import served
 from world import TOY, whole
 
 from consortium.found import Founded
 from consortium.simulate import simulate
 from ledger.api import serving
-from ledger.log import open_log
 from shared_models.processes import free_port
 from shared_models.records.kinds import Artefact, Checkpoint
 
@@ -74,10 +73,5 @@ def every_kind(tmp_path_factory) -> Iterator[str]:
     world.say(world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=("birch", "cedar")))
     world.say("birch/compute", world.consent("birch", "r4"))
     world.say(world.coordinator, world.opened("r4", invited=("birch",)))
-    write_key(folder)
-    log = open_log(folder)
-    for leaf in world.leaves:
-        log.append(leaf)
-    log.close()
-    with serving(folder, free_port()) as ledger:
+    with served(world, folder) as ledger:
         yield ledger.url

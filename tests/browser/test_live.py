@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from ledger_service import write_key
 from looking import looking
+from reading import served
 from world import World
 
-from ledger.api import serving
-from ledger.log import open_log
 from shared_models.ledger_http import LedgerHttp
-from shared_models.processes import free_port
 from shared_models.records.kinds import FIRST, Settlement
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -38,12 +35,7 @@ def live(tmp_path) -> Iterator[Live]:
     world.say("birch/admin", world.item("birch", 1_200))
     world.bill()
     world.say(world.coordinator, world.opened())
-    write_key(tmp_path)
-    log = open_log(tmp_path)
-    for leaf in world.leaves:
-        log.append(leaf)
-    log.close()
-    with serving(tmp_path, free_port()) as ledger:
+    with served(world, tmp_path) as ledger:
         yield Live(ledger, world)
 
 

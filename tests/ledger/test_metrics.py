@@ -14,12 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from ledger_service import write_key
+from ledger_service import serving
 from prometheus_client.parser import text_string_to_metric_families
+from reading import served
 from world import World
 
-from ledger.api import serving
-from ledger.log import open_log
 from shared_models.processes import free_port
 from shared_models.records.kinds import Excluded
 from shared_models.records.refusals import Refused
@@ -42,12 +41,7 @@ def promtool() -> str:
 def watching(world, folder) -> Iterator[str]:
     """The address of the metrics of a ledger that serves this world's log."""
     address = f"127.0.0.1:{free_port()}"
-    write_key(folder)
-    log = open_log(folder)
-    for leaf in world.leaves:
-        log.append(leaf)
-    log.close()
-    with serving(folder, free_port(), metrics=address):
+    with served(world, folder, metrics=address):
         yield address
 
 
@@ -124,27 +118,24 @@ def test_who_was_left_out_of_the_last_round_is_named_until_the_next_one_ends(wor
 
 
 def test_an_empty_log_has_numbers_too_and_who_names_no_address_has_none(tmp_path):
-    write_key(tmp_path)
-    with serving(tmp_path, free_port()) as ledger:
+    with serving(tmp_path) as ledger:
         assert ledger.size() == 0
     address = f"127.0.0.1:{free_port()}"
-    with serving(tmp_path, free_port(), metrics=address):
+    with serving(tmp_path, metrics=address):
         assert read(address)["consortium_log_entries"] == {(): 0}
 
 
 def test_an_address_that_is_none_and_one_that_is_taken_are_refused_by_name(tmp_path):
-    write_key(tmp_path)
     for address in ("9100", "127.0.0.1:", "127.0.0.1:0", ":9100", "127.0.0.1:70000"):
-        with pytest.raises(Refused, match="bad_field: metrics = "), serving(tmp_path, free_port(), metrics=address):
+        with pytest.raises(Refused, match="bad_field: metrics = "), serving(tmp_path, metrics=address):
             pass
     address = f"127.0.0.1:{free_port()}"
     other = tmp_path / "other"
     other.mkdir()
-    write_key(other)
     with (
-        serving(tmp_path, free_port(), metrics=address),
+        serving(tmp_path, metrics=address),
         pytest.raises(Refused, match=f"locked: metrics at {address}"),
-        serving(other, free_port(), metrics=address),
+        serving(other, metrics=address),
     ):
         pass
 
