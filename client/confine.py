@@ -33,6 +33,9 @@ _PROC = "cpuinfo meminfo stat loadavg uptime filesystems version sys driver self
 SYSTEM = (
     *("/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/sys", "/run/nvidia-persistenced"),
     *(f"/etc/{name}" for name in _ETC.split()),
+    *(
+        f"/etc/python{which}" for which in ("3", f"3.{sys.version_info.minor}")
+    ),  # Debian's Python has parts of it there.
     *(f"/proc/{name}" for name in _PROC.split()),
 )
 DEVICES = ("/dev",)  # Null, random numbers, shared memory, GPUs: whose they are, their own modes say.

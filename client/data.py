@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.lm import corpus
+from shared_models.records.refusals import Refusal, Refused
 
 STDLIB = "python-stdlib"
 FILE, DIGEST = "file:", "sha256:"  # How a text of one's own is called here, and how to others.
@@ -17,34 +18,37 @@ def load(spec: str) -> corpus.Tokens:
     """The tokens that this specification of the node's operator names: `python-stdlib:1/3` is shard 1 of 3.
 
     `python-stdlib:1/3,alpha=0.5,seed=7` is one of 3 that `corpus.uneven` cuts. `file:/srv/text` is a file, each byte a
-    token; it may be larger than memory, for it is read where it is drawn from. Raises ValueError, which reaches the
-    coordinator as this member's failure.
+    token; it may be larger than memory, for it is read where it is drawn from. Raises `Refused(NO_TEXT)`.
     """
-    if spec.startswith(FILE):
-        try:
-            return np.memmap(spec.removeprefix(FILE), np.uint8, "r")
-        except OSError as error:
-            raise ValueError(f"data {spec!r}: {error.strerror}") from None
-        except ValueError as error:  # It is empty.
-            raise ValueError(f"data {spec!r}: {error}") from None
+    try:
+        return np.memmap(spec.removeprefix(FILE), np.uint8, "r") if spec.startswith(FILE) else _stdlib(spec)
+    except OSError as error:
+        raise Refused(
+            Refusal.NO_TEXT, f"data {spec!r}: {error.strerror}: {error.filename or ''}".rstrip(": ")
+        ) from None
+    except ValueError as error:  # Numpy's, where a file is empty.
+        raise Refused(Refusal.NO_TEXT, f"data {spec!r}: {error}") from None
+
+
+def _stdlib(spec: str) -> corpus.Tokens:
     uneven = r"(?:,alpha=([0-9]{1,4}(?:\.[0-9]{1,6})?),seed=([0-9]{1,9}))?"
     match = re.fullmatch(rf"{STDLIB}:([0-9]{{1,4}})/([0-9]{{1,4}}){uneven}", spec)
     if match is None or not int(match[1]) < int(match[2]) or float(match[3] or 1) == 0:
         form = f"{STDLIB}:NUMBER/OF[,alpha=ABOVE_ZERO,seed=NUMBER]"
-        raise ValueError(f"data {spec!r} is not of the form {form} or {FILE}PATH")
+        raise ValueError(f"it is not of the form {form} or {FILE}PATH")
     number, of = int(match[1]), int(match[2])
     return corpus.uneven(number, of, float(match[3]), int(match[4])) if match[3] else corpus.shard(number, of)
 
 
 def named(spec: str) -> str:
-    """What others are told of which text that is: of a file its SHA-256. Raises ValueError."""
+    """What others are told of which text that is: of a file its SHA-256. Raises `Refused(NO_TEXT)`."""
     if not spec.startswith(FILE):
         return spec
     try:
         with Path(spec.removeprefix(FILE)).open("rb") as file:
             return DIGEST + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(f"data {spec!r}: {error.strerror}") from None
+        raise Refused(Refusal.NO_TEXT, f"data {spec!r}: {error.strerror}") from None
 
 
 class Batches:
@@ -52,7 +56,7 @@ class Batches:
 
     def __init__(self, tokens: corpus.Tokens, length: int, *, seed: int, member: str, round_: int) -> None:
         if tokens.size <= length:
-            raise ValueError(f"the shard holds {tokens.size} tokens; a sequence takes {length}")
+            raise Refused(Refusal.NO_TEXT, f"the text holds {tokens.size} tokens; a sequence takes {length}")
         drawn = hashlib.sha256(f"{seed} {member} {round_}".encode()).digest()
         self._random = np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
         self._tokens, self._length = tokens, length

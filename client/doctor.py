@@ -194,8 +194,8 @@ class Doctor:
             raise Trouble("unknown", f"{error}", "pip install '.[train]'") from None
         try:
             return f"{self.home.settings.data}: {data.load(self.home.text).size:,} tokens"
-        except ValueError as error:
-            raise Trouble("fail", str(error), "correct `data` in member.toml") from None
+        except Refused as refused:
+            raise Trouble("fail", refused.detail, "correct `data` in member.toml") from None
 
     def _isolation(self) -> str:
         if (has := confine.version()) > 0:

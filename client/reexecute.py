@@ -225,11 +225,11 @@ def _text(named: str, recipe: Recipe, file: Path | None) -> Tokens:
         )
     spec = f"{data.FILE}{file}" if named.startswith(data.DIGEST) else named
     try:
-        if data.named(spec) != named:
-            raise Refused(Refusal.WRONG_OPENING, f"{file} is {data.named(spec)}, the member's text {named}")
-        tokens = data.load(spec)
-    except ValueError as error:
-        raise Refused(Refusal.MALFORMED, str(error)) from None
+        found, tokens = data.named(spec), data.load(spec)
+    except Refused as refused:
+        raise Refused(Refusal.MALFORMED, refused.detail) from None
+    if found != named:
+        raise Refused(Refusal.WRONG_OPENING, f"{file} is {found}, the member's text {named}")
     if tokens.size <= recipe.context + 1:
         raise Refused(Refusal.MALFORMED, f"the text {spec} is shorter than a sequence")
     return tokens

@@ -45,7 +45,7 @@ def train(
 ) -> Trained:
     """Train `recipe.inner_steps` steps from `base`, with what the optimiser remembers of the round before, if anything.
 
-    Raises ValueError if the shard is shorter than a sequence; `Refused`, as `Machine.check`.
+    Raises `Refused`: NO_TEXT if the text is shorter than a sequence, or as `Machine.check`.
     """
     losses: list[float] = []
     points: list[Point] = []

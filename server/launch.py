@@ -5,8 +5,10 @@ import json
 import logging
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from server import outer
 from server.home import Home
@@ -192,20 +194,40 @@ def _started(home: Home, run: str, bundle: Bundle) -> tuple[str, str]:
     from server.superlink import Control
 
     with Control(home) as control:
-        number, told = control.start_run(bundle, run), ""
-        while not (status := control.status(number))[0].startswith("finished"):
-            if (now := _progress(home, run)) != told:
+        number, told, named = control.start_run(bundle, run), "", set[str]()
+        while True:
+            status = control.status(number)
+            shown = _shown(home, run)
+            for each in _refused(shown):
+                if each not in named:
+                    log.warning("%s", each)
+                    named.add(each)
+            if (now := _progress(shown, run)) != told:
                 log.info("%s", now)
                 told = now
+            if status[0].startswith("finished"):
+                return status
             time.sleep(POLL_S)
-    return status
 
 
-def _progress(home: Home, run: str) -> str:
-    """Where a run is, and who is waited for, as its ServerApp last wrote it."""
+def _shown(home: Home, run: str) -> dict[str, Any]:
+    """What the ServerApp of this run last wrote; empty before it has written anything."""
     path = home.path / "status.json"
-    status = json.loads(path.read_text()) if path.is_file() else {}
-    if status.get("run") != run:
+    status: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return status if status.get("run") == run else {}
+
+
+def _refused(status: dict[str, Any]) -> Iterator[str]:
+    """Whose answer does not count, why, and what helps."""
+    for number, answers in status.get("answers", {}).items():
+        for member, answer in answers.items():
+            if "refused" in answer:
+                yield f"round {number}: {member} does not count: {answer['refused']}\n  do  {answer['remedy']}"
+
+
+def _progress(status: dict[str, Any], run: str) -> str:
+    """Where a run is, and who is waited for."""
+    if not status:
         return f"run {run} is starting"
     if status["phase"] != "training":
         return f"run {run}: {status['phase']}"

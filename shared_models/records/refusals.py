@@ -80,6 +80,7 @@ class Refusal(StrEnum):
     NOT_APPROVED = "not_approved"
     POLICY = "policy"
     NO_TASK = "no_task"
+    NO_TEXT = "no_text"
     NO_CHECKPOINT = "no_checkpoint"
     NO_JOURNAL = "no_journal"
     TOO_LATE = "too_late"
@@ -176,6 +177,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.POLICY: "the member's operator decides: `consortium policy explain` says what each line allows, and when",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
     Refusal.NO_JOURNAL: "bring back the folder runs/ of the coordinator that trained this run so far; nothing was said",
+    Refusal.NO_TEXT: "let `data` in member.toml name a text that is there, readable and longer than a sequence",
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
     Refusal.WRONG_OPENING: "ask the member to open it again: this is not what its receipt commits to",

@@ -92,6 +92,14 @@ def test_what_training_needs_is_read(home, tmp_path):
     assert (said[str(tmp_path / "text")], said["/usr"]) == ("what it t", "a folder")
 
 
+def test_debian_s_python_is_read_where_it_lies(home):
+    """Parts of its library are links into /etc: the text to try things out with holds all of it."""
+    here = f"/etc/python3.{sys.version_info.minor}"
+    assert here in confine.SYSTEM
+    links = list(Path(here).glob("*.py"))
+    assert "PermissionError" not in tried(home, READS, *links, here if links else "/usr").values()
+
+
 WRITES = """
     import json, os, sys
     from pathlib import Path

@@ -340,11 +340,23 @@ def test_a_file_that_is_no_text_is_named(tmp_path, what, why):
         path.touch()
     elif what == "folder":
         path.mkdir()
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}'?: {why}"):
+    with pytest.raises(Refused, match=f"no_text: .*{re.escape(str(path))}'?: {why}"):
         data.load(f"file:{path}")
     if what != "empty":
-        with pytest.raises(ValueError, match=f"{re.escape(str(path))}'?: {why}"):
+        with pytest.raises(Refused, match=f"no_text: .*{re.escape(str(path))}'?: {why}"):
             data.named(f"file:{path}")
+
+
+def test_a_file_of_the_library_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "one.py").mkdir()
+    (tmp_path / "two.py").write_text("pass")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    corpus._files.cache_clear()
+    try:
+        with pytest.raises(Refused, match=r"no_text: data 'python-stdlib:0/1': Is a directory: .*one\.py"):
+            data.load("python-stdlib:0/1")
+    finally:
+        corpus._files.cache_clear()
 
 
 def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
@@ -377,10 +389,10 @@ def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
     ],
 )
 def test_data_that_is_not_there_is_refused(spec):
-    with pytest.raises(ValueError, match="is not of the form"):
+    with pytest.raises(Refused, match=r"no_text: .* is not of the form"):
         data.load(spec)
 
 
 def test_a_shard_shorter_than_a_sequence_is_refused():
-    with pytest.raises(ValueError, match="a sequence takes 17"):
+    with pytest.raises(Refused, match=r"no_text: .*a sequence takes 17"):
         data.Batches(np.zeros(17, np.uint8), 17, seed=1, member="acme", round_=1)
