@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client import allocate
+from shared_models import processes
 from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
@@ -20,15 +21,27 @@ def _home(parser: ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, required=True, help="the member's folder")
 
 
+def _up_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument(
+        "--unit", action="store_true", help="print a unit by which systemd runs it, and do nothing else"
+    )
+
+
 def _up(args: Namespace) -> int:
-    import logging
-
-    from client.daemon import Daemon
     from client.home import Home
+    from shared_models import service
 
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("client").setLevel(logging.INFO)
-    Daemon(Home(args.home)).run()
+    home = Home(args.home)
+    if args.unit:
+        command, what = ["up", "--home", str(home.path.resolve())], f"Consortium member {home.settings.member}"
+        gpu = home.settings.processor != "cpu"
+        print(service.unit(command, what=what, writes=[home.path], watchdog_s=600, devices=gpu))
+        return RIGHT
+    from client.daemon import Daemon
+
+    service.log_to_stderr(["client"])
+    Daemon(home).run()
     return RIGHT
 
 
@@ -38,18 +51,21 @@ def _status_arguments(parser: ArgumentParser) -> None:
 
 
 def _status(args: Namespace) -> int:
-    """What the daemon of this folder did last. A coordinator's folder has a status too."""
+    """What the daemon of this folder is doing: 1, if it has ended. A coordinator's folder has a status too."""
     path = args.home / "status.json"
     if not path.is_file():
         print(f"nothing has run in {args.home} yet", file=sys.stderr)
         return UNKNOWN
     status = json.loads(path.read_text())
+    ended = "pid" in status and not processes.lives(status["pid"])
+    if ended and status["phase"] != "stopped":
+        status |= {"phase": "ended", "detail": f"it was {status['phase']}, and did not say why"}
     if args.json:
         print(json.dumps({"schema": "consortium.status/1", **status}))
     else:
         for name, value in status.items():
             print(f"{name:12} {value}")
-    return RIGHT
+    return WRONG if ended else RIGHT
 
 
 def _doctor_arguments(parser: ArgumentParser) -> None:
@@ -1166,7 +1182,7 @@ def _admit(args: Namespace) -> int:
 COMMANDS = (
     Command("join", START, "Join with an invite.", _join_arguments, _join, beside=True),
     Command("invite", ADMIN, "Invite one more.", _invite_arguments, _invite, beside=True),
-    Command("up", NODE, "Run the member's daemon, in the foreground.", _home, _up, "train"),
+    Command("up", NODE, "Run the member's daemon, in the foreground.", _up_arguments, _up, "train"),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
     Command("doctor", NODE, "What keeps a node from working.", _doctor_arguments, _doctor, beside=True),
     Command("policy explain", NODE, "What may be trained here now.", _policy_explain_arguments, _policy_explain),

@@ -25,7 +25,7 @@ from client.home import Home
 from client.meter import ProcessMeter
 from client.signer import Signer
 from client.witness import Witness
-from shared_models import durable, processes
+from shared_models import durable, processes, service
 from shared_models.bundle import build
 from shared_models.claims import Begin, Claim, Progress
 from shared_models.records import entry as entries
@@ -74,6 +74,7 @@ class Daemon:
         child: subprocess.Popen[bytes] | None = None
         asked = 0.0
         self._show(phase="waiting")
+        service.tell(READY="1")
         try:
             while not self._stop:
                 if supernode.poll() is not None:
@@ -101,10 +102,12 @@ class Daemon:
                         processes.end(child)
                     child = self._begin(task)
                 if due:
+                    service.tell(WATCHDOG="1")
                     self._visit_ledger()
                     asked = time.monotonic()
                 self._wait(LOOK_S)
         finally:
+            service.tell(STOPPING="1")
             self._show(phase="stopped")
             self._door.close()
             self._rendezvous.rmdir()
@@ -245,7 +248,10 @@ class Daemon:
 
     def _show(self, **what: Any) -> None:
         if what.get("phase", self._status["phase"]) != self._status["phase"]:
-            log.info("%s%s", what["phase"], f" round {what['round']} of {what['run']}" if "round" in what else "")
+            of = f" round {what['round']} of {what['run']}" if "round" in what else ""
+            doing = f"{what['phase']}{of}"
+            log.info("%s", doing)
+            service.tell(STATUS=doing)
         with self._showing:  # The door's threads have something to show too.
             self._status |= what | {"at_ms": _now_ms()}
             durable.show(self.home.path / "status.json", self._status)

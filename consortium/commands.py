@@ -25,6 +25,12 @@ def _found_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--member", action="append", required=True, metavar="NAME=BENEFIT", help="may be repeated")
     parser.add_argument("--ledger", required=True, help="the address at which the ledger will be, http://HOST:PORT")
     parser.add_argument("--superlink", required=True, help="the address that the SuperLink will bind, HOST:PORT")
+    parser.add_argument(
+        "--gateway",
+        default="",
+        metavar="NAME:PORT",
+        help="what members on other machines call the coordinator's gateway",
+    )
     parser.add_argument("--price", default="40000000.00", help="of an NCU, 10^18 FLOP, in euros; default %(default)s")
 
 
@@ -42,10 +48,12 @@ def _found(args: Namespace) -> int:
         if not benefit.isdecimal() or name in benefits:
             raise Refused(Refusal.BAD_FIELD, f"--member {each} is not of the form NAME=BENEFIT, or names one twice")
         benefits[name] = int(benefit)
-    if args.dir.exists() and any(args.dir.iterdir()):
-        raise Refused(Refusal.LOCKED, f"{args.dir} is not empty; keys are never overwritten")
+    there = next((path for path in args.dir.rglob("*") if not path.is_dir()), None)
+    if there is not None:
+        raise Refused(Refusal.LOCKED, f"{args.dir} is not empty, {there} is there; keys are never overwritten")
     price = Fraction(minor_units(args.price, 2))
-    founded = found(args.dir, benefits, ledger_url=args.ledger, superlink=args.superlink, price=price)
+    addresses = {"ledger_url": args.ledger, "superlink": args.superlink, "gateway": args.gateway}
+    founded = found(args.dir, benefits, price=price, **addresses)
     print(f"charter {leaf_hash(founded.charter).hex()}")
     return RIGHT
 

@@ -18,6 +18,7 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter, Device, Member, Pot, Tier
 
 CONSORTIUM = "commons.example"
+EVERYWHERE = "0.0.0.0"  # noqa: S104
 # A toy price, 40 million euros: some seconds of a laptop should cost some euros. A real one is what an hour of a
 # data-centre GPU costs, or a little less: at 40 % of its peak an H100 does 1.4 NCU in an hour.
 PRICE = Fraction(4_000_000_000)
@@ -61,6 +62,7 @@ def found(
     *,
     ledger_url: str,
     superlink: str,
+    gateway: str = "",
     price: Fraction,
     quorum: int | None = None,
     data: Sequence[str] = (),
@@ -69,28 +71,35 @@ def found(
 ) -> Founded:
     """Found a consortium in a new folder: `benefits` are its members and what they pay by, `data` what each trains on.
 
-    So many members must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise.
-    With `blobs` (HOST:PORT), what has more than `inline_bytes` goes beside Flower's messages.
+    Members reach the SuperLink itself, on one machine, or what they call its `gateway` (NAME:PORT). So many members
+    must have witnessed what a statement covers; more than half of them, unless `quorum` says otherwise. With `blobs`
+    (HOST:PORT), what has more than `inline_bytes` goes beside Flower's messages. Raises `Refused(BAD_FIELD)`.
     """
     names = tuple(sorted(benefits))
+    called, _, port = gateway.rpartition(":")
+    settled = server.home.Settings(
+        ledger=ledger_url,
+        superlink=superlink,
+        blobs=blobs,
+        inline_bytes=inline_bytes,
+        gateway=gateway and f"{EVERYWHERE if called else ''}:{port}",
+        gateway_name=called,
+    )
+    settled.gateway_address()
     homes = {}
     for number, name in enumerate(names):
         settings = client.home.Settings(
             member=name,
             ledger=ledger_url,
-            superlink=superlink,
+            superlink=gateway or superlink,
             data=data[number] if data else f"python-stdlib:{number}/{len(names)}",
             device="cpu-core",
             devices=1,
         )
         homes[name] = client.home.create(folder / name, settings)
-    coordinator = server.home.create(
-        folder / "coordinator",
-        CONSORTIUM,
-        server.home.Settings(ledger=ledger_url, superlink=superlink, blobs=blobs, inline_bytes=inline_bytes),
-    )
+    coordinator = server.home.create(folder / "coordinator", CONSORTIUM, settled)
     for role in ("ledger", "admin"):
-        (folder / role).mkdir()
+        (folder / role).mkdir(exist_ok=True)
     log = SigningKey.create(folder / "ledger" / "log.key", f"{CONSORTIUM}/log")
     admin = SigningKey.create(folder / "admin" / "admin.key", f"{CONSORTIUM}/admin")
 

@@ -27,6 +27,9 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         "--members-only", action="store_true", default=None, help="answer nobody else: see docs/dashboard.md"
     )
     parser.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there: see docs/the-log.md")
+    parser.add_argument(
+        "--unit", action="store_true", help="print a unit by which systemd runs it, and do nothing else"
+    )
     parser.epilog = (
         "Settings also come from the environment: CONSORTIUM_LEDGER__DIR, __HOST, __PORT, __DATABASE_URL"
         " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS"
@@ -36,10 +39,17 @@ def _serve_arguments(parser: ArgumentParser) -> None:
 
 def _serve(args: Namespace) -> int:
     from ledger.api import serve
+    from shared_models import service
 
     settings = _settings(
         dir=args.dir, host=args.host, port=args.port, members_only=args.members_only, metrics=args.metrics
     )
+    if args.unit:
+        command = ["serve", "--dir", str(settings.dir.resolve()), "--host", settings.host, "--port", str(settings.port)]
+        command += ["--metrics", settings.metrics] * bool(settings.metrics)
+        command += ["--members-only"] * settings.members_only
+        print(service.unit(command, what="Consortium ledger", writes=[settings.dir], watchdog_s=120))
+        return RIGHT
     print(f"serving {settings.dir} at http://{settings.host}:{settings.port}", flush=True)
     serve(settings)
     return RIGHT

@@ -18,6 +18,7 @@ import uvicorn
 
 from ledger.hot import Receive, Scope, Send
 from ledger.log import Log
+from shared_models import service
 from shared_models.http_answers import PROBLEM, STATUS, problem
 from shared_models.records.refusals import Refusal, Refused
 
@@ -101,13 +102,26 @@ class Events:
 
 
 class Server(uvicorn.Server):
-    """It ends whoever listens, for whom the answer is never whole, before it waits for all answers."""
+    """It ends whoever listens, for whom the answer is never whole, before it waits for all answers; and lets systemd
+    see that it answers.
+    """
 
     def __init__(self, config: uvicorn.Config, events: Events) -> None:
         super().__init__(config)
         self._events = events
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            service.tell(READY="1")
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # Ten times a second uvicorn's loop comes by.
+            service.tell(WATCHDOG="1")
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        service.tell(STOPPING="1")
         self._events.close()
         await super().shutdown(sockets)
 

@@ -1,6 +1,5 @@
 """The coordinator's commands: keep a SuperLink running, let nodes in, run a training."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,48 +17,69 @@ def _home(parser: ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, required=True, help="the coordinator's folder")
 
 
+def _coordinate_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument(
+        "--unit", action="store_true", help="print a unit by which systemd runs it, and do nothing else"
+    )
+
+
 def _coordinate(args: Namespace) -> int:
     """Run the SuperLink, its executor, the blobs and the gateway until SIGTERM, or until one of the first two ends.
 
     Nodes of members that joined by an invite, and those that were registered, are let in meanwhile.
     """
+    import logging
     import signal
     import threading
 
-    from server import blobs, gateway
     from server.home import Home
-    from server.superlink import start
-    from shared_models import processes
+    from shared_models import processes, service
 
+    home = Home(args.home)
+    if args.unit:
+        command = ["coordinate", "--home", str(home.path.resolve())]
+        print(service.unit(command, what="Consortium coordinator", writes=[home.path], watchdog_s=120))
+        return RIGHT
+    from server import blobs, gateway
+    from server.superlink import start
+
+    service.log_to_stderr(["server"])
+    log = logging.getLogger("server.coordinate")
     stopped = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopped.set())
-    home = Home(args.home)
     with gateway.serving(home), blobs.serving(home):
         running = start(home)
         threading.Thread(target=_let_in, args=(home, stopped), daemon=True).start()
         try:
             while not stopped.wait(0.2):
+                service.tell(WATCHDOG="1")
                 for process in running:
                     if process.poll() is not None:
-                        print(f"{process.args!r} ended with code {process.returncode}", file=sys.stderr)
+                        log.error("%r ended with code %s", process.args, process.returncode)
                         return WRONG
             return RIGHT
         finally:
+            service.tell(STOPPING="1")
             for process in reversed(running):
                 processes.end(process)
 
 
 def _let_in(home: "Home", stopped: "Event") -> None:
     """Let in the nodes of who has joined, again and again; what keeps it from that is said once."""
+    import logging
+
     from server.nodes import LOOK_S, Nodes
     from server.superlink import Control
+    from shared_models import service
     from shared_models.records.refusals import Refused
 
-    said = ""
+    log, said = logging.getLogger("server.coordinate"), ""
     while not stopped.is_set():
         try:
             with Control(home) as control:
+                service.tell(READY="1")
                 nodes = Nodes(home.path, lambda member, key: _welcome(control, member, key))
                 while True:
                     nodes.look()
@@ -68,14 +88,16 @@ def _let_in(home: "Home", stopped: "Event") -> None:
                         return
         except Refused as refused:
             if str(refused) != said:
-                print(f"nodes of who has joined are not let in: {refused}", file=sys.stderr, flush=True)
+                log.warning("nodes of who has joined are not let in: %s", refused)
             said = str(refused)
         stopped.wait(LOOK_S)
 
 
 def _welcome(control: "Control", member: str, key: bytes) -> None:
+    import logging
+
     control.let_in(member, key)
-    print(f"the node of {member} may connect", flush=True)
+    logging.getLogger("server.coordinate").info("the node of %s may connect", member)
 
 
 def _register_arguments(parser: ArgumentParser) -> None:
@@ -184,7 +206,7 @@ def _publish(args: Namespace) -> int:
 
 
 COMMANDS = (
-    Command("coordinate", ADMIN, "Run the coordinator, and Flower with it.", _home, _coordinate, "train"),
+    Command("coordinate", ADMIN, "Run the coordinator, and Flower.", _coordinate_arguments, _coordinate, "train"),
     Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train", beside=True),
     Command("model publish", MONEY, "Publish a model to the members.", _publish_arguments, _publish, "train"),
     Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),

@@ -52,6 +52,17 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process on this machine, of whomever."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def scrubbed(**more: str) -> dict[str, str]:
     """An environment that holds nothing of ours but the path to programs, and what is named here."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

@@ -1,12 +1,19 @@
 """The command line, as people use it: what it prints, and the exit code that a script goes by."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
+from cryptography import x509
 
+import client.home
+import server.home
 from consortium.cli import main
 from consortium.commands import NAMES
+from consortium.found import EVERYWHERE
 from ledger.api import serving
 from shared_models.processes import free_port
 from shared_models.published import reader
@@ -39,6 +46,21 @@ def consortium(tmp_path, run):
     assert code == 0
     with serving(folder / "ledger", port):
         yield folder, url, out.split()[-1]
+
+
+def test_founded_behind_a_gateway_members_know_it_by_the_name_that_its_certificate_is_for(run, tmp_path):
+    for name in ("ledger", "acme"):  # As where each party's folder is a volume.
+        (tmp_path / name).mkdir()
+    words = ("--member", "acme=1", "--ledger", "http://ledger:8443", "--superlink", "127.0.0.1:9092")
+    assert run("found", tmp_path, *words, "--gateway", "training.example:9443")[0] == 0
+    settings = server.home.Home(tmp_path / "coordinator").settings
+    assert settings.gateway_address() == (EVERYWHERE, 9443)
+    assert client.home.Home(tmp_path / "acme").settings.superlink == "training.example:9443"
+    certificate = x509.load_pem_x509_certificate((tmp_path / "coordinator" / "tls" / "server.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "training.example" in names.get_values_for_type(x509.DNSName)
+    code, _, err = run("found", tmp_path, *words)
+    assert (code, err.startswith("error locked: ")) == (2, True)
 
 
 def test_help_is_one_screen_in_groups_and_quick(run):
@@ -150,6 +172,25 @@ def test_nothing_is_billed_on_a_log_that_is_not_the_one_that_was_signed(consorti
         (("simulate", "--members", "2", "--slow", "0.5"), "bad_field"),
         (("simulate", "--members", "2", "--alpha", "0"), "bad_field"),
         (("found", "/proc/x", "--member", "acme", "--ledger", "u", "--superlink", "s"), "bad_field"),
+        (
+            (
+                "found",
+                "/proc/x",
+                "--member",
+                "a=1",
+                "--ledger",
+                "u",
+                "--superlink",
+                "127.0.0.1:1",
+                "--gateway",
+                ":9443",
+            ),
+            "bad_field",
+        ),
+        (
+            ("found", "/proc/x", "--member", "a=1", "--ledger", "u", "--superlink", "0.0.0.0:1", "--gateway", "a:9443"),
+            "bad_field",
+        ),
         (("found", "/usr", "--member", "acme=1", "--ledger", "u", "--superlink", "s"), "locked"),
         (("ledger", "adopt", "--dir", "/nonexistent", "--size", "5"), "bad_field"),
         (("ledger", "adopt", "--dir", "/nonexistent", "--cosigned", "/nonexistent"), "bad_field"),
@@ -176,6 +217,21 @@ def test_status_says_what_a_node_does_or_that_it_did_nothing_yet(run, tmp_path):
     code, out, _ = run("status", "--home", tmp_path)
     assert (code, out) == (0, "phase        training\nround        2\n")
     assert json.loads(run("status", "--home", tmp_path, "--json")[1])["schema"] == "consortium.status/1"
+
+
+def test_status_says_that_a_daemon_has_ended(run, tmp_path):
+    shown = tmp_path / "status.json"
+    shown.write_text(json.dumps({"phase": "training", "pid": os.getpid()}))
+    assert run("status", "--home", tmp_path)[:2] == (0, f"phase        training\npid          {os.getpid()}\n")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    shown.write_text(json.dumps({"phase": "training", "pid": gone.pid}))
+    code, out, _ = run("status", "--home", tmp_path, "--json")
+    told = json.loads(out)
+    assert (code, told["phase"], told["detail"]) == (1, "ended", "it was training, and did not say why")
+    shown.write_text(json.dumps({"phase": "stopped", "pid": gone.pid}))
+    code, out, _ = run("status", "--home", tmp_path)
+    assert (code, "phase        stopped" in out) == (1, True)
 
 
 def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_path):

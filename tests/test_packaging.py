@@ -57,6 +57,7 @@ BUNDLE = [
     "shared_models/messages.py",
     "shared_models/processes.py",
     "shared_models/published.py",
+    "shared_models/service.py",
     "shared_models/shelf.py",
     "shared_models/transport.py",
     "shared_models/words.py",
@@ -115,7 +116,7 @@ def of_the_ledger() -> set[str]:
     """What it shows and is watched by, beside its code."""
     folders = (ROOT / "ledger" / "templates", ROOT / "ledger" / "static")
     shown = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
-    return shown | {"ledger/alerts.yml", "ledger/grafana.json"}
+    return shown | {"ledger/alerts.yml", "ledger/grafana.json", "ledger/prometheus.yml"}
 
 
 @pytest.fixture(scope="module")
