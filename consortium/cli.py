@@ -1,6 +1,7 @@
 """`consortium`: one command for everybody. It gathers the commands of each folder and imports nothing heavy itself."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,7 +10,7 @@ import ledger.cli
 import server.cli
 from consortium import commands
 from shared_models.command import GROUPS, UNKNOWN, Command
-from shared_models.records.refusals import Refused
+from shared_models.records.refusals import Refusal, Refused
 
 OURS = {"client", "consortium", "ledger", "server", "shared_models"}
 
@@ -27,10 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparsers[args.command].print_help(sys.stderr)
         return UNKNOWN
     try:
-        return command.run(args)
+        code = command.run(args)
+        sys.stdout.flush()
+        return code
     except Refused as refused:
-        print(f"error {refused}\n  do  {refused.remedy}", file=sys.stderr)
+        return _told(refused)
+    except BrokenPipeError:  # Whoever read what it prints has seen enough; Python would still complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNKNOWN
+    except OSError as error:
+        about = f": {error.filename}" if error.filename else ""
+        return _told(Refused(Refusal.OS_ERROR, f"{error.strerror or error}{about}"))
     except ModuleNotFoundError as error:
         if not command.extra or (error.name or "").partition(".")[0] in OURS:
             raise
@@ -39,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNKNOWN
     except KeyboardInterrupt:
         return 130
+
+
+def _told(refused: Refused) -> int:
+    print(f"error {refused}\n  do  {refused.remedy}", file=sys.stderr)
+    return UNKNOWN
 
 
 def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -73,6 +73,23 @@ def test_help_is_one_screen_in_groups_and_quick(run):
         assert f"\n{group}\n" in out
 
 
+def test_what_the_system_refuses_is_told_without_a_traceback(run, tmp_path):
+    code, out, err = run("found", "/proc/x", "--member", "a=1", "--ledger", "u", "--superlink", "127.0.0.1:1")
+    assert (code, out, err.splitlines()[0]) == (2, "", "error os_error: No such file or directory: /proc/x")
+    (tmp_path / "status.json").mkdir()
+    (tmp_path / "member.toml").mkdir()
+    code, out, err = run("up", "--home", tmp_path)
+    assert (code, err.splitlines()[0]) == (2, f"error os_error: Is a directory: {tmp_path}/member.toml")
+
+
+def test_whoever_reads_no_further_is_not_complained_to(tmp_path):
+    (tmp_path / "status.json").write_text(json.dumps({f"n{number}": "x" * 100 for number in range(10_000)}))
+    command = [sys.executable, "-m", "consortium", "status", "--home", str(tmp_path)]
+    words = ["bash", "-c", '"$@" | head -n 1', "-", *command]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (done.stderr, done.stdout) == ("", f"n0           {'x' * 100}\n")
+
+
 def test_an_unknown_command_is_a_usage_error(run):
     assert run("frobnicate")[0] == 2
     assert run()[0] == 2

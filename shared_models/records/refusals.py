@@ -105,6 +105,7 @@ class Refusal(StrEnum):
     BAD_RANGE = "bad_range"
     UNREACHABLE = "unreachable"
     NOT_SET_UP = "not_set_up"
+    OS_ERROR = "os_error"
     WRONG_MODEL = "wrong_model"
     # Reading what is for members only.
     NOT_SIGNED_IN = "not_signed_in"
@@ -199,6 +200,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.BAD_RANGE: "ask for bytes that the file has: Content-Range says how many there are",
     Refusal.UNREACHABLE: "check that the service runs and that its address is right",
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",
+    Refusal.OS_ERROR: "mend what the message names (rights, room on the disk, an address), and type the command again",
     Refusal.WRONG_MODEL: "name the recipe of the run that these weights are from, or the log that holds it",
     Refusal.NOT_SIGNED_IN: "name your key, `--key` or `--home`; for a browser, `consortium open` prints a link",
     Refusal.LINK_USED: "ask for another link, `consortium open`: each is good once",
