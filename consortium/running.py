@@ -44,6 +44,10 @@ class Running:
         del self._all[name]
         return True
 
+    def ended(self, name: str) -> int:
+        """Wait until this one has ended by itself, however; its exit code."""
+        return self._all.pop(name).wait()
+
     def _fail(self, name: str) -> NoReturn:
         log, code = self._folder / "logs" / f"{name}.log", self._all[name].returncode
         last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]

@@ -99,10 +99,14 @@ class Control:
         )
         try:
             return self._client.StartRun(request).run_id
-        except httpx.HTTPStatusError as error:
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
             raise Refused(Refusal.UNREACHABLE, f"SuperLink did not start run {run}: {error}") from None
 
     def status(self, number: int) -> tuple[str, str]:
-        """(`pending`, `starting`, `running` or `finished:...`, details) of a run."""
-        status = self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number].status
+        """(`pending`, `starting`, `running` or `finished:...`, details) of a run. Raises `Refused(UNREACHABLE)`."""
+        try:
+            status = self._client.ListRuns(ListRunsRequest(run_id=number)).run_dict[number].status
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            begun = "once it is up again, consortium run --resume goes on with what it had begun"
+            raise Refused(Refusal.UNREACHABLE, f"SuperLink at {self._address}: {error}; {begun}") from None
         return f"{status.status}:{status.sub_status}".rstrip(":"), status.details

@@ -307,7 +307,7 @@ def test_tensors_beside_flower_s_messages_survive_a_coordinator_that_is_killed_a
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        with pytest.raises(httpx.HTTPError):
+        with pytest.raises(Refused, match=r"unreachable: SuperLink at .* --resume goes on"):
             trained(founded, slow, rounds=3, deadline_s=200)
         killer.join()
         running.start("coordinate", "--home", str(folder), name="coordinator")
