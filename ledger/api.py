@@ -16,9 +16,10 @@ from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from ledger import metrics, pages
+from ledger import metrics, openapi, pages
 from ledger.access import Desk
 from ledger.events import Events, Server
 from ledger.guard import Guard
@@ -33,7 +34,7 @@ from shared_models import invites
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
-from shared_models.records.refusals import Refused
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import Shelf
 
 SWITCH_S = 0.0005
@@ -49,7 +50,8 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
 
     Whoever stops it closes `events` first.
     """
-    app, log = FastAPI(title="Consortium ledger", version="1"), sequencer.log
+    # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
+    app, log = FastAPI(openapi_url=None), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
 
     @app.get("/v1/inclusion")
@@ -125,8 +127,8 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
         verdict, record = log.access(member, artefact)
         return verdict._asdict() | {"size": record.size}
 
-    @app.head("/v1/artefacts/{artefact}", include_in_schema=False)
-    @app.get("/v1/artefacts/{artefact}", response_class=Response)
+    @app.head("/v1/artefacts/{artefact}")
+    @app.get("/v1/artefacts/{artefact}")
     def artefact(request: Request, artefact: Sha256, access: Index) -> Response:
         return desk.answer(request, artefact, access)
 
@@ -175,6 +177,10 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     def health() -> dict[str, str | int]:
         return {"status": "ok", "size": log.head.size}
 
+    @app.get("/openapi.json", include_in_schema=False)
+    def described() -> JSONResponse:
+        return JSONResponse(described_once)
+
     @app.exception_handler(Refused)
     def refused(request: Request, refusal: Refused) -> JSONResponse:
         return _problem(request, refusal)
@@ -183,14 +189,30 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _problem(request, pages.unfit(error))
 
+    @app.exception_handler(HTTPException)
+    def nowhere(request: Request, error: HTTPException) -> Response:
+        """An address that there is not, or not for this method."""
+        wrong = Refusal.WRONG_METHOD if error.status_code == 405 else Refusal.WRONG_ADDRESS
+        refused = Refused(wrong, f"{request.method[:20]} {request.url.path[:80]}: {error.detail}")
+        answer = pages.refusal(request, refused)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    def defect(request: Request, error: Exception) -> JSONResponse:
+        """What should not have happened; it is raised again, and printed, when this is answered."""
+        return _problem(request, Refused(Refusal.DEFECT, type(error).__name__))
+
     app.router.routes.append(Route("/events", events or Events(log), include_in_schema=False))
     app.include_router(pages.router(log, witnesses, projector, asked))
+    described_once = openapi.describe(app)
     return Hot(sequencer, Guard(log, asked, app) if members_only else app)
 
 
 def _problem(request: Request, refused: Refused) -> JSONResponse:
     body = problem(refused, request.url.path)
-    return JSONResponse(body, int(body["status"]), media_type=PROBLEM)
+    fields = {"Retry-After": "1"} if body["status"] == 429 else None
+    return JSONResponse(body, int(body["status"]), fields, PROBLEM)
 
 
 @contextmanager

@@ -66,10 +66,10 @@ class Events:
     def _check(self, scope: Scope) -> int:
         """The size since which to tell: what the listener has, or the log's. One that has another log is told ours.
 
-        Raises `Refused`: BAD_FIELD, STOPPED, BUSY.
+        Raises `Refused`: WRONG_METHOD, BAD_FIELD, STOPPED, BUSY.
         """
         if scope["method"] != "GET":
-            raise Refused(Refusal.BAD_FIELD, f"a {scope['method'][:20]} where only GET is answered")
+            raise Refused(Refusal.WRONG_METHOD, f"{scope['method'][:20]} /events: Method Not Allowed")
         asked = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("since", [""])[-1]
         given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"last-event-id"), asked)
         if given and not (given.isascii() and given.isdigit() and len(given) <= 19):
@@ -138,5 +138,7 @@ async def _refuse(refused: Refused, scope: Scope, send: Send) -> None:
     headers: list[Any] = [(b"content-type", PROBLEM.encode())]
     if status == 429:
         headers.append((b"retry-after", b"15"))
+    if status == 405:
+        headers.append((b"allow", b"GET"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(problem(refused, scope["path"])).encode()})

@@ -35,10 +35,12 @@ class Hot:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path")
-        if scope["type"] != "http" or scope["method"] != "POST" or path not in ("/v1/entries", "/v1/batch"):
+        if scope["type"] != "http" or path not in ("/v1/entries", "/v1/batch"):
             await self._rest(scope, receive, send)
             return
         try:
+            if scope["method"] != "POST":
+                raise Refused(Refusal.WRONG_METHOD, f"{scope['method'][:20]} {path}: Method Not Allowed")
             if path == "/v1/entries":
                 status, kind, body = await self._entry(await read_body(scope, receive, MAX_BYTES))
             else:
@@ -50,6 +52,8 @@ class Hot:
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
         if status == 429:
             headers.append((b"retry-after", b"1"))
+        if status == 405:
+            headers.append((b"allow", b"POST"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -25,7 +25,7 @@ from ledger.log import Log
 from ledger.projections import Projector
 from ledger.shown import ROWS, Part, as_csv, as_json, count, newest
 from ledger.witnesses import Witnesses
-from shared_models.http_answers import problem
+from shared_models.http_answers import PROBLEM, problem
 from shared_models.records.refusals import Refusal, Refused
 
 HEADERS = {
@@ -127,6 +127,16 @@ def page(template: str, **values: Any) -> HTMLResponse:
     """A page outside the router, with the same headers."""
     answer = _page(template, **values)
     answer.headers.update(HEADERS)
+    return answer
+
+
+def refusal(request: Request, refused: Refused) -> Response:
+    """A refusal of what is no page: as one for a browser, as problem+json for programs."""
+    told = problem(refused, request.url.path)
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse(told, int(told["status"]), media_type=PROBLEM)
+    answer = page("refused", problem=told)
+    answer.status_code = int(told["status"])
     return answer
 
 

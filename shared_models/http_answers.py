@@ -12,10 +12,12 @@ STATUS = {
     Refusal.NO_ACCESS: 403,
     Refusal.OTHER_SITE: 403,
     Refusal.NOT_PASSED: 403,
+    Refusal.WRONG_METHOD: 405,
     Refusal.CONFLICT: 409,
     Refusal.INVITE_USED: 409,
     Refusal.FORK: 409,
     Refusal.NOT_FOUND: 404,
+    Refusal.WRONG_ADDRESS: 404,
     Refusal.TOO_LARGE: 413,
     Refusal.BAD_RANGE: 416,
     Refusal.BUSY: 429,
@@ -23,6 +25,7 @@ STATUS = {
     Refusal.NOT_SET_UP: 503,
     Refusal.UNREACHABLE: 503,
     Refusal.CORRUPT: 500,
+    Refusal.DEFECT: 500,
 }
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")

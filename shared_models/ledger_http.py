@@ -16,6 +16,7 @@
     GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
     GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing", "size"}   of a member's access
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
+    HEAD /v1/artefacts/SHA256?access how long it is
     PUT  /v1/artefacts/SHA256        a piece of a file, by its publisher; signed: {"size": how much of it is here}
     POST /v1/invites                 an invite to join: {"invite": its hash}; see shared_models/invites.py
     GET  /v1/invites                 {"invites": [{"invite", "answer"}]}
@@ -28,7 +29,8 @@
 
 A ledger for members only (ledger/guard.py) answers what is read to who has signed it (RFC 9421) by a key that counts.
 
-A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy.
+A refusal is RFC 9457 problem+json with `code`, the name of the refusal, and `fix`, its remedy. All of it, with every
+code, is in docs/openapi.json, and at /openapi.json.
 """
 
 import base64

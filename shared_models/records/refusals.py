@@ -107,6 +107,10 @@ class Refusal(StrEnum):
     NOT_SET_UP = "not_set_up"
     OS_ERROR = "os_error"
     WRONG_MODEL = "wrong_model"
+    # Asking a service.
+    WRONG_ADDRESS = "wrong_address"
+    WRONG_METHOD = "wrong_method"
+    DEFECT = "defect"
     # Reading what is for members only.
     NOT_SIGNED_IN = "not_signed_in"
     LINK_USED = "link_used"
@@ -202,6 +206,9 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NOT_SET_UP: "create the missing file first; the message names it",
     Refusal.OS_ERROR: "mend what the message names (rights, room on the disk, an address), and type the command again",
     Refusal.WRONG_MODEL: "name the recipe of the run that these weights are from, or the log that holds it",
+    Refusal.WRONG_ADDRESS: "ask at an address that docs/openapi.json lists; what stands before /v1 may be wrong",
+    Refusal.WRONG_METHOD: "ask by one of the methods that the answer's Allow names: docs/openapi.json lists them",
+    Refusal.DEFECT: "tell the ledger's operator: the fault is ours, and what the ledger has printed says more",
     Refusal.NOT_SIGNED_IN: "name your key, `--key` or `--home`; for a browser, `consortium open` prints a link",
     Refusal.LINK_USED: "ask for another link, `consortium open`: each is good once",
     Refusal.OTHER_SITE: "open the ledger's own page and go on from there",

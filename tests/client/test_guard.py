@@ -97,6 +97,7 @@ def signed_in(founded, url: str) -> Asker:
 def reads(member: Asker) -> list[str]:
     """Every address that the ledger answers when it is asked to read, by its own description and by the pages."""
     paths = [path for path, verbs in json.loads(member("/openapi.json").body)["paths"].items() if "get" in verbs]
+    paths.remove("/events")  # Its answer has no end; who is no member is asked below.
     assert len(paths) > 15
     filled = {"path": "entries/000", "index": "0", "artefact": "0" * 64, "author": "acme/compute", "name": "receipt"}
     return [

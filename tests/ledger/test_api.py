@@ -3,12 +3,14 @@
 import json
 import shutil
 import socket
+import sqlite3
 import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -181,9 +183,27 @@ def test_a_ledger_that_is_away_is_waited_for_and_then_named():
     assert caught.value.refusal is Refusal.UNREACHABLE
 
 
-def test_an_answer_that_is_no_problem_is_not_believed_to_be_one(ledger):
+def test_an_address_that_there_is_not_is_not_taken_for_a_name_that_the_log_has_not(ledger):
     with pytest.raises(Refused) as caught:
-        LedgerHttp(ledger.url + "/nothing/here").size()
+        LedgerHttp(ledger.url + "/nothing/here").last("acme/compute")
+    assert caught.value.refusal is Refusal.WRONG_ADDRESS
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A service that knows nothing of ours."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def test_an_answer_that_is_no_problem_is_not_believed_to_be_one():
+    with HTTPServer(("127.0.0.1", 0), _Other) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        with pytest.raises(Refused) as caught:
+            LedgerHttp(f"http://127.0.0.1:{other.server_port}").size()
     assert caught.value.refusal is Refusal.UNREACHABLE
 
 
@@ -216,6 +236,16 @@ def test_a_log_that_is_not_there_or_not_whole_is_refused(tmp_path, ledger):
     with pytest.raises(Refused) as caught:
         fetch(reader(str(tmp_path / "bundle")))
     assert caught.value.refusal is Refusal.NOT_FOUND
+
+
+def test_a_fault_of_ours_is_a_problem_too_and_names_nothing_of_the_inside(tmp_path):
+    with serving(tmp_path) as ledger:
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+            database.execute("DROP TABLE invite")
+        status, kind, body = answer(ledger.url + "/v1/invites")
+    problem = json.loads(body)
+    assert (status, kind, problem["code"]) == (500, "application/problem+json", "defect")
+    assert problem["detail"] == "OperationalError"
 
 
 # Many at once.

@@ -187,7 +187,6 @@ def test_a_listener_that_broke_off_is_not_counted_any_more(log):
         ("since=%D9%A1", "GET", {}),
         ("since=" + "9" * 20, "GET", {}),
         ("", "GET", {"last_event_id": "<script>"}),
-        ("", "POST", {}),
     ],
 )
 def test_what_is_no_size_is_refused_by_name(log, query, method, headers):
@@ -195,6 +194,16 @@ def test_what_is_no_size_is_refused_by_name(log, query, method, headers):
         listener, events = Listener(query, method, **headers), Events(log)
         await events(listener.scope, listener.receive, listener.send)
         assert (listener.status, json.loads(listener.sent[0])["code"]) == (422, "bad_field")
+
+    asyncio.run(act())
+
+
+def test_who_does_not_just_ask_is_told_how_to(log):
+    async def act() -> None:
+        listener, events = Listener("", "POST"), Events(log)
+        await events(listener.scope, listener.receive, listener.send)
+        assert (listener.status, json.loads(listener.sent[0])["code"]) == (405, "wrong_method")
+        assert listener.headers[b"allow"] == b"GET"
 
     asyncio.run(act())
 

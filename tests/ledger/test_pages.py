@@ -258,7 +258,7 @@ def test_what_an_api_answers_is_still_problem_json(ledger):
     status, headers, _ = get(ledger, "/v1/authors/nobody")
     assert (status, headers["Content-Type"]) == (404, "application/problem+json")
     status, headers, _ = get(ledger, "/nothing-here")
-    assert (status, headers["Content-Type"]) == (404, "application/json")
+    assert (status, headers["Content-Type"]) == (404, "application/problem+json")
 
 
 def test_a_log_without_a_charter_is_said_to_be_empty(tmp_path):
