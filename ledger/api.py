@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from ledger import metrics, openapi, pages
 from ledger.access import Desk
@@ -92,14 +92,16 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
         return {"entries": [{"index": index, "leaf": leaf.decode()} for index, leaf in found]}
 
     @app.get("/cosigned")
+    def cosigned_head() -> Response:
+        return _head(witnesses.published("cosigned"))
+
     @app.get("/witness/{member}")
+    def witnessed_head(member: str) -> Response:
+        return _head(witnesses.published(f"witness/{member}"))
+
     @app.get("/attest/{member}")
-    def published_head(request: Request) -> Response:
-        return Response(
-            witnesses.published(request.url.path[1:]),
-            media_type="text/plain; charset=utf-8",
-            headers={"Cache-Control": "no-cache"},
-        )
+    def attested_head(member: str) -> Response:
+        return _head(witnesses.published(f"attest/{member}"))
 
     @app.get("/v1/authors/{author:path}")
     def last(author: str) -> dict[str, int | str]:
@@ -159,11 +161,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
 
     @app.get("/checkpoint")
     def head() -> Response:
-        return Response(
-            log.published(tlog.HEAD),
-            media_type="text/plain; charset=utf-8",
-            headers={"Cache-Control": "no-cache"},
-        )
+        return _head(log.published(tlog.HEAD))
 
     @app.get("/tile/{path:path}")
     def tile(path: str) -> Response:
@@ -195,7 +193,13 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
         wrong = Refusal.WRONG_METHOD if error.status_code == 405 else Refusal.WRONG_ADDRESS
         refused = Refused(wrong, f"{request.method[:20]} {request.url.path[:80]}: {error.detail}")
         answer = pages.refusal(request, refused)
-        answer.headers.update(error.headers or {})
+        if wrong is Refusal.WRONG_METHOD:
+            matching = (each for each in app.routes if each.matches(request.scope)[0] is Match.PARTIAL)
+            methods = set[str]().union(*(getattr(each, "methods", ()) for each in matching))
+            named = (
+                (error.headers or {}).get("Allow", "").split(", ")
+            )  # The first route's, which may be one of several.
+            answer.headers["Allow"] = ", ".join(sorted(methods | set(named) - {""}))
         return answer
 
     @app.exception_handler(Exception)
@@ -207,6 +211,10 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     app.include_router(pages.router(log, witnesses, projector, asked))
     described_once = openapi.describe(app)
     return Hot(sequencer, Guard(log, asked, app) if members_only else app)
+
+
+def _head(data: bytes) -> Response:
+    return Response(data, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 
 def _problem(request: Request, refused: Refused) -> JSONResponse:

@@ -72,8 +72,10 @@ class Hot:
             leaves = tlog.unpack(body)
         except Refused as refused:
             raise Refused(Refusal.MALFORMED, refused.detail) from None
-        if not 1 <= len(leaves) <= MAX_BATCH:
-            raise Refused(Refusal.TOO_LARGE, f"{len(leaves)} entries; a batch holds 1 to {MAX_BATCH}")
+        if not leaves:
+            raise Refused(Refusal.MALFORMED, "a batch without entries")
+        if len(leaves) > MAX_BATCH:
+            raise Refused(Refusal.TOO_LARGE, f"{len(leaves)} entries; a batch holds at most {MAX_BATCH}")
         answers = await self._append(leaves)
         return 200, "application/json", json.dumps(self._told(leaves, answers)).encode()
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from sqlalchemy import String
 
 from ledger import hot
 from ledger.guard import COOKIE, NOBODY
@@ -196,8 +195,8 @@ _ARTEFACT = (
     Refusal.BAD_FIELD,
 )
 _FILED = {
-    200: Answer("the whole file", "application/octet-stream", {"type": "string", "format": "binary"}, _FILE),
-    206: Answer("the part that `Range` asks for", "application/octet-stream", None, _FILE | {"Content-Range": "of it"}),
+    200: _bytes("the whole file")._replace(headers=_FILE),
+    206: _bytes("the part that `Range` asks for")._replace(headers=_FILE | {"Content-Range": "of it"}),
 }
 _HEADED = Answer("what GET would answer, without the file", headers=_FILE)
 
@@ -223,7 +222,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             "appendAll",
             "Append up to 256 entries; one that is refused stops no other",
             {200: _json("for each entry its place or a problem, and one proof", "Batch")},
-            (Refusal.TOO_LARGE, Refusal.MALFORMED, Refusal.BUSY),
+            (Refusal.TOO_LARGE, Refusal.MALFORMED, Refusal.BUSY, Refusal.STOPPED),
             _bytes("leaves, as a C2SP tlog-tiles entry bundle packs them", hot.MAX_BATCH_BYTES),
             by="all",
         ),
@@ -455,6 +454,6 @@ def _refusal(codes: Sequence[str], body: bool = True) -> Schema:
 def _row(name: str) -> Schema:
     columns = dict[str, Schema]()
     for column in TABLES[name].columns:
-        kind = "string" if isinstance(column.type, String) else "integer"
+        kind = "integer" if column.type.python_type is int else "string"
         columns[column.name] = {"type": [kind, "null"] if column.nullable else kind}
     return _object(columns)

@@ -96,6 +96,8 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(document):
         ("GET", "/v1/nothing", 404, "wrong_address", None),
         ("POST", "/v1/nothing", 404, "wrong_address", None),
         ("DELETE", "/v1/runs", 405, "wrong_method", "GET"),
+        ("DELETE", "/v1/invites", 405, "wrong_method", "GET, POST"),
+        ("POST", "/overview", 405, "wrong_method", "GET"),
         ("GET", "/v1/entries", 405, "wrong_method", "POST"),
         ("PUT", "/v1/batch", 405, "wrong_method", "POST"),
         ("PATCH", "/events", 405, "wrong_method", "GET"),

@@ -296,7 +296,7 @@ def test_a_refusal_in_a_batch_says_which_entry_it_is(fresh):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        (b"", 413, "too_large"),
+        (b"", 422, "malformed"),
         (b"\0", 422, "malformed"),
         (b"\0\5abc", 422, "malformed"),
         (tlog.pack([b"x"] * 257), 413, "too_large"),
