@@ -18,6 +18,7 @@ from client.meter import Meter
 from client.witness import Witness
 from shared_models import durable
 from shared_models.claims import Begin, Claim
+from shared_models.ledger_http import AWAY
 from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
@@ -31,7 +32,7 @@ from shared_models.rules.recipes import check_recipe
 K = TypeVar("K", Access, Consent, Receipt)
 
 # After one of these an entry may stand in the log all the same.
-_UNTOLD = (Refusal.UNREACHABLE, Refusal.BUSY, Refusal.STOPPED, Refusal.BAD_PROOF)
+_UNTOLD = (*AWAY, Refusal.BAD_PROOF)
 
 
 @dataclass(slots=True)

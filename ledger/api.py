@@ -27,13 +27,15 @@ from ledger.hot import Hot, read_body
 from ledger.invites import Invites
 from ledger.log import open_log
 from ledger.projections import Projector
+from ledger.ready import Ready
 from ledger.sequencer import Sequencer
 from ledger.settings import Settings
 from ledger.witnesses import Witnesses
-from shared_models import invites
+from shared_models import invites, release
 from shared_models.http_answers import PROBLEM, problem
 from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
+from shared_models.records.kinds import KINDS
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import Shelf
 
@@ -53,6 +55,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
     app, log = FastAPI(openapi_url=None), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
+    ready = Ready(sequencer)
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -174,6 +177,21 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     @app.get("/healthz")
     def health() -> dict[str, str | int]:
         return {"status": "ok", "size": log.head.size}
+
+    @app.get("/readyz")
+    def readiness(request: Request) -> JSONResponse:
+        """Not ready is 503, whatever the cause: who asks looks at the status."""
+        try:
+            ready.check()
+        except Refused as refused:
+            return JSONResponse(problem(refused, request.url.path) | {"status": 503}, 503, media_type=PROBLEM)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/version")
+    def version() -> dict[str, str | list[str]]:
+        """Answered to everybody, however old."""
+        told = {"software": release.RELEASE, "api": release.API, "oldest_client": release.OLDEST}
+        return told | {"kinds": [f"{kind}@v1" for kind in KINDS]}
 
     @app.get("/openapi.json", include_in_schema=False)
     def described() -> JSONResponse:

@@ -1,5 +1,7 @@
 """The hot path of the ledger: appending, straight from ASGI. A web framework would cost more than what it carries.
 
+Whoever asks by a release of our software that is too old is refused here, whatever it asks for but /version.
+
 POST /v1/entries    a leaf                                             201 new, 200 known: a C2SP tlog-proof
 POST /v1/batch      up to 256 leaves, as C2SP tlog-tiles packs them    200: a place or a refusal for each, one proof
 """
@@ -16,7 +18,9 @@ from shared_models.records import tlog
 from shared_models.records.entry import MAX_BYTES
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.release import check_agent
 
+PATHS = ("/v1/entries", "/v1/batch")
 MAX_BATCH = 256
 MAX_BATCH_BYTES = 4_000_000
 MAX_DROPPED = 16_000_000  # Of a body that is too large.
@@ -34,21 +38,22 @@ class Hot:
         self._sequencer, self._rest = sequencer, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path")
-        if scope["type"] != "http" or path not in ("/v1/entries", "/v1/batch"):
+        if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
+        path = scope["path"]
         try:
-            if scope["method"] != "POST":
-                raise Refused(Refusal.WRONG_METHOD, f"{scope['method'][:20]} {path}: Method Not Allowed")
-            if path == "/v1/entries":
-                status, kind, body = await self._entry(await read_body(scope, receive, MAX_BYTES))
-            else:
-                status, kind, body = await self._batch(await read_body(scope, receive, MAX_BATCH_BYTES))
+            if path != "/version":
+                await _check_release(scope, receive)
+            answer = await self._answer(scope, receive) if path in PATHS else None
         except (Refused, _Refused) as error:
             refused, entry = (error.why, error.entry) if isinstance(error, _Refused) else (error, "")
-            status = STATUS.get(refused.refusal, 422)
-            kind, body = PROBLEM, json.dumps(problem(refused, path, entry)).encode()
+            body = json.dumps(problem(refused, path, entry)).encode()
+            answer = STATUS.get(refused.refusal, 422), PROBLEM, body
+        if answer is None:
+            await self._rest(scope, receive, send)
+            return
+        status, kind, body = answer
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
         if status == 429:
             headers.append((b"retry-after", b"1"))
@@ -56,6 +61,13 @@ class Hot:
             headers.append((b"allow", b"POST"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
+        if scope["method"] != "POST":
+            raise Refused(Refusal.WRONG_METHOD, f"{scope['method'][:20]} {scope['path']}: Method Not Allowed")
+        if scope["path"] == "/v1/entries":
+            return await self._entry(await read_body(scope, receive, MAX_BYTES))
+        return await self._batch(await read_body(scope, receive, MAX_BATCH_BYTES))
 
     async def _entry(self, leaf: bytes) -> tuple[int, str, bytes]:
         (answer,) = await self._append([leaf])
@@ -118,19 +130,39 @@ class _Refused(Exception):
         self.why, self.entry = why, entry
 
 
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of this field, the first one if there are several; empty if there is none."""
+    return next((bytes(value) for field, value in scope["headers"] if field == name), b"")
+
+
 async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
     """The body, unless its sender does not say how much it sends, or says too much: then nothing of it is kept.
 
     Raises `Refused(TOO_LARGE)`.
     """
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    length = header(scope, b"content-length")
     if not length.isdigit() or int(length) > most:
         said = f"{int(length)} bytes" if length.isdigit() else "unknown length"
-        if length.isdigit() and int(length) <= MAX_DROPPED:  # Most senders look for the answer only when all is sent.
-            async for _ in _parts(receive):
-                pass
+        await _drop(scope, receive)
         raise Refused(Refusal.TOO_LARGE, f"a body of {said}; at most {most}")
     return b"".join([part async for part in _parts(receive)])
+
+
+async def _check_release(scope: Scope, receive: Receive) -> None:
+    """Raises `Refused(OUTDATED)`."""
+    try:
+        check_agent(header(scope, b"user-agent").decode("latin-1"))
+    except Refused:
+        await _drop(scope, receive)
+        raise
+
+
+async def _drop(scope: Scope, receive: Receive) -> None:
+    """Keep nothing of a body. Most senders look for the answer only when all is sent."""
+    length = header(scope, b"content-length")
+    if length.isdigit() and int(length) <= MAX_DROPPED:
+        async for _ in _parts(receive):
+            pass
 
 
 async def _parts(receive: Receive) -> AsyncIterator[bytes]:

@@ -139,6 +139,17 @@ class Log:
         """Why nothing more is written, or None as long as all is well."""
         return self._stopped
 
+    def check_register(self) -> None:
+        """Whether the next head could be signed. Raises `Refused`: STOPPED, NOT_SET_UP, BEHIND; OSError."""
+        with self._turn:
+            if self._stopped is not None:
+                raise Refused(Refusal.STOPPED, self._stopped)
+            found = self.register.read()
+            if found is None:
+                raise Refused(Refusal.NOT_SET_UP, "the head register is lost")
+            if found != self._registered:
+                raise Refused(Refusal.BEHIND, "the head register was moved on by somebody else")
+
     # Writing.
 
     def admit(self, leaf: bytes) -> Asked:

@@ -43,6 +43,7 @@ _NAMES = list(Refusal)
 _BOOKS = _NAMES[_NAMES.index(Refusal.NO_CHARTER) : _NAMES.index(Refusal.NOT_DRAWN) + 1]
 _RECORD = (*_NOTE, Refusal.UNKNOWN_KIND, Refusal.NOT_CANONICAL, Refusal.BAD_FIELD, Refusal.NO_QUORUM, *_BOOKS)
 _WRITING = (Refusal.BUSY, Refusal.STOPPED, Refusal.CORRUPT)
+NOT_READY = (Refusal.STOPPED, Refusal.NOT_SET_UP, Refusal.BEHIND)
 _INVITE = (*_NOTE, Refusal.BAD_FIELD, Refusal.UNKNOWN_KIND, Refusal.NOT_CANONICAL, Refusal.BAD_INVITE)
 _SIGNED = (Refusal.BAD_SIGNATURE, Refusal.UNKNOWN_KEY, Refusal.STALE, Refusal.REVOKED, Refusal.WRONG_MEMBER)
 
@@ -370,9 +371,30 @@ def operations() -> dict[tuple[str, str], Operation]:
             {200: _json("the log's size, to whoever may read it", _HEALTH)},
             by="all",
         ),
+        ("get", "/readyz"): op(
+            "readiness",
+            "Whether the ledger would write",
+            {200: _json("it would", _object({"status": {"const": "ready"}})), 503: _problems(NOT_READY)},
+            by="all",
+        ),
+        ("get", "/version"): op(
+            "version",
+            "What it is, and which clients it answers",
+            {200: _json("releases of our software, and kinds of records", _VERSION)},
+            by="all",
+        ),
     }
 
 
+_RELEASE: Schema = {"type": "string", "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+$"}
+_VERSION = _object(
+    {
+        "software": _RELEASE,
+        "api": {"type": "string"},
+        "oldest_client": _RELEASE | {"description": "older ones are refused as `outdated`, but for this address"},
+        "kinds": _list({"type": "string"}) | {"description": "of records: docs/protocol.md"},
+    }
+)
 _HEALTH = _object({"status": {"const": "ok"}, "size": _SIZE}, optional=("size",))
 
 
@@ -394,7 +416,7 @@ def describe(app: FastAPI) -> Schema:
             "schemas": SCHEMAS
             | {"Row": {"anyOf": [_ref(f"table.{name}") for name in TABLES]}}
             | {f"table.{name}": _row(name) for name in TABLES},
-            "responses": {"Nobody": _refusal([each.value for each in NOBODY if each is not Refusal.LINK_USED])},
+            "responses": {"Nobody": _problems([each for each in NOBODY if each is not Refusal.LINK_USED]).described},
             "securitySchemes": {
                 "signature": {
                     "type": "apiKey",
@@ -439,16 +461,18 @@ def _parameter(given: Schema, fields: Mapping[str, Schema]) -> Schema:
 
 def _refusals(operation: Operation, method: str) -> dict[str, Schema]:
     """A problem for each status, with the codes that it may have."""
-    by_status: dict[int, list[str]] = {}
-    for refusal in dict.fromkeys([*operation.refused, Refusal.DEFECT]):
-        by_status.setdefault(STATUS.get(refusal, 422), []).append(refusal.value)
-    told = {str(status): _refusal(codes, method != "head") for status, codes in sorted(by_status.items())}
+    by_status: dict[int, list[Refusal]] = {}
+    always = (Refusal.DEFECT,) if operation.name == "version" else (Refusal.OUTDATED, Refusal.DEFECT)
+    for refusal in dict.fromkeys([*operation.refused, *always]):
+        by_status.setdefault(STATUS.get(refusal, 422), []).append(refusal)
+    told = {str(status): _problems(codes, method != "head").described for status, codes in sorted(by_status.items())}
     return told | ({"401": {"$ref": "#/components/responses/Nobody"}} if operation.by == "anybody" else {})
 
 
-def _refusal(codes: Sequence[str], body: bool = True) -> Schema:
-    schema = {"allOf": [_ref("Problem"), {"properties": {"code": {"enum": list(codes)}}}]}
-    return {"description": ", ".join(codes)} | ({"content": {PROBLEM: {"schema": schema}}} if body else {})
+def _problems(refusals: Sequence[Refusal], body: bool = True) -> Answer:
+    codes = [each.value for each in refusals]
+    schema = {"allOf": [_ref("Problem"), {"properties": {"code": {"enum": codes}}}]}
+    return Answer(", ".join(codes), PROBLEM if body else "", schema)
 
 
 def _row(name: str) -> Schema:

@@ -119,6 +119,11 @@ class Sequencer:
         return self._waiting
 
     @property
+    def open(self) -> bool:
+        """Whether it takes entries, and all of its threads go on."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    @property
     def _over(self) -> bool:
         return self._closed and not self._waiting
 

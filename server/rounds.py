@@ -19,7 +19,7 @@ from server.offers import Offers
 from server.outer import Outer
 from shared_models import durable
 from shared_models.claims import Begin
-from shared_models.ledger_http import LedgerHttp
+from shared_models.ledger_http import AWAY, LedgerHttp
 from shared_models.lm import codecs
 from shared_models.lm.codecs import Decoded, Packed
 from shared_models.messages import Answer, Task
@@ -43,7 +43,6 @@ GATHER_S = 60.0  # How long a run waits for all its members to come online,
 PATIENCE_S = 300.0  # and for a quorum of them.
 LOOK_S = 0.2
 LATE_S = 86_400.0  # How long after its round an update may be brought that counts late.
-AWAY = (Refusal.UNREACHABLE, Refusal.BUSY, Refusal.STOPPED)  # The ledger did not answer: nothing is wrong with the run.
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ STATUS = {
     Refusal.NO_ACCESS: 403,
     Refusal.OTHER_SITE: 403,
     Refusal.NOT_PASSED: 403,
+    Refusal.OUTDATED: 400,
     Refusal.WRONG_METHOD: 405,
     Refusal.CONFLICT: 409,
     Refusal.INVITE_USED: 409,

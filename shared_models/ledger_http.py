@@ -25,7 +25,9 @@
     GET  /checkpoint, /tile/...      the log itself, as C2SP tlog-tiles lays it out
     GET  /cosigned, /witness/MEMBER, /attest/MEMBER   heads with cosignatures
     GET  /events?since               that the log has grown, as server-sent events; the id of each is its size
-    GET  /healthz                    {"status": "ok", "size": n}
+    GET  /healthz                    {"status": "ok", "size": n}   that it answers
+    GET  /readyz                     {"status": "ready"}    that it would write; else a problem, 503, with the cause
+    GET  /version                    {"software", "api", "oldest_client", "kinds"}
 
 A ledger for members only (ledger/guard.py) answers what is read to who has signed it (RFC 9421) by a key that counts.
 
@@ -44,12 +46,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from shared_models import http_answers, http_signatures
+from shared_models import http_answers, http_signatures, release
 from shared_models.records import merkle, note, tlog
 from shared_models.records.keys import SigningKey
 from shared_models.records.refusals import Refusal, Refused
 
+# The ledger has not looked at what was sent: nothing is wrong with that, and it may be sent again.
+AWAY = (
+    Refusal.UNREACHABLE,
+    Refusal.BUSY,
+    Refusal.STOPPED,
+    Refusal.WRONG_ADDRESS,
+    Refusal.WRONG_METHOD,
+    Refusal.OUTDATED,
+    Refusal.DEFECT,
+)
 UPLOAD_BYTES = 8 << 20  # Of a file, in one request: small enough to hold, and to send again.
+_AGENT = {"User-Agent": release.AGENT}
 UPLOAD_S = 600.0  # The last one is answered when the whole was hashed and stands on its shelf.
 
 
@@ -161,7 +174,7 @@ class LedgerHttp:
         if start:
             parts["range"] = more["Range"] = f"bytes={start}-"
             more["If-Range"] = f'"{artefact}"'
-        headers = http_signatures.sign(parts, key, int(time.time())) | more
+        headers = http_signatures.sign(parts, key, int(time.time())) | more | _AGENT
         request = urllib.request.Request(self.url.rstrip("/") + path + query, headers=headers)  # noqa: S310
         try:
             reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=30)  # noqa: S310
@@ -238,7 +251,7 @@ class LedgerHttp:
         timeout_s: float = 30,
     ) -> bytes:
         kind = {"Content-Type": "application/octet-stream"} if body is not None else {}
-        address, named = self.url.rstrip("/") + path, {**kind, **(headers or {})}
+        address, named = self.url.rstrip("/") + path, {**kind, **_AGENT, **(headers or {})}
         until, pause_s = time.monotonic() + self.patience_s, 0.05
         while True:
             signed = _signed("GET", path, self.key) if body is None and self.key is not None else {}

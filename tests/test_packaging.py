@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from world import whole
 
 from shared_models import bundle
 from shared_models.records import tlog
+from shared_models.release import RELEASE
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("client", "consortium", "ledger", "server", "shared_models")
@@ -57,6 +59,7 @@ BUNDLE = [
     "shared_models/messages.py",
     "shared_models/processes.py",
     "shared_models/published.py",
+    "shared_models/release.py",
     "shared_models/service.py",
     "shared_models/shelf.py",
     "shared_models/transport.py",
@@ -133,6 +136,10 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel):
     info = {name for name in names if name.startswith("training_consortium-")}
     assert names - info == sources() | of_the_ledger() | {"shared_models/pyproject.toml"}
     assert {name.partition("/")[2] for name in info} == {"METADATA", "WHEEL", "RECORD", "entry_points.txt"}
+
+
+def test_the_release_that_programs_name_is_that_of_the_project():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == RELEASE
 
 
 def test_the_base_install_needs_cryptography_and_nothing_else(wheel):

@@ -110,6 +110,7 @@ class Refusal(StrEnum):
     # Asking a service.
     WRONG_ADDRESS = "wrong_address"
     WRONG_METHOD = "wrong_method"
+    OUTDATED = "outdated"
     DEFECT = "defect"
     # Reading what is for members only.
     NOT_SIGNED_IN = "not_signed_in"
@@ -208,6 +209,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_MODEL: "name the recipe of the run that these weights are from, or the log that holds it",
     Refusal.WRONG_ADDRESS: "ask at an address that docs/openapi.json lists; what stands before /v1 may be wrong",
     Refusal.WRONG_METHOD: "ask by one of the methods that the answer's Allow names: docs/openapi.json lists them",
+    Refusal.OUTDATED: "bring your copy of this software to the ledger's release, then `pip install --upgrade .` in it",
     Refusal.DEFECT: "tell the ledger's operator: the fault is ours, and what the ledger has printed says more",
     Refusal.NOT_SIGNED_IN: "name your key, `--key` or `--home`; for a browser, `consortium open` prints a link",
     Refusal.LINK_USED: "ask for another link, `consortium open`: each is good once",

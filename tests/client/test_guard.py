@@ -120,7 +120,9 @@ def reads(member: Asker) -> list[str]:
 
 def free(path: str) -> bool:
     """What anybody may ask for; each of these shows nothing of the log."""
-    return path in ("/healthz", "/open") or path.startswith(("/static/", "/v1/artefacts/", "/v1/invites/"))
+    return path in ("/healthz", "/readyz", "/version", "/open") or path.startswith(
+        ("/static/", "/v1/artefacts/", "/v1/invites/")
+    )
 
 
 def test_every_key_that_counts_reads_everything_and_nobody_else_anything(founded, url):

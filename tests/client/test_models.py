@@ -487,9 +487,9 @@ def test_an_entry_that_the_log_refuses_is_put_aside_and_one_of_unknown_fate_is_n
     assert [entries.peek(leaf).kind for leaf in daemon.unlogged()] == [Consent.kind]
 
     def lost(leaf: bytes):
-        raise Refused(Refusal.UNREACHABLE, "nobody knows")
+        raise Refused(Refusal.OUTDATED, "the ledger has not looked at it")
 
-    assert refused(daemon.take, NAME, 1, lost).refusal is Refusal.UNREACHABLE
+    assert refused(daemon.take, NAME, 1, lost).refusal is Refusal.OUTDATED
     assert len(accesses(consortium, "cedar")) == 1
 
 
