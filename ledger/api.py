@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +25,8 @@ from ledger.events import Events, Server
 from ledger.guard import Guard
 from ledger.hot import Hot, read_body
 from ledger.invites import Invites
-from ledger.log import open_log
+from ledger.limits import REQUESTS, Limited, Limits
+from ledger.log import Head, open_log
 from ledger.projections import Projector
 from ledger.ready import Ready
 from ledger.sequencer import Sequencer
@@ -47,7 +48,14 @@ Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
-def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None, *, members_only: bool = False) -> Hot:
+def create_app(
+    sequencer: Sequencer,
+    shelf: Shelf,
+    events: Events | None = None,
+    *,
+    members_only: bool = False,
+    requests: int = REQUESTS,
+) -> Hot:
     """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts.
 
     Whoever stops it closes `events` first.
@@ -56,6 +64,19 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     app, log = FastAPI(openapi_url=None), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
     ready = Ready(sequencer)
+
+    async def fresh(request: Request, response: Response) -> None:
+        """Nothing is answered again to who has it: these answers follow from the log, so its head names them.
+
+        An entry that comes meanwhile may be in the answer already; then it is only fetched once more than needed.
+        """
+        tag = _tag(log.head)
+        said = request.headers.get("if-none-match", "")
+        if tag in said or said.strip() == "*":
+            raise _Unchanged(tag)
+        response.headers["ETag"], response.headers["Cache-Control"] = tag, "no-cache"
+
+    of_the_log = [Depends(fresh)]
 
     @app.get("/v1/inclusion")
     def inclusion(index: Index, size: Index) -> dict[str, list[str]]:
@@ -89,7 +110,7 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     def state() -> dict[str, dict[str, int]]:
         return witnesses.state()
 
-    @app.get("/v1/keys")
+    @app.get("/v1/keys", dependencies=of_the_log)
     def keys(since: Index = 0) -> dict[str, list[dict[str, object]]]:
         found = [(index, leaf) for index, leaf in log.books.about_keys if index >= since]
         return {"entries": [{"index": index, "leaf": leaf.decode()} for index, leaf in found]}
@@ -106,17 +127,18 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     def attested_head(member: str) -> Response:
         return _head(witnesses.published(f"attest/{member}"))
 
-    @app.get("/v1/authors/{author:path}")
+    @app.get("/v1/authors/{author:path}", dependencies=of_the_log)
     def last(author: str) -> dict[str, int | str]:
         newest = log.last(author)
         return {"seq": newest.seq, "hash": newest.hash, "index": newest.at}
 
-    @app.get("/v1/runs")
+    @app.get("/v1/runs", dependencies=of_the_log)
     def runs() -> dict[str, list[dict[str, object]]]:
         return {"runs": [{"manifest": leaf.decode(), "consents": who} for leaf, who in log.runs()]}
 
-    @app.get("/v1/tables/{name}")
+    @app.get("/v1/tables/{name}", dependencies=of_the_log)
     def table(
+        response: Response,
         name: str,
         after: Annotated[str | None, Query(pattern=r"^[0-9]{1,18}\.[0-9]{1,18}$")] = None,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
@@ -124,9 +146,12 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
         """Rows of a projection, as the log of this size has them; `next` is what to ask `after` for more."""
         index, part = map(int, (after or "-1.0").split("."))
         page = projector.page(name, (index, part), limit)
-        return {"size": page.size, "rows": page.rows, "next": page.last and "{}.{}".format(*page.last)}
+        more = page.last and "{}.{}".format(*page.last)
+        if more:
+            response.headers["Link"] = f'</v1/tables/{name}?after={more}&limit={limit}>; rel="next"'
+        return {"size": page.size, "rows": page.rows, "next": more}
 
-    @app.get("/v1/access/{member}/{artefact}")
+    @app.get("/v1/access/{member}/{artefact}", dependencies=of_the_log)
     def verdict(member: str, artefact: Sha256) -> dict[str, object]:
         """Whether a member may have an artefact, for information: everybody can recompute it."""
         verdict, record = log.access(member, artefact)
@@ -205,6 +230,10 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _problem(request, pages.unfit(error))
 
+    @app.exception_handler(_Unchanged)
+    def unchanged(_: Request, error: _Unchanged) -> Response:
+        return Response(status_code=304, headers={"ETag": error.tag, "Cache-Control": "no-cache"})
+
     @app.exception_handler(HTTPException)
     def nowhere(request: Request, error: HTTPException) -> Response:
         """An address that there is not, or not for this method."""
@@ -228,7 +257,21 @@ def create_app(sequencer: Sequencer, shelf: Shelf, events: Events | None = None,
     app.router.routes.append(Route("/events", events or Events(log), include_in_schema=False))
     app.include_router(pages.router(log, witnesses, projector, asked))
     described_once = openapi.describe(app)
-    return Hot(sequencer, Guard(log, asked, app) if members_only else app)
+    limited = Limited(Limits(requests), app)
+    return Hot(sequencer, Guard(log, asked, limited) if members_only else limited)
+
+
+class _Unchanged(Exception):
+    """Who asks has what would be answered."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag)
+        self.tag = tag
+
+
+def _tag(head: Head) -> str:
+    """The ETag of what follows from the log under this head; another release may spell it otherwise."""
+    return f'"{release.RELEASE}-{head.size}-{head.root.hex()[:16]}"'
 
 
 def _head(data: bytes) -> Response:
@@ -269,7 +312,7 @@ def serve(settings: Settings) -> None:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
         events = Events(sequencer.log)
-        app = create_app(sequencer, shelf, events, members_only=settings.members_only)
+        app = create_app(sequencer, shelf, events, members_only=settings.members_only, requests=settings.requests)
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none"
         )
@@ -283,7 +326,7 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer, metrics.serving(found.metrics, sequencer):
         events = Events(sequencer.log)
-        app = create_app(sequencer, found.shelf(), events, members_only=found.members_only)
+        app = create_app(sequencer, found.shelf(), events, members_only=found.members_only, requests=found.requests)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = Server(config, events)
         thread = threading.Thread(target=server.run, daemon=True)

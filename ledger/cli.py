@@ -33,7 +33,8 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Settings also come from the environment: CONSORTIUM_LEDGER__DIR, __HOST, __PORT, __DATABASE_URL"
         " (postgresql+psycopg://...; SQLite in the folder by default), __REGISTER_DIR, __ARTEFACTS"
-        " (a folder or s3://...; artefacts/ in the folder by default), __MEMBERS_ONLY, __METRICS, __WAITING."
+        " (a folder or s3://...; artefacts/ in the folder by default), __MEMBERS_ONLY, __METRICS, __REQUESTS,"
+        " __WAITING."
     )
 
 

@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from ledger.hot import App, Receive, Scope, Send, read_body
 from ledger.invites import Invites
+from ledger.limits import SIGNED_BY
 from ledger.log import Log
 from ledger.pages import page
 from ledger.shown import moment
@@ -88,7 +89,7 @@ class Guard:
         await (answer or self._rest)(scope, receive, privately)
 
     async def _answer(self, request: Request, receive: Receive) -> Response | None:
-        """The answer to a request that goes no further; None if it does."""
+        """The answer to a request that goes no further; None if it does, and then who asks is in its scope."""
         path, reads = request.url.path, request.method in ("GET", "HEAD")
         try:
             if path == "/open" and reads:
@@ -102,7 +103,7 @@ class Guard:
                 return await run_in_threadpool(self._opened, request, link)
             if not reads or path.startswith(OPEN) or path in OF_NOTHING:
                 return None
-            await run_in_threadpool(self._check, request)
+            request.scope[SIGNED_BY] = await run_in_threadpool(self._check, request)
         except Refused as refused:
             if path == "/healthz":
                 return JSONResponse({"status": "ok"})  # A balancer may ask; how long the log is, only members.
@@ -111,8 +112,11 @@ class Guard:
 
     # Who may read.
 
-    def _check(self, request: Request) -> None:
-        """Raises `Refused` if whoever asks is nobody here: NOT_SIGNED_IN, REVOKED, or as `signers.signer`."""
+    def _check(self, request: Request) -> str:
+        """The name of the key by which this is asked.
+
+        Raises `Refused` if whoever asks is nobody here: NOT_SIGNED_IN, REVOKED, or as `signers.signer`.
+        """
         if "signature" in request.headers:
             key = signer(request, self._known)
         elif cookie := request.cookies.get(COOKIE):
@@ -121,6 +125,7 @@ class Guard:
             raise Refused(Refusal.NOT_SIGNED_IN, "this ledger answers members only")
         if not key.name.endswith("/invite"):
             self._log.books.keyring.check_counts(key.name, key.id)
+        return key.name
 
     def _known(self, name: str, key_id: bytes) -> VerifyKey | None:
         """A key of the log, or of an invite: who is to join may read what it joins."""

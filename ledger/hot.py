@@ -143,7 +143,7 @@ async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
     length = header(scope, b"content-length")
     if not length.isdigit() or int(length) > most:
         said = f"{int(length)} bytes" if length.isdigit() else "unknown length"
-        await _drop(scope, receive)
+        await drop(scope, receive)
         raise Refused(Refusal.TOO_LARGE, f"a body of {said}; at most {most}")
     return b"".join([part async for part in _parts(receive)])
 
@@ -153,11 +153,11 @@ async def _check_release(scope: Scope, receive: Receive) -> None:
     try:
         check_agent(header(scope, b"user-agent").decode("latin-1"))
     except Refused:
-        await _drop(scope, receive)
+        await drop(scope, receive)
         raise
 
 
-async def _drop(scope: Scope, receive: Receive) -> None:
+async def drop(scope: Scope, receive: Receive) -> None:
     """Keep nothing of a body. Most senders look for the answer only when all is sent."""
     length = header(scope, b"content-length")
     if length.isdigit() and int(length) <= MAX_DROPPED:

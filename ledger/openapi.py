@@ -126,6 +126,10 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
+def _fields(headers: Mapping[str, str]) -> Schema:
+    return {name: {"description": says, "schema": {"type": "string"}} for name, says in headers.items()}
+
+
 class Answer(NamedTuple):
     """What stands in the body of a request or of an answer, and the fields of an answer's header."""
 
@@ -140,8 +144,8 @@ class Answer(NamedTuple):
 
     @property
     def described(self) -> Schema:
-        fields = {name: {"description": says, "schema": {"type": "string"}} for name, says in self.headers.items()}
-        return {"description": self.says} | ({"headers": fields} if fields else {}) | self.content
+        fields = {"headers": _fields(self.headers)} if self.headers else {}
+        return {"description": self.says} | fields | self.content
 
 
 def _json(says: str, schema: str | Schema, **headers: str) -> Answer:
@@ -168,6 +172,7 @@ class Operation(NamedTuple):
     body: Answer | None = None
     parameters: Sequence[Schema] = ()  # Those that its route does not tell,
     fields: Mapping[str, Schema] = {}  # and what more is to be said of those that it does.
+    of_the_log: bool = False  # Whether its answer follows from the log, and is not given again to who has it.
     by: str = "anybody"  # or `signer`: only who signs; `all`: even of a ledger for members only.
 
 
@@ -261,7 +266,11 @@ def operations() -> dict[tuple[str, str], Operation]:
             (Refusal.NO_CHARTER,),
         ),
         ("get", "/v1/keys"): op(
-            "keys", "The entries about keys, from an index on", {200: _json("each with its index", "Keys")}, _FOUND[1:]
+            "keys",
+            "The entries about keys, from an index on",
+            {200: _json("each with its index", "Keys")},
+            _FOUND[1:],
+            of_the_log=True,
         ),
         ("get", "/v1/authors/{author}"): op(
             "last",
@@ -269,16 +278,25 @@ def operations() -> dict[tuple[str, str], Operation]:
             {200: _json("its number and hash in the chain, its index", "Last")},
             _FOUND,
             fields={"author": {"examples": ["acme/compute"]}},
+            of_the_log=True,
         ),
         ("get", "/v1/runs"): op(
-            "runs", "Every run", {200: _json("its manifest, as it was signed, and who has consented", "Runs")}
+            "runs",
+            "Every run",
+            {200: _json("its manifest, as it was signed, and who has consented", "Runs")},
+            of_the_log=True,
         ),
         ("get", "/v1/tables/{name}"): op(
             "table",
             "Rows of a projection, page by page",
-            {200: _json("rows behind `after`; `next` is what to ask `after` for more", page)},
+            {
+                200: _json(
+                    "rows behind `after`; `next` is what to ask `after` for more", page, Link='`rel="next"`: more'
+                )
+            },
             (*_FOUND, Refusal.BUSY, Refusal.CORRUPT),
             fields={"name": {"enum": list(TABLES)}},
+            of_the_log=True,
         ),
         ("get", "/v1/access/{member}/{artefact}"): op(
             "access",
@@ -286,6 +304,7 @@ def operations() -> dict[tuple[str, str], Operation]:
             {200: _json("why, and what it takes", "Verdict")},
             (*_FOUND, Refusal.WRONG_MEMBER),
             fields=_MEMBER,
+            of_the_log=True,
         ),
         ("get", "/v1/artefacts/{artefact}"): op(
             "artefact", "A file, or a part of it", _FILED, _ARTEFACT, parameters=_RANGE, by="signer"
@@ -395,6 +414,12 @@ _VERSION = _object(
         "kinds": _list({"type": "string"}) | {"description": "of records: docs/protocol.md"},
     }
 )
+_UNLIMITED = ("append", "appendAll", "health", "readiness", "version")
+_LIMITS = {
+    "Retry-After": "seconds",
+    "RateLimit-Policy": "what one key or address may ask for, as every answer says it; docs/api.md",
+    "RateLimit": "what is left of it",
+}
 _HEALTH = _object({"status": {"const": "ok"}, "size": _SIZE}, optional=("size",))
 
 
@@ -440,11 +465,16 @@ def describe(app: FastAPI) -> Schema:
 def _described(operation: Operation, method: str, parameters: Sequence[Schema]) -> Schema:
     told: Schema = {"operationId": operation.name, "summary": operation.summary}
     found = [_parameter(each, operation.fields) for each in parameters] + list(operation.parameters)
+    if operation.of_the_log:
+        found.append(_header("If-None-Match", "the ETag of an answer that you have"))
     if found:
         told["parameters"] = found
     if operation.body is not None:
         told["requestBody"] = {"required": True, "description": operation.body.says, **operation.body.content}
     answers = {str(status): answer.described for status, answer in operation.answers.items()}
+    if operation.of_the_log:
+        answers["200"]["headers"] = answers["200"].get("headers", {}) | _fields({"ETag": "of the log's newest head"})
+        answers["304"] = {"description": "you have it: the log has not grown"}
     told["responses"] = answers | _refusals(operation, method)
     signed: Schema = {"signature": []}
     told["security"] = {"all": [], "signer": [signed], "anybody": [{}, signed, {"session": []}]}[operation.by]
@@ -463,9 +493,12 @@ def _refusals(operation: Operation, method: str) -> dict[str, Schema]:
     """A problem for each status, with the codes that it may have."""
     by_status: dict[int, list[Refusal]] = {}
     always = (Refusal.DEFECT,) if operation.name == "version" else (Refusal.OUTDATED, Refusal.DEFECT)
-    for refusal in dict.fromkeys([*operation.refused, *always]):
+    limited = () if operation.name in _UNLIMITED else (Refusal.BUSY,)
+    for refusal in dict.fromkeys([*operation.refused, *limited, *always]):
         by_status.setdefault(STATUS.get(refusal, 422), []).append(refusal)
     told = {str(status): _problems(codes, method != "head").described for status, codes in sorted(by_status.items())}
+    if "429" in told:
+        told["429"]["headers"] = _fields(_LIMITS if limited else {"Retry-After": _LIMITS["Retry-After"]})
     return told | ({"401": {"$ref": "#/components/responses/Nobody"}} if operation.by == "anybody" else {})
 
 

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     )
     members_only: bool = Field(False, description="whether only members, and who is to be one, read the log")
     metrics: str = Field("", description="HOST:PORT to answer Prometheus at; by default nowhere")
+    requests: int = Field(30_000, ge=1, description="of one key or address in a minute; who asks for more gets 429")
     waiting: int = Field(4096, ge=1, description="entries that may wait to be written before a sender gets 429")
 
     @property

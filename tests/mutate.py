@@ -67,6 +67,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "ledger/guard.py": ["tests/client/test_guard.py"],
     "client/confine.py": ["tests/attacks/test_confined.py"],
+    "ledger/limits.py": ["tests/ledger/test_limits.py", "tests/client/test_guard.py"],
     "ledger/ready.py": ["tests/ledger/test_ready.py"],
     "shared_models/release.py": ["tests/ledger/test_ready.py"],
     "ledger/metrics.py": ["tests/ledger/test_metrics.py"],

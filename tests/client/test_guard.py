@@ -324,3 +324,17 @@ def test_who_was_invited_reads_what_it_joins_by_the_invites_key_and_by_no_other(
     assert Asker(url, other)("/checkpoint").status == 401
     link = LedgerHttp(url).link(ticket.key("dogwood")).partition("link=")[2]  # It reads, and begins no session.
     assert json.loads(Asker(url).post("/open", link).body)["code"] == "unknown_key"
+
+
+def test_each_key_has_a_limit_of_its_own_and_so_has_a_browser_by_the_key_that_let_it_in(tmp_path):
+    with three(tmp_path, members_only=True, requests=3) as founded:
+        url = founded.member("acme").settings.ledger
+        LedgerHttp(url).append(founded.charter)
+        acme, birch = (Asker(url, founded.member(name).key("compute")) for name in ("acme", "birch"))
+        browser = signed_in(founded, url)
+        assert [acme("/v1/runs").status, acme("/v1/keys").status, browser("/overview").status] == [200] * 3
+        assert [acme("/v1/runs").status, browser("/overview").status] == [429] * 2
+        assert Asker(url, founded.member("acme").key("admin"))("/v1/runs").status == 200
+        assert birch("/v1/runs").headers["ratelimit"].startswith('"requests";r=2;')
+        assert [Asker(url)("/v1/runs").status for _ in range(5)] == [401] * 5  # Who may not ask takes nothing away.
+        assert birch("/v1/runs").headers["ratelimit"].startswith('"requests";r=1;')
