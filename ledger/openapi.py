@@ -6,7 +6,7 @@ one that is kept, so that no change of the API goes unseen; another asks a serve
 compares every answer with it. The pages for people (docs/dashboard.md) are no part of the API, and not in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
@@ -61,7 +61,7 @@ _PROBLEM: Schema = {
         "type": {"type": "string", "description": "where this refusal is explained"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "code": {"enum": [each.value for each in Refusal], "description": "the name of the refusal: docs/refusals.md"},
+        "code": {"type": "string", "description": "the name of the refusal: docs/refusals.md"},
         "detail": {"type": "string", "description": "the cause"},
         "fix": {"type": "string", "description": "what to do, where there is one the command to type"},
         "instance": {"type": "string", "description": "the path that was asked for"},
@@ -97,7 +97,6 @@ def _ref(name: str) -> Schema:
 _INVITED = _object({"invite": _NOTE_TEXT, "answer": {"type": ["string", "null"], "description": "the answer, a note"}})
 
 SCHEMAS: dict[str, Schema] = {
-    "Problem": _PROBLEM,
     "Path": _object({"path": _PATH}),
     "Consistency": _object({"root": _HASH, "path": _PATH}),
     "Batch": _object(
@@ -414,9 +413,18 @@ _VERSION = _object(
         "kinds": _list({"type": "string"}) | {"description": "of records: docs/protocol.md"},
     }
 )
+_ALWAYS = (Refusal.OUTDATED, Refusal.DEFECT)
+_NOBODY = tuple(each for each in NOBODY if each is not Refusal.LINK_USED)
+# What many addresses answer alike.
+_SHARED: dict[str, tuple[Refusal, ...]] = {
+    "Nobody": _NOBODY,
+    "Outdated": (Refusal.OUTDATED,),
+    "Defect": (Refusal.DEFECT,),
+    "Busy": (Refusal.BUSY,),
+}
 _UNLIMITED = ("append", "appendAll", "health", "readiness", "version")
+_AGAIN = {"Retry-After": "seconds"}
 _LIMITS = {
-    "Retry-After": "seconds",
     "RateLimit-Policy": "what one key or address may ask for, as every answer says it; docs/api.md",
     "RateLimit": "what is left of it",
 }
@@ -439,9 +447,10 @@ def describe(app: FastAPI) -> Schema:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS
+            | {"Problem": _problem(table.values())}
             | {"Row": {"anyOf": [_ref(f"table.{name}") for name in TABLES]}}
             | {f"table.{name}": _row(name) for name in TABLES},
-            "responses": {"Nobody": _problems([each for each in NOBODY if each is not Refusal.LINK_USED]).described},
+            "responses": {name: _problems(refusals).described for name, refusals in _SHARED.items()},
             "securitySchemes": {
                 "signature": {
                     "type": "apiKey",
@@ -460,6 +469,14 @@ def describe(app: FastAPI) -> Schema:
             },
         },
     }
+
+
+def _problem(described: Iterable[Operation]) -> Schema:
+    """A problem, with each code that any address may give."""
+    everywhere = {*_NOBODY, *NOT_READY, *_ALWAYS, Refusal.BUSY, Refusal.WRONG_ADDRESS, Refusal.WRONG_METHOD}
+    given = everywhere.union(*(operation.refused for operation in described))
+    code = {"enum": [each.value for each in Refusal if each in given]}
+    return _PROBLEM | {"properties": _PROBLEM["properties"] | {"code": _PROBLEM["properties"]["code"] | code}}
 
 
 def _described(operation: Operation, method: str, parameters: Sequence[Schema]) -> Schema:
@@ -492,20 +509,28 @@ def _parameter(given: Schema, fields: Mapping[str, Schema]) -> Schema:
 def _refusals(operation: Operation, method: str) -> dict[str, Schema]:
     """A problem for each status, with the codes that it may have."""
     by_status: dict[int, list[Refusal]] = {}
-    always = (Refusal.DEFECT,) if operation.name == "version" else (Refusal.OUTDATED, Refusal.DEFECT)
+    always = (Refusal.DEFECT,) if operation.name == "version" else _ALWAYS
     limited = () if operation.name in _UNLIMITED else (Refusal.BUSY,)
     for refusal in dict.fromkeys([*operation.refused, *limited, *always]):
         by_status.setdefault(STATUS.get(refusal, 422), []).append(refusal)
-    told = {str(status): _problems(codes, method != "head").described for status, codes in sorted(by_status.items())}
-    if "429" in told:
-        told["429"]["headers"] = _fields(_LIMITS if limited else {"Retry-After": _LIMITS["Retry-After"]})
-    return told | ({"401": {"$ref": "#/components/responses/Nobody"}} if operation.by == "anybody" else {})
+    if operation.by == "anybody":
+        by_status[401] = [*_NOBODY]
+    names = {refusals: name for name, refusals in _SHARED.items() if limited or name != "Busy"}
+    told = dict[str, Schema]()
+    for status, codes in sorted(by_status.items()):
+        name = names.get(tuple(codes)) if method != "head" else None
+        shared = {"$ref": f"#/components/responses/{name}"}
+        told[str(status)] = shared if name else _problems(codes, method != "head").described
+    if "429" in told and not limited:
+        told["429"]["headers"] = _fields(_AGAIN)
+    return told
 
 
 def _problems(refusals: Sequence[Refusal], body: bool = True) -> Answer:
     codes = [each.value for each in refusals]
     schema = {"allOf": [_ref("Problem"), {"properties": {"code": {"enum": codes}}}]}
-    return Answer(", ".join(codes), PROBLEM if body else "", schema)
+    headers = _AGAIN | _LIMITS if Refusal.BUSY in refusals else {}
+    return Answer(", ".join(codes), PROBLEM if body else "", schema, headers)
 
 
 def _row(name: str) -> Schema:

@@ -15,6 +15,7 @@ from openapi import KEPT, said, spelled
 from shared_models import ledger_http
 from shared_models.records.refusals import Refusal
 
+NOBODY = ("not_signed_in", "bad_signature", "unknown_key", "stale", "revoked")  # Of who may not read.
 METHODS = {"get", "head", "put", "post"}
 
 
@@ -69,12 +70,18 @@ def test_each_operation_says_what_it_answers_and_by_which_names_it_refuses(docum
         assert ("requestBody" in each) == (method in ("put", "post")), path
         if any(one["in"] == "query" for one in each.get("parameters", [])):
             assert "bad_field" in str(each["responses"]["422"]), path
+        assert ("401" in each["responses"]) == ({} in each["security"]), path
 
 
 def test_a_problem_has_a_code_its_cause_and_what_to_do(document):
     problem = document["components"]["schemas"]["Problem"]
     assert {"code", "detail", "fix"} <= set(problem["required"])
-    assert set(problem["properties"]["code"]["enum"]) == {refusal.value for refusal in Refusal}
+    codes = set(problem["properties"]["code"]["enum"])
+    assert codes < {refusal.value for refusal in Refusal}  # Those of other programs are none of the API's.
+    answers = [document["paths"], document["components"]["responses"]]
+    given = [part["code"]["enum"] for part in parts(answers) if "code" in part]
+    assert codes == {"wrong_address", "wrong_method", *(code for each in given for code in each)}
+    assert set(NOBODY) <= codes
 
 
 def test_every_schema_is_one_and_every_reference_leads_somewhere(document):
