@@ -107,6 +107,12 @@ def test_who_asks_for_too_much_is_told_when_to_come_again(tmp_path, world):
             assert (status, headers["RateLimit"]) == (200, None)
 
 
+def test_behind_a_proxy_on_this_machine_each_has_a_limit_of_its_own(tmp_path):
+    with serving(tmp_path, requests=1) as ledger:
+        asked = [get(ledger, "/v1/keys", X_Forwarded_For=each)[0] for each in ("192.0.2.1", "192.0.2.2", "192.0.2.1")]
+    assert asked == [200, 200, 429]
+
+
 def test_what_is_appended_is_counted_in_no_limit_and_no_receipt_is_lost_to_one(tmp_path, world):
     with serving(tmp_path, requests=1) as ledger:
         assert get(ledger, "/v1/runs")[0] == 200
