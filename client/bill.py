@@ -7,29 +7,43 @@ from shared_models.rules.quotes import worst
 
 def text(bill: Statement, charter: Charter) -> str:
     """The statement as a table, a column for each member."""
-    members = [balance.member for balance in bill.balances]
-    rows = [["", *members]]
-    most = max((balance.flop for balance in bill.balances), default=0)
-    unit, factor = next(((name, size) for name, size in UNITS if most >= 100 * size), UNITS[-1])
-    rows.append([f"accepted work, {unit}", *(f"{balance.flop // factor:,}" for balance in bill.balances)])
-    rules = {pot.name: pot.rule for pot in charter.pots}
-    for pot in dict.fromkeys(line.pot for line in bill.lines):
-        lines = {line.member: line for line in bill.lines if line.pot == pot}
-        rows.append([f"{pot}: credit", *(money(lines[member].credit, charter) for member in members)])
-        charge = f"charge, {rules[pot]}" if pot in rules else "charge"  # A cap and an accession are of no pot.
-        rows.append([f"{pot}: {charge}", *(money(-lines[member].charge, charter) for member in members)])
-    rows.append(["carried over", *(money(balance.carry, charter) for balance in bill.balances)])
-    rows.append([f"net, {charter.currency}", *(money(balance.net, charter) for balance in bill.balances)])
-    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = [
+    table = rows(bill, charter)
+    wide = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = [
         "  ".join([row[0].ljust(wide[0]), *(cell.rjust(wide[1 + i]) for i, cell in enumerate(row[1:]))]).rstrip()
-        for row in rows
+        for row in table
     ]
+    return "\n".join([title(bill, charter), *lines, *transfers(bill, charter), *_certificate(bill, charter)])
+
+
+def title(bill: Statement, charter: Charter) -> str:
+    return f"statement {bill.period} of {charter.consortium}, entries {bill.start} to {bill.end - 1}"
+
+
+def transfers(bill: Statement, charter: Charter) -> list[str]:
+    """Who pays whom."""
     pays = [
         f"{each.payer} pays {each.payee} {money(each.amount, charter)} {charter.currency}" for each in bill.transfers
     ]
-    title = f"statement {bill.period} of {charter.consortium}, entries {bill.start} to {bill.end - 1}"
-    return "\n".join([title, *table, *(pays or ["nobody owes anything"]), *_certificate(bill, charter)])
+    return pays or ["nobody owes anything"]
+
+
+def rows(bill: Statement, charter: Charter) -> list[list[str]]:
+    """The cells of the table, the members' names first."""
+    members = [balance.member for balance in bill.balances]
+    table = [["", *members]]
+    most = max((balance.flop for balance in bill.balances), default=0)
+    unit, factor = next(((name, size) for name, size in UNITS if most >= 100 * size), UNITS[-1])
+    table.append([f"accepted work, {unit}", *(f"{balance.flop // factor:,}" for balance in bill.balances)])
+    rules = {pot.name: pot.rule for pot in charter.pots}
+    for pot in dict.fromkeys(line.pot for line in bill.lines):
+        lines = {line.member: line for line in bill.lines if line.pot == pot}
+        table.append([f"{pot}: credit", *(money(lines[member].credit, charter) for member in members)])
+        charge = f"charge, {rules[pot]}" if pot in rules else "charge"  # A cap and an accession are of no pot.
+        table.append([f"{pot}: {charge}", *(money(-lines[member].charge, charter) for member in members)])
+    table.append(["carried over", *(money(balance.carry, charter) for balance in bill.balances)])
+    table.append([f"net, {charter.currency}", *(money(balance.net, charter) for balance in bill.balances)])
+    return table
 
 
 def _certificate(bill: Statement, charter: Charter) -> list[str]:

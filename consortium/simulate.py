@@ -21,6 +21,7 @@ from flwr.app import Context, RecordDict
 from client.app import app as client_app
 from client.door import Door
 from client.meter import ThreadMeter
+from client.notebook import Ledger
 from client.signer import Signer
 from client.witness import Witness
 from consortium import faults, ray_engine
@@ -55,6 +56,17 @@ class Result:
     report: Report
     founded: Founded
     seconds: float
+
+    def ledger(self) -> Ledger:
+        """Its log, read from its folder and audited again: bills by other rules, curves, records."""
+        charter = self.founded.coordinator.charter_entry.hash.hex()
+        return Ledger.connect(self.founded.ledger / "log", charter=charter)
+
+    def _repr_html_(self) -> str:
+        """For a notebook: how it went, and the bill."""
+        ledger = self.ledger()
+        gone = "".join(f"<li>round {number}: {member}, {why}</li>" for number, member, why in self.excluded)
+        return f"{ledger.curve(RUN)._repr_html_()}{ledger.bill()._repr_html_()}<ul>{gone}</ul>"
 
 
 def simulate(
