@@ -20,6 +20,8 @@ import psutil
 from client import policy
 from client.attest import Attester
 from client.door import Door
+from client.energy import LOOK_S as METER_S
+from client.energy import Energy
 from client.executor import Executor, Task
 from client.home import Home
 from client.meter import ProcessMeter
@@ -61,6 +63,7 @@ class Daemon:
         self._consented: set[bytes] = set()
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
+        self._energy: tuple[Energy, float] | None = None  # Of the task at work, and when its counters were last read.
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
         self._stop = False
@@ -90,8 +93,9 @@ class Daemon:
                 if child is not None and child.poll() is not None:
                     self._door.forget()
                     processes.end(child)  # Whatever it left behind.
-                    child = None
+                    child = self._energy = None
                     self._show(phase="waiting")
+                self._look_at_counters()
                 due = time.monotonic() - asked > ASK_S
                 if (child is None or due) and (task := self._executor.acquire()) is not None:
                     # The SuperNode has one task at a time. Whoever is still at one has been given up: the run has ended
@@ -130,15 +134,23 @@ class Daemon:
             if task.bundle != self._bundle.sha256:
                 ours = self._bundle.sha256[:12]
                 raise Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {ours}…")
-            self._check_policy()
+            watts = self._check_policy().watts
         except Refused as refused:
             self._seen(refused)
             threading.Thread(target=self._refuse, args=(task, refused), daemon=True).start()
             return None
         child = self._executor.launch(task)
-        self._door.expect(ProcessMeter(child.pid), lambda pid: _descends(pid, child.pid))
+        settings = self.home.settings
+        energy = Energy(settings.processor, watts, settings.devices)
+        self._energy = energy, time.monotonic()
+        self._door.expect(ProcessMeter(child.pid, energy), lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
         return child
+
+    def _look_at_counters(self) -> None:
+        if self._energy is not None and time.monotonic() - self._energy[1] > METER_S:
+            self._energy[0].look()
+            self._energy = self._energy[0], time.monotonic()
 
     def _refuse(self, task: Task, refused: Refused) -> None:
         try:
@@ -148,12 +160,13 @@ class Daemon:
 
     # The operator's word.
 
-    def _check_policy(self, manifest: Manifest | None = None) -> None:
-        """Whether a round, of this run, may begin here now. Raises `Refused`: POLICY, BAD_FIELD."""
+    def _check_policy(self, manifest: Manifest | None = None) -> policy.Policy:
+        """The policy, if a round, of this run, may begin here now. Raises `Refused`: POLICY, BAD_FIELD."""
         if (pause := policy.paused(self.home.path)) is not None:
             raise Refused(Refusal.POLICY, f"training is paused{': ' if pause.reason else ''}{pause.reason}")
         found = policy.read(self.home.policy_path)
         found.check_now(self._signer.receipts(), _now_ms(), manifest)
+        return found
 
     def _may_begin(self, begin: Begin) -> None:
         """The same of a round that the training process asks for. The signer looks at the rest."""

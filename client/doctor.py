@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client import confine, policy
+from client.energy import MEASURED, Energy
 from client.home import Home
 from shared_models import durable
 from shared_models.records import entry as entries
@@ -103,6 +104,7 @@ class Doctor:
             "disk": self._disk,
             "memory": self._memory,
             "device": self._device,
+            "energy": self._energy,
             "text": self._text,
             "isolation": self._isolation,
             "policy": self._policy,
@@ -186,6 +188,15 @@ class Doctor:
             raise Trouble("fail", refused.detail, "correct it in member.toml") from None
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "flwr"))
         return f"{settings.devices} × {settings.device} of {os.cpu_count()} cores here; {versions}"
+
+    def _energy(self) -> str:
+        settings, watts = self.home.settings, policy.read(self.home.policy_path).watts
+        energy = Energy(settings.processor, watts, settings.devices)
+        how = energy.used(0)[1]
+        if how in MEASURED:
+            return f"measured: {MEASURED[how]}"
+        declared = f"as policy.toml declares: {float(watts):g} W × {settings.devices} × time" if watts else "not known"
+        return f"{declared}; it is not measured, for {energy.why}"
 
     def _text(self) -> str:
         try:

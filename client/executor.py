@@ -60,6 +60,7 @@ class Executor:
             HOME=str(home.path / "work"),
             FLWR_HOME=str(home.path / "flwr"),
             OMP_NUM_THREADS=str(home.settings.devices),
+            CUDA_DEVICE_ORDER="PCI_BUS_ID",  # As who measures its energy numbers them: client/energy.py.
             TMPDIR=str(home.path / "work" / "tmp"),
         )
         (home.path / "work" / "tmp").mkdir(exist_ok=True)

@@ -1,10 +1,12 @@
 """What training used, measured from outside the process that trains."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import psutil
+
+from client.energy import Energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,8 @@ class Usage:
     cpu_ms: int
     started_ms: int  # Unix time.
     ended_ms: int
+    energy_mj: int = 0
+    energy_method: str = "none"
 
 
 class Meter(Protocol):
@@ -36,14 +40,19 @@ class _Clock:
 
 
 class ProcessMeter:
-    """CPU time of a process and of all its children, those that have ended too, as the kernel counts it."""
+    """CPU time of a process and of all its children, those that have ended too, as the kernel counts it; and energy."""
 
-    def __init__(self, pid: int) -> None:
-        self._clock = _Clock()
+    def __init__(self, pid: int, energy: Energy | None = None) -> None:
+        self._clock, self._energy = _Clock(), energy
         self._process = psutil.Process(pid)
 
     def read(self) -> Usage:
-        return self._clock.usage(sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True))))
+        cpu_s = sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True)))
+        usage = self._clock.usage(cpu_s)
+        if self._energy is None:
+            return usage
+        energy_mj, method = self._energy.used(usage.wall_ms)
+        return replace(usage, energy_mj=energy_mj, energy_method=method)
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -180,6 +180,11 @@ class Policy:
             kwh = Fraction(receipt.energy_mj, 3_600_000_000)
         return Spent(hours, kwh, hours * self._price("hour") + kwh * self._price("kwh"))
 
+    @property
+    def watts(self) -> Fraction:
+        """What one device takes here, as declared; 0 if nothing is."""
+        return self._price("watts")
+
     def _price(self, what: str) -> Fraction:
         found: Fraction = self.rules.get(f"price.{what}", (0, Fraction(0)))[1]
         return found

@@ -106,6 +106,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/folder.py": ["tests/client", "tests/server/test_rounds.py"],
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
     "client/signer.py": ["tests/client/test_signer.py", "tests/client"],
+    "client/energy.py": ["tests/client/test_energy.py"],
     "client/policy.py": ["tests/client/test_site_policy.py"],
     "client/door.py": ["tests/client/test_door.py", "tests/client"],
     "client/cost.py": ["tests/client/test_cost.py", "tests/client", "tests/test_cli.py"],

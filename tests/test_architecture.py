@@ -45,6 +45,7 @@ FLOORS: dict[str, set[str]] = {
     "client.memory": {"shared_models", "safetensors"},
     "client.begun": {"client", "shared_models", "safetensors"},
     "client.reexecute": {"client", "shared_models", "torch", "numpy"},
+    "client.energy": {"pynvml"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
     "client.huggingface": {"shared_models", "numpy"},
     "client.doctor": {"client", "shared_models", "cryptography"},

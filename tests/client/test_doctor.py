@@ -97,6 +97,21 @@ def test_a_node_that_can_work_has_nothing_wrong(node):
     assert wrong(node) == {}
 
 
+def test_it_says_how_energy_will_be_known(node, monkeypatch, tmp_path):
+    def says() -> str:
+        return next(each.says for each in Doctor(node).examine() if each.check == "energy")
+
+    monkeypatch.setattr("client.energy.POWERCAP", tmp_path)  # A machine without counters.
+    assert says() == f"not known; it is not measured, for no package of a processor in {tmp_path}"
+    node.policy_path.write_text("[price]\nwatts = 350\n")
+    assert says().startswith("as policy.toml declares: 350 W × 1 × time; it is not measured")
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, value in (("name", "package-0"), ("energy_uj", "1"), ("max_energy_range_uj", "9")):
+        (zone / name).write_text(f"{value}\n")
+    assert says() == "measured: by the processors' counters (RAPL)"
+
+
 def unused(node):
     """The address of a port on which nobody listens."""
     return f"127.0.0.1:{free_port()}"
@@ -311,7 +326,7 @@ def test_what_was_signed_is_held_against_what_the_log_has(node):
 
 def test_the_command_prints_what_to_do_and_its_code_says_whether_it_can_work(node, capsys):
     assert main(["doctor", "--home", str(node.path)]) == 0
-    assert "17 checks: 0 failed, 0 warnings" in capsys.readouterr().out
+    assert "18 checks: 0 failed, 0 warnings" in capsys.readouterr().out
     policy.pause(node.path, "", now=False)
     assert main(["doctor", "--home", str(node.path)]) == 0
     assert f"do consortium policy resume --home {node.path}" in capsys.readouterr().out
