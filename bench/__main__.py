@@ -9,6 +9,7 @@ from bench import (
     member,
     models,
     money,
+    offpeak,
     path,
     recipes,
     robust,
@@ -30,6 +31,7 @@ for each in (
     recipes,
     training,
     robust,
+    offpeak,
     log,
     demo,
 ):

@@ -108,7 +108,8 @@ def _policy_explain_arguments(parser: ArgumentParser) -> None:
 
 
 def _policy_explain(args: Namespace) -> int:
-    """Print every line of the policy, and what it says now."""
+    """Print every line of the policy, and what it says now; if no round may begin, when one first may."""
+    import datetime
     import time
 
     from client import policy
@@ -124,17 +125,27 @@ def _policy_explain(args: Namespace) -> int:
         if manifest is None:
             raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")
     receipts = [record for leaf in home.signed() if isinstance(record := entries.peek(leaf), Receipt)]
-    told = list(policy.read(home.policy_path).told(receipts, time.time_ns() // 1_000_000, manifest))
+    rules, now_ms = policy.read(home.policy_path), time.time_ns() // 1_000_000
+    told = list(rules.told(receipts, now_ms, manifest))
     pause = policy.paused(home.path)
     may = pause is None and all(each.allows for each in told)
+    opens_ms = None if all(each.allows for each in told) else rules.opens_ms(receipts, now_ms, manifest)
     if args.json:
-        says = {"schema": "consortium.policy/1", "may_begin": may, "paused": pause and pause.reason}
+        says = {
+            "schema": "consortium.policy/1",
+            "may_begin": may,
+            "paused": pause and pause.reason,
+            "opens_ms": opens_ms,
+        }
         print(json.dumps(says | {"lines": [each._asdict() for each in told]}))
         return RIGHT if may else WRONG
     if pause is not None:
         print(f"{'refuses':8} training is paused{': ' if pause.reason else ''}{pause.reason}")
     for each in told:
         print(f"{'allows' if each.allows else 'refuses':8} line {each.line:3}  {each.rule}: {each.says}")
+    if opens_ms is not None:
+        opens = datetime.datetime.fromtimestamp(opens_ms / 1000, rules.zone)
+        print(f"{'opens':8} {opens:%a %d %b %H:%M} {rules.zone.key}, by what is known now")
     if not told and pause is None:
         where = home.policy_path
         print(f"{where} decides nothing here" if where.exists() else f"there is no {where}: every run is trained")

@@ -26,6 +26,7 @@ from client.executor import Executor, Task
 from client.home import Home
 from client.meter import ProcessMeter
 from client.signer import Signer
+from client.tariff import Fetcher
 from client.witness import Witness
 from shared_models import durable, processes, service
 from shared_models.bundle import build
@@ -60,6 +61,7 @@ class Daemon:
         self._door = Door(self._rendezvous / "door", self._signer, self._seen, self._may_begin)
         config = home.node_config(self._door.path)
         self._executor = Executor(home, processes.free_port(), self._bundle, config)
+        self._signal = Fetcher(home.path, self._signal_url, lambda why: self._show(signal=why))
         self._consented: set[bytes] = set()
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
@@ -107,6 +109,7 @@ class Daemon:
                     child = self._begin(task)
                 if due:
                     service.tell(WATCHDOG="1")
+                    self._signal.visit()
                     self._visit_ledger()
                     asked = time.monotonic()
                 self._wait(LOOK_S)
@@ -167,6 +170,11 @@ class Daemon:
         found = policy.read(self.home.policy_path)
         found.check_now(self._signer.receipts(), _now_ms(), manifest)
         return found
+
+    def _signal_url(self) -> str | None:
+        with suppress(Refused):  # Whoever asks for a round is told what is wrong with it.
+            return policy.read(self.home.policy_path).url
+        return None
 
     def _may_begin(self, begin: Begin) -> None:
         """The same of a round that the training process asks for. The signer looks at the rest."""

@@ -15,6 +15,7 @@ quotes/           0700: what was sealed, and will be opened: a quote is lost wit
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
+signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
                   in work/memory what its optimiser remembers, in work/begun what the newest rounds began from, in

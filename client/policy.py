@@ -20,6 +20,12 @@ the line that refuses it; a file that cannot be read refuses everything. While H
     kwh = "0.30"
     watts = 350                  # where its energy is not measured
 
+    [signal]                     # what electricity costs and emits by the hour: client/tariff.py says how it is written
+    file = "prices.json"         # read at each question; or url = "https://…", which the daemon fetches
+    kwh_below = "0.25"           # a round begins only in hours whose kWh costs less,
+    carbon_below = 300           # emits fewer grams of CO2 equivalent,
+    cheapest_hours = 8           # and is among the cheapest so many of its day
+
     [budget]                     # of this node: hours of one device, kWh, and money by those prices
     hours_a_day = 40
     kwh_a_day = "12.5"
@@ -31,6 +37,7 @@ import fnmatch
 import json
 import re
 import tomllib
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,6 +46,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from client import tariff
+from client.tariff import Tariff
 from shared_models import durable
 from shared_models.records.kinds import Manifest, Receipt
 from shared_models.records.refusals import Refusal, Refused
@@ -50,6 +59,13 @@ KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
     "": {"zone": "zone"},
     "runs": {"allow": "names", "refuse": "names", "rounds": "count", "tokens": "count"},
     "price": {"hour": "number", "kwh": "number", "watts": "number"},
+    "signal": {
+        "file": "text",
+        "url": "url",
+        "kwh_below": "number",
+        "carbon_below": "number",
+        "cheapest_hours": "count",
+    },
     "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
 }
 NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
@@ -98,6 +114,8 @@ class Policy:
     zone: ZoneInfo
     rules: Mapping[str, tuple[int, Any]]  # (line, value) by `section.key`.
     windows: tuple[Window, ...]
+    tariff: Tariff  # What the signal says,
+    silent: str  # or why it says nothing.
 
     def check_run(self, manifest: Manifest) -> None:
         """Whether this run may be trained here at all. Raises `Refused(POLICY)`."""
@@ -114,9 +132,30 @@ class Policy:
         """Every line that decides, and what it says now."""
         if manifest is not None:
             yield from self._of_run(manifest)
-        now = datetime.datetime.fromtimestamp(now_ms / 1000, self.zone)
+        now = self._time(now_ms)
         yield from self._of_hours(now)
+        yield from self._of_signal(now_ms)
         yield from self._of_budget(list(receipts), now, manifest)
+
+    def opens_ms(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> int | None:
+        """When every line will first let a round begin, if nothing is used until then; None: not in what is known.
+
+        Asked of each time at which a line may begin to say something else, so far as the signal and a week reach.
+        """
+        now, receipts = self._time(now_ms).replace(second=0, microsecond=0), list(receipts)
+        minute, week = now.weekday() * DAY_MINUTES + now.hour * 60 + now.minute, 7 * DAY_MINUTES
+        times = [now + timedelta(minutes=(each.start - minute) % week) for each in self.windows]
+        midnight = now.replace(hour=0, minute=0)
+        times += [midnight + timedelta(days=day) for day in range(1, 33)]
+        found = {round(each.timestamp() * 1000) for each in times} | {each.start_ms for each in self.tariff.slots}
+        for ms in sorted(each for each in found if each > now_ms):
+            by_time = (*self._of_hours(self._time(ms)), *self._of_signal(ms))
+            if all(each.allows for each in by_time) and all(each.allows for each in self.told(receipts, ms, manifest)):
+                return ms
+        return None
+
+    def _time(self, ms: int) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(ms / 1000, self.zone)
 
     def _first(self, told: Iterable[Told]) -> None:
         for each in told:
@@ -150,12 +189,42 @@ class Policy:
         opens = f"; from {now + timedelta(minutes=ahead[0]):%a %H:%M}" if ahead else ", and no day is named"
         yield Told(ahead[1].line if ahead else self.rules["hours"][0], "hours", stands + opens, allows=False)
 
+    def _of_signal(self, now_ms: int) -> Iterator[Told]:
+        source = next((rule for rule in ("signal.file", "signal.url") if rule in self.rules), None)
+        if source is None:
+            return
+        line, where = self.rules[source]
+        rule = f"{source} = {urllib.parse.urlsplit(where).hostname if source == 'signal.url' else where}"
+        slot = self.tariff.at(now_ms)
+        if self.silent or slot is None:
+            last = f", and ends {self._time(self.tariff.slots[-1].end_ms):%d %b %H:%M}" if self.tariff.slots else ""
+            nothing = f"it says nothing of {self._time(now_ms):%a %H:%M} {self.zone.key}{last}"
+            yield Told(line, rule, self.silent or nothing, allows=False)
+            return
+        kwh = f"{_short(slot.kwh, 4)} a kWh" if slot.kwh is not None else "no price"
+        carbon = f"{_short(slot.carbon)} g a kWh" if slot.carbon is not None else "no carbon"
+        yield Told(line, rule, f"{kwh}, {carbon} until {self._time(slot.end_ms):%H:%M} {self.zone.key}", allows=True)
+        for name, what, spelled in (("kwh_below", slot.kwh, kwh), ("carbon_below", slot.carbon, carbon)):
+            if (rule := f"signal.{name}") in self.rules:
+                line, most = self.rules[rule]
+                yield Told(line, f"{rule} = {_short(most, 4)}", spelled, what is not None and what < most)
+        if (rule := "signal.cheapest_hours") in self.rules:
+            line, hours = self.rules[rule]
+            midnight = self._time(now_ms).replace(hour=0, minute=0, second=0, microsecond=0)
+            day = [round(each.timestamp() * 1000) for each in (midnight, midnight + timedelta(days=1))]
+            chosen = self.tariff.cheapest(day[0], day[1], hours)
+            among = chosen is not None and any(each.start_ms <= now_ms < each.end_ms for each in chosen)
+            says = f"{kwh} is{'' if among else ' not'} among them on {midnight:%a}"
+            says = says if chosen is not None else f"the price is not known of all of {midnight:%a}"
+            yield Told(line, f"{rule} = {hours}", says, among)
+
     def _of_budget(self, receipts: list[Receipt], now: datetime.datetime, manifest: Manifest | None) -> Iterator[Told]:
         budgets = [rule for rule in self.rules if rule.startswith("budget.")]
         if not budgets:
             return
         run = manifest.run if manifest is not None else None
-        next_one = next((self._spent(each) for each in reversed(receipts) if each.run == run), NOTHING)
+        now_ms = round(now.timestamp() * 1000)
+        next_one = next((self._spent(each, now_ms) for each in reversed(receipts) if each.run == run), NOTHING)
         spent = {"day": NOTHING, "month": NOTHING}
         for each in receipts:
             when = datetime.datetime.fromtimestamp(each.started_ms / 1000, self.zone)
@@ -171,14 +240,25 @@ class Policy:
             says = f"{_short(used)} used this {span}" + (f", a round takes {_short(more)}" if more else "")
             yield Told(line, f"{rule} = {_short(most)}", says, used < most and used + more <= most)
 
-    def _spent(self, receipt: Receipt) -> Spent:
-        """What the work of one receipt took: energy as measured, or by the watts that are declared."""
+    def _spent(self, receipt: Receipt, now_ms: int | None = None) -> Spent:
+        """What the work of one receipt took, or would take now: energy as measured, or by the watts that are declared.
+
+        A kWh costs what the signal says of its hour, and otherwise what the policy does.
+        """
         hours = Fraction(receipt.wall_ms * receipt.devices, 3_600_000)
         if receipt.energy_method == "none":
             kwh = hours * self._price("watts") / 1000
         else:
             kwh = Fraction(receipt.energy_mj, 3_600_000_000)
-        return Spent(hours, kwh, hours * self._price("hour") + kwh * self._price("kwh"))
+        start_ms, end_ms = (receipt.started_ms, receipt.ended_ms) if now_ms is None else (now_ms, now_ms)
+        price = self.tariff.mean_kwh(start_ms, end_ms, self._price("kwh"))
+        return Spent(hours, kwh, hours * self._price("hour") + kwh * price)
+
+    @property
+    def url(self) -> str | None:
+        """Where the signal is published, if the daemon is to fetch it."""
+        found: str | None = self.rules.get("signal.url", (0, None))[1]
+        return found
 
     @property
     def watts(self) -> Fraction:
@@ -190,9 +270,9 @@ class Policy:
         return found
 
 
-def _short(amount: Fraction) -> str:
-    """To two digits, the zeros left out."""
-    return f"{float(amount):,.2f}".rstrip("0").rstrip(".")
+def _short(amount: Fraction, digits: int = 2) -> str:
+    """To so many digits, the zeros left out."""
+    return f"{float(amount):,.{digits}f}".rstrip("0").rstrip(".")
 
 
 # Reading.
@@ -225,7 +305,23 @@ def read(path: Path) -> Policy:
         for days, given in hours.items():
             windows += _windows(path, lines.get(f"hours.{days}", 0), days, given)
     _, zone = rules.get("zone", (0, ZoneInfo("UTC")))
-    return Policy(path, zone, rules, tuple(windows))
+    asks = [name for name in rules if name.startswith("signal.")]
+    sources = [name for name in asks if name in ("signal.file", "signal.url")]
+    if asks and len(sources) != 1:
+        raise _bad(path, rules[asks[-1]][0], "a signal has a file or a url, and not both")
+    known, silent = _signal(path, sources[0], rules[sources[0]][1]) if sources else (Tariff(()), "")
+    return Policy(path, zone, rules, tuple(windows), known, silent)
+
+
+def _signal(path: Path, source: str, where: str) -> tuple[Tariff, str]:
+    """(what the signal says, why it says nothing). Whoever asks is refused by its line, as by any rule."""
+    file = path.parent / where if source == "signal.file" else tariff.kept_path(path.parent, where)
+    try:
+        return tariff.parse(file.read_bytes()), ""
+    except FileNotFoundError:
+        return Tariff(()), "there is no such file" if source == "signal.file" else "it was not fetched yet"
+    except (OSError, ValueError) as error:
+        return Tariff(()), f"{error}"
 
 
 def _lines(text: str) -> dict[str, int]:
@@ -256,12 +352,21 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
             return value
         case "number" if type(value) in (int, str) and NUMBER.fullmatch(str(value)):
             return Fraction(str(value))
+        case "text" if isinstance(value, str) and value:
+            return value
+        case "url" if isinstance(value, str) and value.startswith("https://") and urllib.parse.urlsplit(value).hostname:
+            return value
         case "zone" if isinstance(value, str):
             try:
                 return ZoneInfo(value)
             except (ValueError, OSError, KeyError):
                 raise _bad(path, line, f"no time zone is called {value[:80]}") from None
-    asked = {"names": "a list of names", "count": "a whole number above 0", "number": "a number, such as 12.5"}
+    asked = {
+        "names": "a list of names",
+        "url": "an address that begins with https://",
+        "count": "a whole number above 0",
+        "number": "a number, such as 12.5",
+    }
     raise _bad(path, line, f"{name} = {str(value)[:80]}; it is {asked.get(kind, 'a name')}")
 
 

@@ -207,7 +207,7 @@ def test_the_page_for_operators_shows_a_policy(read, done):
     page = (Path(__file__).parents[2] / "docs" / "operating-a-node.md").read_text()
     found = read(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1])
     named = {f"{section}.{key}" if section else key for section, keys in policy.KINDS.items() for key in keys}
-    left_out = {"budget.hours_a_month", "budget.kwh_a_month", "budget.money_a_day"}
+    left_out = {"budget.hours_a_month", "budget.kwh_a_month", "budget.money_a_day", "signal.url"}
     assert found.rules.keys() == named - left_out | {"hours"}
     assert "runs.allow = pilot-*" in why(found.check_run, done[0])
     found.check_run(replace(done[0], run="pilot-1"))
