@@ -24,6 +24,7 @@ from client.energy import LOOK_S as METER_S
 from client.energy import Energy
 from client.executor import Executor, Task
 from client.home import Home
+from client.limits import Watch
 from client.meter import ProcessMeter
 from client.signer import Signer
 from client.tariff import Fetcher
@@ -58,7 +59,7 @@ class Daemon:
         self._status: dict[str, Any] = {"member": home.settings.member, "phase": "starting", "pid": os.getpid()}
         # A socket's path is at most 107 bytes, and a home may lie deep.
         self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
-        self._door = Door(self._rendezvous / "door", self._signer, self._seen, self._may_begin)
+        self._door = Door(self._rendezvous / "door", self._signer, self._seen, self._may_begin, self._may_go_on)
         config = home.node_config(self._door.path)
         self._executor = Executor(home, processes.free_port(), self._bundle, config)
         self._signal = Fetcher(home.path, self._signal_url, lambda why: self._show(signal=why))
@@ -66,6 +67,8 @@ class Daemon:
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._energy: tuple[Energy, float] | None = None  # Of the task at work, and when its counters were last read.
+        self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and what bounds it.
+        self._outgrown: dict[str, int] = {}  # How many bytes each run took that was stopped for that.
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
         self._stop = False
@@ -96,6 +99,7 @@ class Daemon:
                     self._door.forget()
                     processes.end(child)  # Whatever it left behind.
                     child = self._energy = None
+                    self._watch_no_more()
                     self._show(phase="waiting")
                 self._look_at_counters()
                 due = time.monotonic() - asked > ASK_S
@@ -106,6 +110,7 @@ class Daemon:
                         log.warning("the training process is ended: its task was given up, and another one came")
                         self._door.forget()
                         processes.end(child)
+                        self._watch_no_more()
                     child = self._begin(task)
                 if due:
                     service.tell(WATCHDOG="1")
@@ -137,18 +142,37 @@ class Daemon:
             if task.bundle != self._bundle.sha256:
                 ours = self._bundle.sha256[:12]
                 raise Refused(Refusal.NOT_APPROVED, f"bundle {task.bundle[:12]}…; here is {ours}…")
-            watts = self._check_policy().watts
+            rules = self._check_policy()
         except Refused as refused:
             self._seen(refused)
             threading.Thread(target=self._refuse, args=(task, refused), daemon=True).start()
             return None
-        child = self._executor.launch(task)
+        child = self._executor.launch(task, rules.cores)
         settings = self.home.settings
-        energy = Energy(settings.processor, watts, settings.devices)
+        energy = Energy(settings.processor, rules.watts, settings.devices)
         self._energy = energy, time.monotonic()
         self._door.expect(ProcessMeter(child.pid, energy), lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
+        if rules.memory is not None:
+
+            def end() -> None:
+                log.warning("the training process is ended: it took too much memory")
+                processes.end(child, grace_s=0)
+
+            told = rules.too_much
+            self._watch = Watch(child.pid, rules.memory, lambda taken: self._seen(told(taken)), end), rules
         return child
+
+    def _watch_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch[0].stop()
+        self._watch = None
+
+    def _may_go_on(self) -> None:
+        """Raises `Refused(POLICY)` if training has taken too much: so it ends, and tells the coordinator why."""
+        if self._watch is not None and (taken := self._watch[0].above):
+            self._outgrown[self._status["run"]] = taken
+            raise self._watch[1].too_much(taken)
 
     def _look_at_counters(self) -> None:
         if self._energy is not None and time.monotonic() - self._energy[1] > METER_S:
@@ -169,6 +193,9 @@ class Daemon:
             raise Refused(Refusal.POLICY, f"training is paused{': ' if pause.reason else ''}{pause.reason}")
         found = policy.read(self.home.policy_path)
         found.check_now(self._signer.receipts(), _now_ms(), manifest)
+        taken = self._outgrown.get(manifest.run, 0) if manifest is not None else 0
+        if found.memory is not None and taken > found.memory:
+            raise found.too_much(taken)
         return found
 
     def _signal_url(self) -> str | None:
@@ -180,6 +207,8 @@ class Daemon:
         """The same of a round that the training process asks for. The signer looks at the rest."""
         opened = entries.peek(begin.opened.encode())
         if isinstance(opened, RoundOpen):
+            self._status["run"] = opened.run
+            self._may_go_on()
             self._check_policy(self._signer.manifest(opened))
 
     def _to_end_now(self) -> bool:

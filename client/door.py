@@ -25,12 +25,13 @@ class Door:
         signer: Signer,
         seen: Callable[[Begin | Progress | Claim | Refused], None],
         may: Callable[[Begin], None] = lambda _: None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """`seen` is told of everything that was asked, and of every refusal, for whoever watches.
 
-        `may` raises `Refused` for a round that may not begin here.
+        `may` raises `Refused` for a round that may not begin here, `go_on` if training that reports may not go on.
         """
-        self.path, self._may = path, may
+        self.path, self._may, self._go_on = path, may, go_on
         self._signer, self._seen = signer, seen
         self._guest: tuple[Meter, Callable[[int], bool]] | None = None
         self._socket = socket.socket(socket.AF_UNIX)
@@ -87,6 +88,7 @@ class Door:
             case Claim():
                 entries = self._signer.claim(question, guest[0])
             case Progress():
+                self._go_on()
                 entries = ()
         self._seen(question)
         return entries

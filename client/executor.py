@@ -94,9 +94,9 @@ class Executor:
             return None
         return Task(found.token, found.task.fab_hash)
 
-    def launch(self, task: Task) -> subprocess.Popen[bytes]:
+    def launch(self, task: Task, cores: int | None = None) -> subprocess.Popen[bytes]:
         """Start the training process of an approved task: in a process group of its own, without our environment, and
-        kept from our files, as far as this system does that (client/confine.py).
+        kept from our files, as far as this system does that (client/confine.py); on so many cores, if that is said.
         """
         token = self._home.path / "work" / "token"
         token.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Executor:
         command += ["--token-file", str(token)]
         if confine.version() == 0:  # Confined, it ends with us, and may not even ask whether we are there.
             command += ["--parent-pid", str(os.getpid())]
-        return self._start(confine.confined(command, **self._home.training_files()), "clientapp.log")
+        return self._start(confine.confined(command, **self._home.training_files()), "clientapp.log", cores)
 
     def refuse(self, task: Task, refused: Refused) -> None:
         """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode.
@@ -126,9 +126,9 @@ class Executor:
     def close(self) -> None:
         self._client.close()
 
-    def _start(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
+    def _start(self, command: list[str], log: str, cores: int | None = None) -> subprocess.Popen[bytes]:
         home = self._home.path
-        return processes.start(command, env=self._env, cwd=home / "work", log=home / log)
+        return processes.start(command, env=self._env, cwd=home / "work", log=home / log, cores=cores)
 
     def _connect(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(

@@ -26,6 +26,10 @@ the line that refuses it; a file that cannot be read refuses everything. While H
     carbon_below = 300           # emits fewer grams of CO2 equivalent,
     cheapest_hours = 8           # and is among the cheapest so many of its day
 
+    [machine]                    # what training may have of this machine, read when it starts
+    memory = "8 GiB"             # all its processes together; one that takes more is ended
+    cores = 4                    # its threads run on so many of the processor's
+
     [budget]                     # of this node: hours of one device, kWh, and money by those prices
     hours_a_day = 40
     kwh_a_day = "12.5"
@@ -66,9 +70,12 @@ KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
         "carbon_below": "number",
         "cheapest_hours": "count",
     },
+    "machine": {"memory": "size", "cores": "count"},
     "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
 }
 NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+SIZE = re.compile(r"([0-9]{1,6}) (MiB|GiB|TiB)")
+UNITS = {"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 WINDOW = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
 
 
@@ -255,6 +262,24 @@ class Policy:
         return Spent(hours, kwh, hours * self._price("hour") + kwh * price)
 
     @property
+    def memory(self) -> int | None:
+        """Bytes that training may take here."""
+        found: int | None = self.rules.get("machine.memory", (0, None))[1]
+        return found
+
+    @property
+    def cores(self) -> int | None:
+        """How many cores its threads run on."""
+        found: int | None = self.rules.get("machine.cores", (0, None))[1]
+        return found
+
+    def too_much(self, taken: int) -> Refused:
+        """What is said to training that took so many bytes."""
+        line, most = self.rules["machine.memory"]
+        rule = f"{self.path.name} line {line}, machine.memory = {_size(most)}"
+        return Refused(Refusal.POLICY, f"{rule}: training took {_size(taken)}")
+
+    @property
     def url(self) -> str | None:
         """Where the signal is published, if the daemon is to fetch it."""
         found: str | None = self.rules.get("signal.url", (0, None))[1]
@@ -268,6 +293,10 @@ class Policy:
     def _price(self, what: str) -> Fraction:
         found: Fraction = self.rules.get(f"price.{what}", (0, Fraction(0)))[1]
         return found
+
+
+def _size(size: int) -> str:
+    return f"{size / (1 << 30):.4g} GiB"
 
 
 def _short(amount: Fraction, digits: int = 2) -> str:
@@ -354,6 +383,8 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
             return Fraction(str(value))
         case "text" if isinstance(value, str) and value:
             return value
+        case "size" if isinstance(value, str) and (size := SIZE.fullmatch(value)) and int(size[1]) > 0:
+            return int(size[1]) * UNITS[size[2]]
         case "url" if isinstance(value, str) and value.startswith("https://") and urllib.parse.urlsplit(value).hostname:
             return value
         case "zone" if isinstance(value, str):
@@ -364,6 +395,7 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
     asked = {
         "names": "a list of names",
         "url": "an address that begins with https://",
+        "size": "a size, such as 8 GiB",
         "count": "a whole number above 0",
         "number": "a number, such as 12.5",
     }

@@ -5,8 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRACE_S = 10.0
@@ -23,9 +23,14 @@ def program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start a program in a process group of its own, with this environment only; what it prints goes to the log."""
-    with open(log, "ab") as output:
+def start(
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, cores: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own, with this environment only; what it prints goes to the log.
+
+    It and what it starts run on the first so many `cores` of those that this thread may use.
+    """
+    with open(log, "ab") as output, _on(cores):
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -35,6 +40,20 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Pat
             stderr=output,
             start_new_session=True,
         )
+
+
+@contextmanager
+def _on(cores: int | None) -> Iterator[None]:
+    """What this thread starts meanwhile inherits where it runs: sched_setaffinity(2). Linux only; elsewhere nothing."""
+    if cores is None or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:

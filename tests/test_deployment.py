@@ -24,7 +24,7 @@ import pytest
 from flwr.cli.build import build_fab_from_files
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from client import policy
+from client import limits, policy
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
@@ -237,6 +237,36 @@ def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_withou
         assert turns[0] == (("acme",), {"cedar": "policy"})
         assert any(excluded.get("cedar") in ("dead", "failed", "late") for _, excluded in turns)
         assert turns[-1] == (("acme", "cedar"), {})
+
+
+def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_it(home):
+    """The coordinator is told by name and at once, in that round and the next. Another one keeps to one core."""
+    with deployed(home) as (founded, _):
+        birch, cedar = founded.member("birch"), founded.member("cedar")
+        birch.policy_path.write_text("[machine]\ncores = 1\n")
+        ran = set()
+
+        def look() -> None:
+            wait_for(lambda: told(birch)["phase"] == "training")
+            (app,) = [each for each in alive(birch.path) if "flwr-clientapp" in each]
+            pid = int(app.partition(" ")[0])
+            most_mib = int(0.9 * limits.taken(pid) / (1 << 20))  # From the second round on.
+            cedar.policy_path.write_text(f'[machine]\nmemory = "{most_mib} MiB"\n')
+            ran.update(
+                core for task in Path(f"/proc/{pid}/task").iterdir() for core in os.sched_getaffinity(int(task.name))
+            )
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        slow = replace(TINY, inner_steps=100)
+        assert trained(founded, slow, quorum=2, rounds=3, deadline_s=200)[0] == "finished:completed"
+        thread.join()
+        assert ran == {min(os.sched_getaffinity(0))}
+        assert report(founded).findings == []
+        without = (("acme", "birch"), (("cedar", "policy"),))
+        turns = [(turn.included, turn.excluded) for turn in closed(founded)]
+        assert turns == [(("acme", "birch", "cedar"), ()), without, without]
+        assert re.search(r"policy.toml line 2, machine.memory = \S+ GiB: training took", told(cedar)["refused"])
 
 
 def test_a_training_process_that_stands_still_gives_way_to_the_next_task(home):

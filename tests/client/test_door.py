@@ -51,6 +51,22 @@ def test_a_task_from_its_beginning_to_its_receipt(door):
     assert door.seen == [begin, PROGRESS, door.parties.claim()]
 
 
+def test_training_that_may_not_go_on_is_told_so_when_it_reports(door):
+    door.expect(FakeTime(), anybody)
+    begin = door.parties.begin("acme", *door.parties.say(door.parties.opened()))
+
+    def stop() -> None:
+        raise Refused(Refusal.POLICY, "too much")
+
+    with Daemon(str(door.path)) as daemon:
+        daemon.ask(begin)
+        daemon.ask(PROGRESS)
+        door._go_on = stop
+        with pytest.raises(Refused, match="policy: too much"):
+            daemon.ask(PROGRESS)
+    assert [str(each) for each in door.seen] == [str(begin), str(PROGRESS), "policy: too much"]
+
+
 def test_a_refusal_arrives_with_its_name(door):
     door.expect(FakeTime(), anybody)
     with Daemon(str(door.path)) as daemon, pytest.raises(Refused) as caught:

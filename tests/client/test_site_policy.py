@@ -239,6 +239,11 @@ def test_the_page_for_operators_shows_a_policy(read, done):
         ("[budget]\nhours_a_day = -1", "line 2: budget.hours_a_day = -1; it is a number"),
         ("[budget]\nhours_a_week = 1", "line 2: budget.hours_a_week is none of a policy's rules"),
         ("[price]\nhour = '1,20'", "line 2: price.hour = 1,20; it is a number"),
+        ("[machine]\nmemory = '8 GB'", "line 2: machine.memory = 8 GB; it is a size, such as 8 GiB"),
+        ("[machine]\nmemory = '0 GiB'", "line 2: machine.memory = 0 GiB; it is a size"),
+        ("[machine]\nmemory = 8", "line 2: machine.memory = 8; it is a size"),
+        ("[machine]\ncores = 0", "line 2: machine.cores = 0; it is a whole number above 0"),
+        ("[machine]\ngpu_share = '0.5'", "line 2: machine.gpu_share is none of a policy's rules"),
         ("[runs\nallow", "policy.toml: "),
     ],
 )
@@ -251,6 +256,13 @@ def test_what_is_no_rule_refuses_everything_by_its_line(read, text, refused):
 def test_a_number_may_be_written_either_way(read):
     for spelled in ("1.5", '"1.5"'):
         assert read(f"[budget]\nhours_a_day = {spelled}").rules["budget.hours_a_day"] == (2, Fraction(3, 2))
+
+
+def test_what_training_may_have_is_read_in_bytes_and_cores_and_refused_by_its_line(read):
+    found = read('[machine]\nmemory = "1536 MiB"\ncores = 3\n')
+    assert (found.memory, found.cores) == (3 << 29, 3)
+    assert str(found.too_much(1 << 31)) == "policy: policy.toml line 2, machine.memory = 1.5 GiB: training took 2 GiB"
+    assert (read("").memory, read("").cores) == (None, None)
 
 
 def test_a_file_that_cannot_be_read_refuses_everything(tmp_path):
