@@ -1,20 +1,31 @@
-"""What waiting for cheap or clean hours saves, and how much longer a run takes: a week, by the policy's own code.
+"""What waiting for cheap or clean hours saves and takes, by the policy's own code; and what a spot machine loses.
 
 `python -m bench.offpeak [--json]`. The prices are made up in the shape of a day-ahead market with much sun: dear in the
 morning and more so in the evening, cheap at night and at noon, cheaper at the weekend, with a draw of each hour's own;
 carbon follows. A run of 42 rounds of one hour, on one device of 350 W, begins on Monday at 8 o'clock: at once, and by
 each rule. Money is electricity only; energy is the same whenever it is used.
+
+A machine that is taken away: a round is broken off after each of its steps but the last, kept on a disk, and gone on
+with; its update, its trajectory and its memory should be those of a round that nobody broke off.
 """
 
 import datetime
 import json
 import random
 import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 from bench import Figures, report
-from client import policy
+from client import data, half, policy
+from client.memory import Turn
+from client.train import BrokenOff, Trained, train
+from server import outer
+from server.launch import SMALL
+from shared_models.claims import Progress
+from shared_models.lm import weights
+from shared_models.records.refusals import Refusal, Refused
 
 HOUR_MS, DAYS, ROUNDS, WATTS = 3_600_000, 14, 42, 350
 WEEK = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)  # A Monday.
@@ -25,6 +36,7 @@ MEANING = {
     **{f"{name}_money": f"money for electricity with `{rule}` / at once" for name, rule in RULES.items()},
     **{f"{name}_carbon": f"CO2 equivalent with `{rule}` / at once" for name, rule in RULES.items()},
     **{f"{name}_time": f"hours from start to end with `{rule}` / at once" for name, rule in RULES.items()},
+    "spot_resume_equal": "rounds broken off and gone on with that end in the same bits / all of them",
 }
 
 
@@ -39,7 +51,7 @@ def week() -> bytes:
     return json.dumps({"hours": said}).encode()
 
 
-def train(rules: str, signal: bytes) -> tuple[Fraction, Fraction, int]:
+def shifted(rules: str, signal: bytes) -> tuple[Fraction, Fraction, int]:
     """(money, grams, hours until its end) of the run by this policy: each round as soon as its lines let it begin."""
     with tempfile.TemporaryDirectory() as there:
         (Path(there) / "prices.json").write_bytes(signal)
@@ -63,13 +75,49 @@ def train(rules: str, signal: bytes) -> tuple[Fraction, Fraction, int]:
     return money, grams, (now_ms - start_ms) // HOUR_MS
 
 
+def resumed() -> float:
+    """The share of rounds, each broken off after another step, that come to what the whole one does, to the bit."""
+    recipe = replace(SMALL, inner_steps=12, segment=4)
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+    turn = Turn(manifest="0" * 64, member="acme", round=1, base=weights.digest(base))
+
+    def round_(stop: int = 0, since: half.Half | None = None) -> Trained:
+        def told(said: Progress) -> None:
+            if said.tokens == stop * recipe.batch * recipe.context:
+                raise Refused(Refusal.TAKEN_AWAY, "")
+
+        return train(base, recipe, tokens, {}, member="acme", round_=1, rounds=2, report=told, report_s=0, since=since)
+
+    whole, equal = round_(), 0
+    with tempfile.TemporaryDirectory() as there:
+        for stop in range(1, recipe.inner_steps):
+            try:
+                round_(stop)
+            except BrokenOff as broken:
+                half.keep(Path(there) / "half", turn, "", broken.half)
+            since = half.recall(Path(there) / "half", turn, "")
+            assert since is not None
+            assert since.step == stop
+            again = round_(since=since)
+            equal += (again.points, again.data) == (whole.points, whole.data) and all(
+                weights.digest(one) == weights.digest(other)
+                for one, other in ((again.update, whole.update), (again.memory, whole.memory))
+            )
+    return equal / (recipe.inner_steps - 1)
+
+
 def figures() -> Figures:
+    """Ratios to training at once, and how often a round that was broken off comes to the same."""
+    return {**waiting(), "spot_resume_equal": resumed()}
+
+
+def waiting() -> Figures:
     """Ratios to training at once."""
     signal = week()
-    money, grams, hours = train("", signal)
+    money, grams, hours = shifted("", signal)
     found: dict[str, float] = {}
     for name, rule in RULES.items():
-        its_money, its_grams, its_hours = train(rule, signal)
+        its_money, its_grams, its_hours = shifted(rule, signal)
         found |= {f"{name}_money": float(its_money / money), f"{name}_carbon": float(its_grams / grams)}
         found[f"{name}_time"] = its_hours / hours
     return found

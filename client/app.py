@@ -5,11 +5,11 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import begun, data, memory
+from client import begun, data, half, memory
 from client.memory import Turn
-from client.train import train
+from client.train import BrokenOff, train
 from client.training import Machine, build
-from shared_models.claims import Claim, Daemon
+from shared_models.claims import Claim, Daemon, Halted
 from shared_models.lm import codecs, gpt, weights
 from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
@@ -40,22 +40,29 @@ def _answer(task: Task, context: Context) -> Answer:
     base = _base(task, opened.base, recipe, kept, way)
     kept.keep_checkpoint(base)
     way.forget()
-    memories = Path(str(context.node_config["memory"]))
+    memories, broken_off = Path(str(context.node_config["memory"])), Path(str(context.node_config["half"]))
+    built = build(recipe.precision, machine)
     turn = Turn(manifest=opened.manifest, member=member, round=opened.round, base=opened.base)
     with Daemon(str(context.node_config["door"])) as daemon:
         daemon.ask(task.begin)
         remembered = memory.recall(memories, turn, manifest.late)
-        trained = train(
-            base,
-            recipe,
-            data.load(str(context.node_config["data"])),
-            remembered,
-            member=member,
-            round_=opened.round,
-            rounds=manifest.rounds,
-            report=daemon.ask,
-            machine=machine,
-        )
+        try:
+            trained = train(
+                base,
+                recipe,
+                data.load(str(context.node_config["data"])),
+                remembered,
+                member=member,
+                round_=opened.round,
+                rounds=manifest.rounds,
+                report=daemon.ask,
+                machine=machine,
+                since=half.recall(broken_off, turn, built),
+            )
+        except BrokenOff as broken:
+            half.keep(broken_off, turn, built, broken.half)
+            daemon.ask(Halted(step=broken.half.step))  # Whereupon it ends this process.
+            raise broken.refused from None
         if opened.round < manifest.rounds:  # Before it is claimed: what is paid for can be gone on from.
             memory.keep(memories, turn, trained.memory)
         unsent = kept.unsent(opened.round)
@@ -71,7 +78,7 @@ def _answer(task: Task, context: Context) -> Answer:
                 update=weights.digest(sent.values),
                 data=trained.data,
                 trajectory=trajectory.root,
-                build=build(recipe.precision, machine),
+                build=built,
                 tokens=trained.tokens,
                 steps=trained.steps,
                 busy_ms=trained.busy_ms,
@@ -80,6 +87,7 @@ def _answer(task: Task, context: Context) -> Answer:
                 bytes_up=codecs.nbytes(sent.packed),
             )
         )
+    half.forget(broken_off)
     kept.keep_unsent(opened.round, sent.unsent)
     update, blob = way.give(sent.packed, codecs.nbytes(sent.packed))
     way.forget()

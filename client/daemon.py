@@ -4,6 +4,7 @@ It never stops for the network's sake: a ledger or a coordinator that is away is
 meanwhile is handed in later.
 """
 
+import json
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,15 @@ from client.energy import Energy
 from client.executor import Executor, Task
 from client.home import Home
 from client.limits import Watch
-from client.meter import ProcessMeter
+from client.meter import ProcessMeter, Usage
 from client.signer import Signer
 from client.tariff import Fetcher
 from client.witness import Witness
 from shared_models import durable, processes, service
 from shared_models.bundle import build
-from shared_models.claims import Begin, Claim, Progress
+from shared_models.claims import Begin, Claim, Halted, Progress, Question
 from shared_models.records import entry as entries
+from shared_models.records import merkle
 from shared_models.records.kinds import Consent, Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 
@@ -41,6 +44,7 @@ ASK_S = 1.0  # Between looks into the ledger.
 OVERDUE_S = 30.0  # What the coordinator has not logged by then, the member hands in itself.
 RESTART_S = 5.0
 COMPARE_S = 30.0  # Between comparisons with other members' heads.
+SEND_S = 3.0  # What a SuperNode needs to send what its training process answered.
 ATTEST_S = 60.0  # Between readings of the log to vouch for what is our own in it.
 
 log = logging.getLogger(__name__)
@@ -72,47 +76,58 @@ class Daemon:
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
         self._stop = False
+        self._child: subprocess.Popen[bytes] | None = None  # The training process,
+        self._meter: ProcessMeter | None = None  # and its meter;
+        self._opened = ""  # the round that it works on, by the leaf hash of its opening.
+        self._spot = policy.Spot(), -1  # How this machine is told that it is taken away, as of this time of the policy.
+        self._asked_to_end = False  # By SIGTERM, which may say so.
+        self._leave_by: float | None = None  # Once it was told.
+        self._claimed = False  # Whether the round has its receipt,
+        self._sent_by = 0.0  # and until when the SuperNode may be sending what was answered last.
         self._showing = threading.Lock()
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then leave no child behind."""
+        """Serve until SIGTERM or SIGINT, or until this machine is taken away; then leave no child behind."""
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._stopped)
         supernode = self._executor.start_supernode()
-        child: subprocess.Popen[bytes] | None = None
         asked = 0.0
         self._show(phase="waiting")
         service.tell(READY="1")
         try:
             while not self._stop:
-                if supernode.poll() is not None:
+                self._look_for_notice()
+                if supernode.poll() is not None and self._leave_by is None:
                     # Code 0 is ambiguous: this node was removed, or the SuperLink has lost its state. So try again.
                     self._show(phase="reconnecting", detail=f"flower-supernode ended with code {supernode.returncode}")
                     self._wait(RESTART_S)
                     supernode = self._executor.start_supernode()
-                if child is not None and self._to_end_now():
+                if self._child is not None and self._to_end_now():
                     log.warning("the training process is ended: training is paused")
-                    processes.end(
-                        child, grace_s=0
-                    )  # Asked, it says goodbye to its SuperNode, which then waits for ever.
-                if child is not None and child.poll() is not None:
+                    self._end_child()
+                if self._child is not None and self._child.poll() is not None:
                     self._door.forget()
-                    processes.end(child)  # Whatever it left behind.
-                    child = self._energy = None
+                    processes.end(self._child)  # Whatever it left behind.
+                    self._child = self._meter = self._energy = None
+                    self._sent_by = time.monotonic() + SEND_S if self._claimed else 0.0
+                    self._opened, self._claimed = "", False
                     self._watch_no_more()
                     self._show(phase="waiting")
                 self._look_at_counters()
                 due = time.monotonic() - asked > ASK_S
-                if (child is None or due) and (task := self._executor.acquire()) is not None:
+                if self._leave_by is not None:
+                    if self._left():
+                        break
+                elif (self._child is None or due) and (task := self._executor.acquire()) is not None:
                     # The SuperNode has one task at a time. Whoever is still at one has been given up: the run has ended
                     # while its message came, so that the rest never will; or it has not been heard of for a minute.
-                    if child is not None:
+                    if self._child is not None:
                         log.warning("the training process is ended: its task was given up, and another one came")
                         self._door.forget()
-                        processes.end(child)
+                        processes.end(self._child)
                         self._watch_no_more()
-                    child = self._begin(task)
-                if due:
+                    self._child = self._begin(task)
+                if due and self._leave_by is None:
                     service.tell(WATCHDOG="1")
                     self._signal.visit()
                     self._visit_ledger()
@@ -120,20 +135,88 @@ class Daemon:
                 self._wait(LOOK_S)
         finally:
             service.tell(STOPPING="1")
-            self._show(phase="stopped")
+            self._show(phase="stopped" if self._leave_by is None else "taken away")
             self._door.close()
             self._rendezvous.rmdir()
             self._executor.close()
-            if child is not None:
-                processes.end(child)
+            if self._child is not None:
+                processes.end(self._child, processes.GRACE_S if self._leave_by is None else 0)
             processes.end(supernode)
 
-    def _stopped(self, *_: object) -> None:
-        self._stop = True
+    def _stopped(self, number: int, _: object) -> None:
+        """A first SIGTERM may say that this machine is taken away; anything else ends the daemon at once."""
+        if number == signal.SIGTERM and not self._asked_to_end:
+            self._asked_to_end = True
+        else:
+            self._stop = True
+
+    def _end_child(self) -> None:
+        """End the training process unasked: asked, it says goodbye to its SuperNode, which then waits for ever."""
+        if self._child is not None:
+            processes.end(self._child, grace_s=0)
+
+    # A machine that is taken away.
+
+    def _said_of_spot(self) -> policy.Spot:
+        """What the policy says of that now; it is asked often, and read when it changes."""
+        path = self.home.policy_path
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        if changed != self._spot[1]:
+            found = policy.Spot()
+            with suppress(Refused):
+                found = policy.read(path).spot
+            self._spot = found, changed
+        return self._spot[0]
+
+    def _look_for_notice(self) -> None:
+        if self._leave_by is not None:
+            return
+        spot = self._said_of_spot()
+        if self._asked_to_end and not spot.notice:
+            self._stop = True
+        elif self._asked_to_end or (spot.file is not None and spot.file.exists()):
+            why = "SIGTERM" if self._asked_to_end else f"{spot.file} is there"
+            self._leave_by = time.monotonic() + spot.seconds
+            self._show(phase="leaving", detail=f"this machine is taken away: {why}")
+
+    def _left(self) -> bool:
+        """Whether nothing is left to wait for. No task is taken any more; what is at work keeps how far it came.
+
+        The SuperNode, when it ends then, tells the coordinator that we are gone, and nobody waits for us.
+        """
+        assert self._leave_by is not None
+        if self._child is None:
+            return time.monotonic() > min(self._leave_by, self._sent_by)
+        if not self._opened or time.monotonic() > self._leave_by:
+            self._end_child()  # It has begun nothing; or it did not come to the end of a step.
+        return False
+
+    def _halted(self, halted: Halted) -> None:
+        """Training has kept how far it came: so is what it used for that. Then it is ended, before it can answer."""
+        if self._meter is None or self._leave_by is None:
+            return
+        used = asdict(self._meter.read()) | {"opened": self._opened}
+        durable.write(self._halted_path, json.dumps(used).encode())
+        self._show(kept=f"step {halted.step} of round {self._status['round']} of {self._status['run']}")
+        self._end_child()
+
+    def _go_on(self, opened: str) -> None:
+        """Count with what this round uses now what it used before it was broken off."""
+        self._opened = opened
+        try:
+            before = json.loads(self._halted_path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return
+        if before.pop("opened") == opened and self._meter is not None:
+            self._meter.before = Usage(**before)
+
+    @property
+    def _halted_path(self) -> Path:
+        return self.home.path / "halted.json"
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stop and time.monotonic() < until:
+        while not self._stop and not (self._asked_to_end and self._leave_by is None) and time.monotonic() < until:
             time.sleep(min(LOOK_S, seconds))
 
     def _begin(self, task: Task) -> subprocess.Popen[bytes] | None:
@@ -151,7 +234,8 @@ class Daemon:
         settings = self.home.settings
         energy = Energy(settings.processor, rules.watts, settings.devices)
         self._energy = energy, time.monotonic()
-        self._door.expect(ProcessMeter(child.pid, energy), lambda pid: _descends(pid, child.pid))
+        self._meter, self._opened, self._claimed = ProcessMeter(child.pid, energy), "", False
+        self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
         if rules.memory is not None:
 
@@ -169,10 +253,14 @@ class Daemon:
         self._watch = None
 
     def _may_go_on(self) -> None:
-        """Raises `Refused(POLICY)` if training has taken too much: so it ends, and tells the coordinator why."""
+        """Raises `Refused`: POLICY if training has taken too much, so it ends, and tells the coordinator why;
+        TAKEN_AWAY, so that it keeps how far it came.
+        """
         if self._watch is not None and (taken := self._watch[0].above):
             self._outgrown[self._status["run"]] = taken
             raise self._watch[1].too_much(taken)
+        if self._leave_by is not None:
+            raise Refused(Refusal.TAKEN_AWAY, "this machine is taken away")
 
     def _look_at_counters(self) -> None:
         if self._energy is not None and time.monotonic() - self._energy[1] > METER_S:
@@ -208,6 +296,8 @@ class Daemon:
         opened = entries.peek(begin.opened.encode())
         if isinstance(opened, RoundOpen):
             self._status["run"] = opened.run
+            if self._leave_by is not None:
+                self._end_child()  # So that it says nothing, and is asked again when we are back.
             self._may_go_on()
             self._check_policy(self._signer.manifest(opened))
 
@@ -279,11 +369,12 @@ class Daemon:
 
     # What people see.
 
-    def _seen(self, what: Begin | Progress | Claim | Refused) -> None:
+    def _seen(self, what: Question | Refused) -> None:
         match what:
             case Begin():
                 opened = entries.peek(what.opened.encode())
                 assert isinstance(opened, RoundOpen)
+                self._go_on(merkle.leaf_hash(what.opened.encode()).hex())
                 self._show(phase="training", run=opened.run, round=opened.round, since_ms=_now_ms(), tokens=0)
             case (
                 Progress(tokens=tokens, busy_ms=busy_ms, loss_unats=loss)
@@ -292,11 +383,18 @@ class Daemon:
                 rate = round(1000 * tokens / busy_ms) if busy_ms else 0
                 sent = {"phase": "sending", "bytes_up": what.bytes_up} if isinstance(what, Claim) else {}
                 self._show(tokens=tokens, tokens_per_s=rate, loss=loss / 1e6, **sent)
+                if isinstance(what, Claim):
+                    self._claimed = True
+                    self._halted_path.unlink(missing_ok=True)
+            case Halted():
+                self._halted(what)
             case Refused():
                 log.warning("refused %s", what)
                 self._show(refused=str(what), remedy=what.remedy)
 
     def _show(self, **what: Any) -> None:
+        if self._leave_by is not None and what.get("phase") in ("training", "sending", "waiting"):
+            del what["phase"]  # That it is leaving is what there is to see.
         if what.get("phase", self._status["phase"]) != self._status["phase"]:
             of = f" round {what['round']} of {what['run']}" if "round" in what else ""
             doing = f"{what['phase']}{of}"

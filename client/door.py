@@ -11,7 +11,7 @@ from pathlib import Path
 
 from client.meter import Meter
 from client.signer import Signer
-from shared_models.claims import MAX_LINE, Begin, Claim, Progress, Reply, hear
+from shared_models.claims import MAX_LINE, Begin, Claim, Halted, Progress, Question, Reply, hear
 from shared_models.records import canonical
 from shared_models.records.refusals import Refusal, Refused
 
@@ -23,7 +23,7 @@ class Door:
         self,
         path: Path,
         signer: Signer,
-        seen: Callable[[Begin | Progress | Claim | Refused], None],
+        seen: Callable[[Question | Refused], None],
         may: Callable[[Begin], None] = lambda _: None,
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,6 +89,8 @@ class Door:
                 entries = self._signer.claim(question, guest[0])
             case Progress():
                 self._go_on()
+                entries = ()
+            case Halted():
                 entries = ()
         self._seen(question)
         return entries

@@ -15,11 +15,13 @@ quotes/           0700: what was sealed, and will be opened: a quote is lost wit
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
+halted.json       what that round used until then, as the daemon measured it
 signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
                   in work/memory what its optimiser remembers, in work/begun what the newest rounds began from, in
-                  work/blobs what is under way to or from the coordinator
+                  work/half how far a round came that was broken off, in work/blobs what is under way to or from the
+                  coordinator
 """
 
 import hmac
@@ -80,6 +82,7 @@ class Home(Folder):
         """What the training process is told by way of Flower: where it finds what, and how it computes."""
         told = {"member": self.settings.member, "data": self.text, "door": str(door)}
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
+        told |= {"half": str(self.path / "work" / "half")}
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
         return told | self.machine()

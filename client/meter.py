@@ -20,6 +20,18 @@ class Usage:
     energy_mj: int = 0
     energy_method: str = "none"
 
+    def plus(self, more: "Usage") -> "Usage":
+        """This, and what was used later. Energy is known if it was known of both in the same way."""
+        known = self.energy_method == more.energy_method
+        return Usage(
+            self.wall_ms + more.wall_ms,
+            self.cpu_ms + more.cpu_ms,
+            self.started_ms,
+            more.ended_ms,
+            self.energy_mj + more.energy_mj if known else 0,
+            self.energy_method if known else "none",
+        )
+
 
 class Meter(Protocol):
     """Something that can be asked at any time what the task has used so far."""
@@ -45,14 +57,15 @@ class ProcessMeter:
     def __init__(self, pid: int, energy: Energy | None = None) -> None:
         self._clock, self._energy = _Clock(), energy
         self._process = psutil.Process(pid)
+        self.before: Usage | None = None  # What the same work used before, in a process that has ended.
 
     def read(self) -> Usage:
         cpu_s = sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True)))
         usage = self._clock.usage(cpu_s)
-        if self._energy is None:
-            return usage
-        energy_mj, method = self._energy.used(usage.wall_ms)
-        return replace(usage, energy_mj=energy_mj, energy_method=method)
+        if self._energy is not None:
+            energy_mj, method = self._energy.used(usage.wall_ms)
+            usage = replace(usage, energy_mj=energy_mj, energy_method=method)
+        return self.before.plus(usage) if self.before is not None else usage
 
 
 def _cpu_s(process: psutil.Process) -> float:

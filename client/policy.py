@@ -30,6 +30,11 @@ the line that refuses it; a file that cannot be read refuses everything. While H
     memory = "8 GiB"             # all its processes together; one that takes more is ended
     cores = 4                    # its threads run on so many of the processor's
 
+    [spot]                       # a machine that may be taken away at short notice
+    notice = true                # SIGTERM says that it will be
+    file = "/run/taken-away"     # and so does this file, once it is there
+    seconds = 25                 # from then on: the training process keeps how far it came, or is ended
+
     [budget]                     # of this node: hours of one device, kWh, and money by those prices
     hours_a_day = 40
     kwh_a_day = "12.5"
@@ -71,6 +76,7 @@ KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
         "cheapest_hours": "count",
     },
     "machine": {"memory": "size", "cores": "count"},
+    "spot": {"notice": "flag", "file": "text", "seconds": "count"},
     "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
 }
 NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
@@ -99,6 +105,14 @@ class Spent(NamedTuple):
 
     def plus(self, other: "Spent") -> "Spent":
         return Spent(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+class Spot(NamedTuple):
+    """How a machine is told that it will be taken away, and how many seconds there are then."""
+
+    notice: bool = False  # By SIGTERM,
+    file: Path | None = None  # or by a file that is there.
+    seconds: int = 25
 
 
 class Told(NamedTuple):
@@ -273,6 +287,16 @@ class Policy:
         found: int | None = self.rules.get("machine.cores", (0, None))[1]
         return found
 
+    @property
+    def spot(self) -> Spot:
+        """What is said of a machine that is taken away; by default nobody tells."""
+        said = {
+            rule.removeprefix("spot."): value for rule, (_, value) in self.rules.items() if rule.startswith("spot.")
+        }
+        if "file" in said:
+            said["file"] = self.path.parent / said["file"]
+        return Spot(**said)
+
     def too_much(self, taken: int) -> Refused:
         """What is said to training that took so many bytes."""
         line, most = self.rules["machine.memory"]
@@ -385,6 +409,8 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
             return value
         case "size" if isinstance(value, str) and (size := SIZE.fullmatch(value)) and int(size[1]) > 0:
             return int(size[1]) * UNITS[size[2]]
+        case "flag" if isinstance(value, bool):
+            return value
         case "url" if isinstance(value, str) and value.startswith("https://") and urllib.parse.urlsplit(value).hostname:
             return value
         case "zone" if isinstance(value, str):
@@ -396,6 +422,7 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
         "names": "a list of names",
         "url": "an address that begins with https://",
         "size": "a size, such as 8 GiB",
+        "flag": "true or false",
         "count": "a whole number above 0",
         "number": "a number, such as 12.5",
     }

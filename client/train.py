@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.data import Batches
+from client.half import Half
 from client.team import at_work
 from client.training import ONE, Machine
 from shared_models.claims import Progress
 from shared_models.lm import weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import Point, ends
 
 REPORT_S = 0.5  # How often progress is told.
@@ -31,6 +34,14 @@ class Trained:
     points: tuple[Point, ...]  # The states that led there.
 
 
+class BrokenOff(Exception):
+    """The machine is about to be taken away: how far training came, and what it was told."""
+
+    def __init__(self, half: Half, refused: Refused) -> None:
+        super().__init__(str(refused))
+        self.half, self.refused = half, refused
+
+
 def train(
     base: weights.Weights,
     recipe: Recipe,
@@ -42,26 +53,57 @@ def train(
     rounds: int,
     report: Callable[[Progress], object],
     machine: Machine = ONE,
+    since: Half | None = None,
+    report_s: float = REPORT_S,
 ) -> Trained:
     """Train `recipe.inner_steps` steps from `base`, with what the optimiser remembers of the round before, if anything.
 
-    Raises `Refused`: NO_TEXT if the text is shorter than a sequence, or as `Machine.check`.
+    Goes on from where the round was broken off, `since`, if the text is still the same: to the same bits. Raises
+    `Refused`: NO_TEXT if the text is shorter than a sequence, or as `Machine.check` and `report`; `BrokenOff` if
+    `report` says TAKEN_AWAY, after the step that was being made. Several processes go on to the end of a segment.
     """
-    losses: list[float] = []
-    points: list[Point] = []
+    batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
+    for _ in range(since.step if since is not None else 0):
+        batches.draw(recipe.batch)
+    if since is None or since.data != batches.digest:
+        since = Half(step=0, weights=base, memory=memory, data=batches.digest)
+    step, losses, points = since.step, [*since.losses], [*since.points]
+    broken: Refused | None = None
     started = told = time.monotonic()
 
-    turn = {"member": member, "round_": round_, "rounds": rounds}
-    with at_work(base, recipe, tokens, memory, machine=machine, **turn) as training:
-        for end in ends(recipe):
+    def busy_ms() -> int:
+        return since.busy_ms + int(1000 * (time.monotonic() - started))
+
+    turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
+    with at_work(since.weights, recipe, tokens, since.memory, machine=machine, **turn) as training:
+        for end in ends(recipe)[len(points) :]:
             for loss in training.until(end):
-                losses.append(loss)
-                now = time.monotonic()
-                if now - told > REPORT_S:
-                    trained_on = len(losses) * recipe.batch * recipe.context
-                    busy_ms = round(1000 * (now - started))
-                    report(Progress(tokens=trained_on, loss_unats=round(1e6 * loss), busy_ms=busy_ms))
-                    told = now
+                losses, step = [*losses[-4:], loss], step + 1
+                if time.monotonic() - told >= report_s and broken is None:
+                    said = Progress(
+                        tokens=step * recipe.batch * recipe.context, loss_unats=round(1e6 * loss), busy_ms=busy_ms()
+                    )
+                    try:
+                        report(said)
+                    except Refused as refused:
+                        if refused.refusal is not Refusal.TAKEN_AWAY:
+                            raise
+                        broken = refused
+                    told = time.monotonic()
+                if broken is not None and machine.processes == 1:  # Several have begun another step by now.
+                    break
+            if broken is not None and step < recipe.inner_steps:
+                reached, remembered = training.state()
+                half = Half(
+                    step=step,
+                    weights=reached,
+                    memory=remembered,
+                    data=training.data,
+                    points=tuple(points),
+                    losses=tuple(losses),
+                    busy_ms=busy_ms(),
+                )
+                raise BrokenOff(half, broken)
             points.append(training.point())
 
         reached, remembered = training.state()
@@ -70,8 +112,8 @@ def train(
         update=weights.minus(reached, base),
         tokens=recipe.inner_steps * recipe.batch * recipe.context,
         steps=recipe.inner_steps,
-        busy_ms=int(1000 * (time.monotonic() - started)),
-        loss=float(np.mean(losses[-5:])),
+        busy_ms=busy_ms(),
+        loss=float(np.mean(losses)),
         data=data,
         memory=remembered,
         points=tuple(points),

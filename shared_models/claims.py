@@ -57,6 +57,13 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Halted:
+    """Training has kept how far it came, for it was told that the machine is about to be taken away."""
+
+    step: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """The daemon's answer: a refusal (`code` not empty), or the member's entries that the log lacks, oldest first."""
 
@@ -66,21 +73,23 @@ class Reply:
     cosigned: str = ""  # The head that came with the task, with the member's cosignature.
 
 
-QUESTIONS: dict[str, type[Begin] | type[Progress] | type[Claim]] = {
+Question = Begin | Progress | Claim | Halted
+QUESTIONS: dict[str, type[Begin] | type[Progress] | type[Claim] | type[Halted]] = {
     "begin": Begin,
     "progress": Progress,
     "claim": Claim,
+    "halted": Halted,
 }
 T = TypeVar("T")
 
 
-def say(question: Begin | Progress | Claim) -> bytes:
+def say(question: Question) -> bytes:
     """The line that asks this."""
     word = next(word for word, cls in QUESTIONS.items() if type(question) is cls)
     return f"{word} ".encode() + canonical.encode(question) + b"\n"
 
 
-def hear(line: bytes) -> Begin | Progress | Claim:
+def hear(line: bytes) -> Question:
     """The question in this line. Raises `Refused(MALFORMED)`, or what `canonical.decode` raises."""
     word, _, body = line.rstrip(b"\n").partition(b" ")
     cls = QUESTIONS.get(word.decode("ascii", "replace"))
@@ -104,7 +113,7 @@ class Daemon:
         self._lines.close()
         self._socket.close()
 
-    def ask(self, question: Begin | Progress | Claim) -> Reply:
+    def ask(self, question: Question) -> Reply:
         """Ask, and wait for the answer. Raises `Refused` with the daemon's reason."""
         line = b""
         with suppress(ConnectionError):

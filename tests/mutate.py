@@ -107,6 +107,8 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
     "client/signer.py": ["tests/client/test_signer.py", "tests/client"],
     "client/energy.py": ["tests/client/test_energy.py"],
+    "client/half.py": ["tests/training/test_training.py"],
+    "client/train.py": ["tests/training/test_training.py"],
     "client/limits.py": ["tests/client/test_limits.py"],
     "client/policy.py": ["tests/client/test_site_policy.py", "tests/client/test_tariff.py"],
     "client/tariff.py": ["tests/client/test_tariff.py"],

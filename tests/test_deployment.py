@@ -172,7 +172,7 @@ def test_a_member_that_is_stopped_and_started_again_in_a_round_is_asked_again_an
                 time.sleep(0.02)
             running.stop("cedar")
             before.append((said["round"], [entries.peek(leaf).kind for leaf in member.signed()]))
-            running.start("up", "--home", str(member.path), name="cedar")
+            running.start("up", "--home", str(member.path), name="cedar", checkout=ROOT)
 
         threading.Thread(target=restart, daemon=True).start()
         slow = replace(TINY, inner_steps=100)
@@ -267,6 +267,51 @@ def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_i
         turns = [(turn.included, turn.excluded) for turn in closed(founded)]
         assert turns == [(("acme", "birch", "cedar"), ()), without, without]
         assert re.search(r"policy.toml line 2, machine.memory = \S+ GiB: training took", told(cedar)["refused"])
+
+
+def test_a_machine_that_is_taken_away_in_a_round_goes_on_where_it_stopped_and_counts_in_it(home, tmp_path):
+    """One is told by a file and stays away: it is not waited for. One is told by SIGTERM and comes back."""
+    slow = replace(TINY, inner_steps=150)
+    with deployed(home) as (founded, running):
+        birch, cedar = founded.member("birch"), founded.member("cedar")
+        birch.policy_path.write_text('[spot]\nfile = "gone"\n')
+        cedar.policy_path.write_text("[spot]\nnotice = true\nseconds = 8\n")
+        said, used = {}, {}
+
+        def take_away() -> None:
+            wait_for(lambda: told(birch).get("tokens") and told(birch)["phase"] == "training")
+            (birch.path / "gone").touch()
+            before = time.monotonic()
+            wait_for(lambda: told(birch)["phase"] == "taken away")
+            used["birch"], said["birch"] = time.monotonic() - before, told(birch)
+            wait_for(lambda: told(cedar).get("round") == 2 and told(cedar)["tokens"])
+            running.stop("cedar")
+            said["cedar"] = told(cedar)
+            used.update(json.loads((cedar.path / "halted.json").read_text()))
+            running.start("up", "--home", str(cedar.path), name="cedar", checkout=ROOT)
+
+        thread = threading.Thread(target=take_away)
+        thread.start()
+        began = time.monotonic()
+        assert trained(founded, slow, rounds=2, quorum=2, deadline_s=200)[0] == "finished:completed"
+        assert time.monotonic() - began < 150  # Nobody has waited for a deadline.
+        thread.join()
+        for name, number in (("birch", 1), ("cedar", 2)):
+            assert said[name]["phase"] == "taken away"
+            assert re.fullmatch(rf"step [1-9]\d* of round {number} of r1", said[name]["kept"])
+        assert used["birch"] < 5
+        assert report(founded).findings == []
+        turns = closed(founded)
+        assert [(turn.included, turn.excluded) for turn in turns] == [(("acme", "cedar"), (("birch", "dead"),))] * 2
+        receipts = [each for leaf in cedar.signed() if isinstance(each := entries.peek(leaf), Receipt)]
+        assert receipts[1].started_ms == used["started_ms"]
+        assert receipts[1].wall_ms > used["wall_ms"]
+        assert not (cedar.path / "work" / "half").exists()
+        assert not (cedar.path / "halted.json").exists()
+    members = {"acme": 2, "birch": 1, "cedar": 1}
+    whole = simulate(tmp_path / "whole", members, rounds=2, recipe=slow, misbehave={"birch": "dead"}, quorum=2)
+    reached = [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds]
+    assert reached == [turn.checkpoint for turn in turns]
 
 
 def test_a_training_process_that_stands_still_gives_way_to_the_next_task(home):

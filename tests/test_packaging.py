@@ -25,6 +25,7 @@ BUNDLE = [
     "client/app.py",
     "client/begun.py",
     "client/data.py",
+    "client/half.py",
     "client/memory.py",
     "client/team.py",
     "client/train.py",

@@ -79,6 +79,7 @@ class Refusal(StrEnum):
     # A member's daemon.
     NOT_APPROVED = "not_approved"
     POLICY = "policy"
+    TAKEN_AWAY = "taken_away"
     NO_TASK = "no_task"
     NO_TEXT = "no_text"
     NO_CHECKPOINT = "no_checkpoint"
@@ -181,6 +182,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NOT_PASSED: "ask on the coordinator's own machine: the gateway passes what a SuperNode asks, no more",
     Refusal.NOT_APPROVED: "approve the bundle by running the same version of this software as the coordinator",
     Refusal.POLICY: "the member's operator decides: `consortium policy explain` says what each line allows, and when",
+    Refusal.TAKEN_AWAY: "start the member's daemon where its folder is: it goes on with this round if it is still open",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
     Refusal.NO_JOURNAL: "bring back the folder runs/ of the coordinator that trained this run so far; nothing was said",
     Refusal.NO_TEXT: "let `data` in member.toml name a text that is there, readable and longer than a sequence",

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from client import begun, data, reexecute
 from client.app import app
 from client.door import Door
 from client.signer import Signer
+from client.train import train
 from client.training import ONE, Machine, Training, build
 from consortium.grid import InProcessGrid
 from shared_models.claims import Daemon, Progress
@@ -39,9 +41,11 @@ class Asked:
 
     def __init__(self, parties: Parties, door: Door, signers: list[Signer], kept: Path) -> None:
         self.parties, self.kept, self.memory = parties, kept, kept.with_name("memory")
+        self.door = door
         self._signers, self._opening = signers, None
         self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
         self._config |= {"kept": str(kept), "memory": str(self.memory), "begun": str(kept.with_name("begun"))}
+        self._config["half"] = str(kept.with_name("half"))
 
     def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
         """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""
@@ -121,6 +125,30 @@ def test_a_member_that_computes_again_instead_of_keeping_sends_the_same_bits(ask
         again = asked.ask(task, recompute="yes")
     assert blocks["Block"] == 3 * before
     assert again.entries[-1] == kept.entries[-1]  # The receipt that it had signed for this very update.
+
+
+def test_a_round_that_is_broken_off_is_gone_on_with_when_it_is_asked_again(asked, monkeypatch):
+    """Its daemon would end it where here it goes on to answer; the receipt is as if nothing had happened."""
+    monkeypatch.setattr("client.app.train", partial(train, report_s=0.0))
+    task, said, leaving = asked.task(), [], [False, True]
+
+    def go_on() -> None:
+        if leaving and leaving.pop(0):
+            raise Refused(Refusal.TAKEN_AWAY, "this machine is taken away")
+
+    asked.door._go_on, asked.door._seen = go_on, said.append
+    with pytest.raises(Refused, match="this machine is taken away"):
+        asked.ask(task)
+    half = asked.kept.with_name("half")
+    assert [type(each).__name__ for each in said] == ["Begin", "Progress", "Refused", "Halted"]
+    assert (said[-1].step, half.is_file()) == (2, True)
+    said.clear()
+    answer = asked.ask(task)
+    assert [each.tokens // (TOY.batch * TOY.context) for each in said if isinstance(each, Progress)] == [3]
+    assert not half.exists()
+    shutil.rmtree(asked.memory)
+    whole = asked.ask(task)
+    assert (whole.entries[-1], receipt(whole).steps) == (answer.entries[-1], 3)
 
 
 def opened(asked: Asked, answer: Answer, text: str, machine: Machine = ONE):

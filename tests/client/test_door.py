@@ -7,13 +7,14 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from parties import FakeTime, Parties
 
 from client.door import Door
-from client.meter import ProcessMeter, ThreadMeter
+from client.meter import ProcessMeter, ThreadMeter, Usage
 from shared_models.claims import Daemon, Progress, hear, say
 from shared_models.records import canonical
 from shared_models.records.refusals import Refusal, Refused
@@ -156,6 +157,21 @@ def test_a_process_is_measured_from_outside_with_its_children():
         process.communicate(b"\n")
     assert 300 <= usage.cpu_ms <= later.cpu_ms  # What a child has used that ended counts as well.
     assert usage.ended_ms - usage.started_ms == usage.wall_ms
+
+
+def test_what_a_round_used_before_it_was_broken_off_counts_with_what_it_used_after():
+    before = Usage(1_000, 900, 5_000, 6_000, 70, "rapl")
+    after = Usage(500, 400, 60_000, 60_500, 30, "rapl")
+    assert before.plus(after) == Usage(1_500, 1_300, 5_000, 60_500, 100, "rapl")
+    unknown = replace(after, energy_mj=0, energy_method="none")
+    assert before.plus(unknown) == Usage(1_500, 1_300, 5_000, 60_500, 0, "none")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        meter = ProcessMeter(process.pid)
+        meter.before = before
+        usage = meter.read()
+        process.communicate(b"\n")
+    assert (usage.started_ms, usage.wall_ms >= 1_000, usage.cpu_ms >= 900) == (5_000, True, True)
+    assert usage.ended_ms > 10**12
 
 
 def test_a_thread_is_measured_from_another_one():

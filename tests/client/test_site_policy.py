@@ -239,6 +239,10 @@ def test_the_page_for_operators_shows_a_policy(read, done):
         ("[budget]\nhours_a_day = -1", "line 2: budget.hours_a_day = -1; it is a number"),
         ("[budget]\nhours_a_week = 1", "line 2: budget.hours_a_week is none of a policy's rules"),
         ("[price]\nhour = '1,20'", "line 2: price.hour = 1,20; it is a number"),
+        ("[spot]\nnotice = 1", "line 2: spot.notice = 1; it is true or false"),
+        ("[spot]\nfile = 1", "line 2: spot.file = 1; it is a name"),
+        ("[spot]\nseconds = 0", "line 2: spot.seconds = 0; it is a whole number above 0"),
+        ("[spot]\nurl = 'x'", "line 2: spot.url is none of a policy's rules"),
         ("[machine]\nmemory = '8 GB'", "line 2: machine.memory = 8 GB; it is a size, such as 8 GiB"),
         ("[machine]\nmemory = '0 GiB'", "line 2: machine.memory = 0 GiB; it is a size"),
         ("[machine]\nmemory = 8", "line 2: machine.memory = 8; it is a size"),
@@ -263,6 +267,13 @@ def test_what_training_may_have_is_read_in_bytes_and_cores_and_refused_by_its_li
     assert (found.memory, found.cores) == (3 << 29, 3)
     assert str(found.too_much(1 << 31)) == "policy: policy.toml line 2, machine.memory = 1.5 GiB: training took 2 GiB"
     assert (read("").memory, read("").cores) == (None, None)
+
+
+def test_how_a_machine_is_told_that_it_is_taken_away(read, tmp_path):
+    assert read("").spot == policy.Spot(notice=False, file=None, seconds=25)
+    assert read("[spot]\nnotice = true\nseconds = 90").spot == policy.Spot(notice=True, file=None, seconds=90)
+    assert read('[spot]\nfile = "gone"').spot.file == tmp_path / "gone"
+    assert read('[spot]\nfile = "/run/gone"').spot.file == Path("/run/gone")
 
 
 def test_a_file_that_cannot_be_read_refuses_everything(tmp_path):

@@ -162,7 +162,7 @@ def test_money_is_by_the_price_of_the_hours_and_a_round_to_come_by_that_of_now(r
 
 def test_who_waits_pays_less_and_is_later():
     """What docs/strategies.md says of it, by the figures."""
-    found = offpeak.figures()
+    found = offpeak.waiting()
     assert {round(found[f"{rule}_money"], 2) for rule in offpeak.RULES} == {0.5, 0.51, 0.55}
     assert {round(found[f"{rule}_time"], 1) for rule in offpeak.RULES} == {2.2, 2.8, 3.0}
 
@@ -299,10 +299,16 @@ def test_the_cheapest_hours_are_so_many_and_no_other_is_cheaper(prices, hours):
 
 
 class Publisher(http.server.BaseHTTPRequestHandler):
-    """Answers as its server's `say` does: (status, headers, what it sends, seconds between two bytes)."""
+    """Answers as its server's `say` does: (status, headers, what it sends, seconds between two bytes).
+
+    Without a status it sends nothing else.
+    """
 
     def do_GET(self) -> None:
         status, headers, body, wait_s = self.server.say(self.path)
+        if not status:
+            self.wfile.write(body)
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -347,6 +353,7 @@ def test_a_signal_is_fetched_and_nothing_else_is_taken_for_one(published):
     for answer, refused in (
         ((404, {}, b"", 0), "404"),
         ((302, {"Location": published.url}, b"", 0), "302"),
+        ((0, {}, b"good day\r\n\r\n", 0), "it is no HTTP: BadStatusLine"),
         ((200, {}, b"<html>", 0), "no JSON"),
         ((200, {}, b" " * (tariff.MOST_BYTES + 1), 0), "it has more than"),
         ((200, {}, b" " * 1_000, 0.05), "it did not answer in 0.3 s"),

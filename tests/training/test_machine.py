@@ -18,8 +18,10 @@ import torch
 from world import TOY
 
 from client import data
+from client.half import Half
 from client.reexecute import distance_ppm
 from client.team import at_work
+from client.train import BrokenOff, train
 from client.training import Machine, build
 from server import outer
 from shared_models.lm import gpt
@@ -164,3 +166,24 @@ def test_compiled_training_comes_close_enough(monkeypatch):
     assert theirs == pytest.approx(losses, rel=0.01)
     assert distance_ppm((outer.first(RECIPE), {}), reached, their_state) < TOLERANCE_PPM
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+@pytest.mark.slow
+def test_several_processes_that_are_broken_off_go_on_to_the_end_of_a_segment_and_come_to_the_same_bits():
+    torch.set_num_threads(1)
+    recipe, machine, said = replace(RECIPE, inner_steps=4, segment=2), Machine(processes=2), []
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+
+    def ask(since: Half | None = None):
+        def report(each) -> None:
+            said.append(each)
+            if len(said) == 1:
+                raise Refused(Refusal.TAKEN_AWAY, "this machine is taken away")
+
+        return train(base, recipe, tokens, {}, **TURN, report=report, report_s=0, machine=machine, since=since)
+
+    with pytest.raises(BrokenOff) as caught:
+        ask()
+    assert (caught.value.half.step, len(said)) == (2, 1)
+    again, whole = ask(caught.value.half), ask()
+    assert (again.points, again.data, again.loss) == (whole.points, whole.data, whole.loss)

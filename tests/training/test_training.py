@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from world import TOY
 
 from client import data
-from client.train import Trained, train
+from client import half as halves
+from client.half import Half
+from client.memory import Turn
+from client.train import BrokenOff, Trained, train
 from client.training import Machine, Training, _processor, build
 from server import outer
 from shared_models.lm import codecs, gpt, hygiene, weights
@@ -50,6 +53,99 @@ def moved(recipe: Recipe, updates, state=None, base=None, round_=1, rounds=1) ->
     weighted = [(BILLION // len(updates), update) for update in updates]
     rule = steps.rule(recipe, round_, rounds)
     return list(steps.step(BASE if base is None else base, weighted, state or {}, rule))
+
+
+# A machine that is taken away.
+
+TAKEN_AWAY = Refused(Refusal.TAKEN_AWAY, "this machine is taken away")
+
+
+def broken_off(recipe: Recipe, at: int, memory, base, since=None, tokens=None) -> Half:
+    """The second of two rounds of acme's, up to where it is told, before inner step `at`."""
+    torch.set_num_threads(1)
+
+    def report(said) -> None:
+        if said.tokens == at * recipe.batch * recipe.context:
+            raise TAKEN_AWAY
+
+    tokens = data.load("python-stdlib:0/3") if tokens is None else tokens
+    with pytest.raises(BrokenOff, match="this machine is taken away") as caught:
+        train(base, recipe, tokens, memory, member="acme", round_=2, rounds=2, report=report, report_s=0, since=since)
+    return caught.value.half
+
+
+@pytest.mark.parametrize("inner", ["adamw", "muon"])
+def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(inner, tmp_path):
+    """After each step, twice in a row too, by way of the disk: no receipt tells the difference."""
+    recipe = replace(TOY, inner_steps=5, segment=2, inner=inner)
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+    turn = {"member": "acme", "round_": 2, "rounds": 2}
+    before = trained(recipe, rounds=2).memory
+    whole = trained(recipe, before, base, round_=2, rounds=2)
+    path = tmp_path / "half"
+    whose = Turn(manifest="0" * 64, member="acme", round=2, base=weights.digest(base))
+
+    def kept(half: Half) -> Half:
+        halves.keep(path, whose, "build", half)
+        return halves.recall(path, whose, "build")
+
+    for at in range(1, 5):
+        half = kept(broken_off(recipe, at, before, base))
+        assert (half.step, len(half.points)) == (at, (at + 1) // 2)
+        if at < 4:
+            half = kept(broken_off(recipe, at + 1, before, base, since=half))
+        steps: list = []
+        again = train(base, recipe, tokens, before, **turn, report=steps.append, report_s=0, since=half)
+        assert len(steps) == 5 - half.step
+        assert (again.data, again.tokens, again.steps) == (whole.data, whole.tokens, whole.steps)
+        assert (again.points, again.loss) == (whole.points, whole.loss)
+        assert weights.digest(again.update) == weights.digest(whole.update)
+        assert weights.digest(again.memory) == weights.digest(whole.memory)
+        assert again.busy_ms >= half.busy_ms
+
+
+def test_what_was_broken_off_on_another_text_or_is_not_as_it_was_kept_is_not_gone_on_with(tmp_path):
+    recipe = replace(TOY, inner_steps=3)
+    base, other = outer.first(recipe), data.load("python-stdlib:1/3")
+    half = broken_off(recipe, 2, {}, base, tokens=other)
+    mine = train(
+        base,
+        recipe,
+        data.load("python-stdlib:0/3"),
+        {},
+        member="acme",
+        round_=2,
+        rounds=2,
+        report=lambda _: None,
+        since=half,
+    )
+    assert weights.digest(mine.update) == weights.digest(trained(recipe, base=base, round_=2, rounds=2).update)
+    path = tmp_path / "half"
+    turn = Turn(manifest="0" * 64, member="acme", round=2, base=weights.digest(base))
+    assert halves.recall(path, turn, "build") is None
+    halves.keep(path, turn, "build", half)
+    assert halves.recall(path, turn, "build").step == 2
+    for change in ({"manifest": "1" * 64}, {"member": "birch"}, {"round": 3}, {"base": "2" * 64}):
+        assert halves.recall(path, replace(turn, **change), "build") is None
+    assert halves.recall(path, turn, "another") is None
+    whole = bytearray(path.read_bytes())
+    for at in (0, 70, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert halves.recall(path, turn, "build") is None
+    halves.forget(path)
+    halves.forget(path)
+    assert not path.exists()
+
+
+def test_other_refusals_than_that_end_the_round_and_keep_nothing():
+    recipe = replace(TOY, inner_steps=3)
+
+    def report(_) -> None:
+        raise Refused(Refusal.POLICY, "too much")
+
+    tokens = data.load("python-stdlib:0/3")
+    with pytest.raises(Refused, match="policy: too much"):
+        train(outer.first(recipe), recipe, tokens, {}, member="acme", round_=1, rounds=1, report=report, report_s=0)
 
 
 # What a receipt commits to.

@@ -290,9 +290,8 @@ def said() -> dict[str, str]:
         bytes_up=9,
     )
     progress = claims.Progress(tokens=32, loss_unats=5_545_177, busy_ms=7)
-    lines = {
-        word: claims.say(each).decode() for word, each in zip(claims.QUESTIONS, (begin, progress, claim), strict=True)
-    }
+    said = (begin, progress, claim, claims.Halted(step=2))
+    lines = {word: claims.say(each).decode() for word, each in zip(claims.QUESTIONS, said, strict=True)}
     return lines | {
         "reply": canonical.encode(claims.Reply(entries=("a\n",))).decode(),
         "refusal": canonical.encode(claims.Reply(code="no_task", detail="no task has begun")).decode(),
