@@ -258,6 +258,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         late=0,
         patience=0,
         flop_per_token=flop_per_token(recipe),
+        start=FIRST,
         base=FIRST,
         loss_unats=0,
     )

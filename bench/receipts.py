@@ -176,6 +176,7 @@ def found(count: int) -> Consortium:
             late=0,
             patience=0,
             flop_per_token=flop_per_token(TOY),
+            start=FIRST,
             base="1" * 64,
             loss_unats=5_545_177,
         ),

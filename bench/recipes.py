@@ -27,9 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import TOY, most_memory, report
-from client import data, huggingface
+from client import data
 from client.training import ONE, Machine, Training
 from server import outer
+from shared_models import huggingface
 from shared_models.lm import gpt, weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.pricing import flop_per_token

@@ -111,9 +111,22 @@ def _rounds(books: Books, read: Read, wanted: set[Checkpoint]) -> dict[Checkpoin
             "manifest": books.run(at.run).hash,
             "manifest_entry": places[books.run(at.run).hash],
             "bundle": books.run(at.run).manifest.bundle,
+            "began": begun(books, at.run),
         }
         for at, (index, close) in closes.items()
     }
+
+
+def begun(books: Books, run: str) -> list[dict[str, Any]]:
+    """What weights a run was given to begin with; then those that the run had been given which led to them; and on."""
+    found = []
+    while (origin := books.origin(run)) is not None:
+        weights, at = origin
+        found.append({"weights": weights, "run": at[0] if at else None, "round": at[1] if at else None})
+        if at is None:
+            break
+        run = at[0]
+    return found
 
 
 def sources(told: dict[str, Any]) -> str:
@@ -143,6 +156,9 @@ def lineage_text(found: list[dict[str, Any]]) -> str:
                 lines.append(f"    <- receipt {work['receipt'][:16]}… of {work['member']}, entry {work['entry']}")
             lines.append(f"    <- bundle {made['bundle']}")
             lines.append(f"    <- manifest {made['manifest'][:16]}…, entry {made['manifest_entry']}")
+            for began in made["began"]:
+                of = f"round {began['round']} of run {began['run']}" if began["run"] else "no round of this log: given"
+                lines.append(f"    <- begun with the weights {began['weights'][:16]}…, from {of}")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from shared_models.records.kinds import FIRST, Access, AuditResult, Consent, Man
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import committed
 from shared_models.rules.pricing import check_claim, flop_per_token
-from shared_models.rules.recipes import check_recipe
+from shared_models.rules.recipes import check_recipe, check_start
 
 K = TypeVar("K", Access, Consent, Receipt)
 
@@ -79,6 +79,7 @@ class Signer:
             if self.home.settings.member not in manifest.members:
                 raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
             check_recipe(manifest.recipe)
+            check_start(manifest)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
             if manifest.bundle != bundle:

@@ -70,6 +70,9 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="what checkpoints are scored on")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
+    )
     parser.add_argument("--engine", default="threads", help="threads of this process, or Flower's ray; default threads")
     parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
 
@@ -110,6 +113,7 @@ def _simulate(args: Namespace) -> int:
             alpha=args.alpha,
             texts=args.text,
             held_out=args.held_out,
+            start=args.start,
             engine=args.engine,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
@@ -131,9 +135,10 @@ def _export_arguments(parser: ArgumentParser) -> None:
 
 def _export(args: Namespace) -> int:
     """Write weights out as a model of a standard architecture. 1, and nothing is written, if the log is not right."""
-    from client import huggingface, models
+    from client import models
     from client.auditor import Auditor
     from server.launch import read_recipe
+    from shared_models import huggingface
     from shared_models.lm import weights
     from shared_models.published import reader
     from shared_models.records.keys import SigningKey

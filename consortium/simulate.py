@@ -84,6 +84,7 @@ def simulate(
     alpha: float | None = None,
     texts: Sequence[Path] = (),
     held_out: Path | None = None,
+    start: Path | None = None,
     price: Fraction = PRICE,
     workers: int = 2,
     inline_bytes: int | None = None,
@@ -97,9 +98,9 @@ def simulate(
     `forgetful`, a name of `faults.LIES` or `faults.POISONS`, a lie, `faults.Away`, `faults.Slow`, or seconds: so much
     longer it takes. With `alpha` the members' texts are those of `corpus.uneven`, by the recipe's seed. `attempt` is
     given what the coordinator does, from the gathering to the end: it may be stopped anywhere, and is then done again.
-    With `inline_bytes`, what has more of them goes beside Flower's messages, over TLS on loopback. `engine` is
-    `threads` of this process, or `ray`: processes of Flower's own simulation engine, for honest members only. Raises
-    `Refused` for what a real run would refuse as a whole.
+    `start` is a file or a folder of weights to begin with. With `inline_bytes`, what has more of them goes beside
+    Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`: processes of Flower's own
+    simulation engine, for honest members only. Raises `Refused` for what a real run would refuse as a whole.
     """
     if engine not in ENGINES:
         raise Refused(Refusal.BAD_FIELD, f"there is no engine {engine}; there are {', '.join(ENGINES)}")
@@ -146,6 +147,8 @@ def simulate(
             late=late,
             patience=patience,
             texts=coordinator.texts_path,
+            start=start,
+            checkpoints=coordinator.path / "checkpoints",
         )
         leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
 

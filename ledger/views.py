@@ -98,7 +98,8 @@ def run_page(books: Books, name: str, before: int | None, against: str) -> dict[
                 "work": work(turn.closed.flop) if turn.closed else None,
             }
         )
-    return {"run": run_row(name, run), "curve": curve(run, against), "rows": rows, "part": part}
+    origin = books.origin(name)
+    return {"run": run_row(name, run), "origin": origin, "curve": curve(run, against), "rows": rows, "part": part}
 
 
 def found_run(books: Books, name: str) -> Run:
@@ -412,7 +413,10 @@ def model_page(books: Books, artefact: str, after: int | None) -> dict[str, Any]
         "publisher": held.record.publisher,
         "form": held.record.form,
         "size": size(held.record.size),
-        "checkpoints": held.record.checkpoints[:ROWS],
+        "checkpoints": [
+            {"run": each.run, "round": each.round, "origin": books.origin(each.run)}
+            for each in held.record.checkpoints[:ROWS]
+        ],
         "parents": held.record.parents[:ROWS],
         "verdicts": verdicts,
         "part": part,

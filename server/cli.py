@@ -134,7 +134,11 @@ def _run_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text of yours to score checkpoints on")
-    parser.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
+    )
+    ways.add_argument("--resume", action="store_true", help="go on with a run whose coordinator was stopped")
 
 
 def _run(args: Namespace) -> int:
@@ -160,6 +164,7 @@ def _run(args: Namespace) -> int:
             late=args.late_for,
             patience=args.patience,
             held_out=args.held_out,
+            start=args.start,
         )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG

@@ -12,7 +12,7 @@ from typing import Any
 
 from server import outer
 from server.home import Home
-from shared_models import durable
+from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
 from shared_models.lm import weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
@@ -79,14 +79,23 @@ def propose(
     late: int = 0,
     patience: int = 0,
     texts: Path = Path(),
+    start: Path | None = None,
+    checkpoints: Path = Path(),
 ) -> Manifest:
     """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored.
 
-    `texts` holds what it is scored on, where that is a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be
-    followed, UNKNOWN_CODEC; as `outer.held_out`.
+    `texts` holds what it is scored on, where that is a file. `start` is a file or a folder of weights to begin with,
+    of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. Raises `Refused`:
+    BAD_FIELD for a recipe that cannot be followed, UNKNOWN_CODEC; as `outer.held_out` and `huggingface.keep`.
     """
     check_recipe(recipe)  # Now there is a model of it.
-    first, members = outer.first(recipe), agreement.present()
+    members, given = agreement.present(), FIRST
+    first: weights.Tensors
+    if start is None:
+        first, base = (drawn := outer.first(recipe)), weights.digest(drawn)
+    else:
+        base = given = huggingface.keep(start, recipe, checkpoints)
+        first = weights.stored(checkpoints, given)
     return Manifest(
         seq=0,
         prev=FIRST,
@@ -102,7 +111,8 @@ def propose(
         late=late,
         patience=patience,
         flop_per_token=flop_per_token(recipe),
-        base=weights.digest(first),
+        start=given,
+        base=base,
         loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe, texts=texts)),
     )
 
@@ -120,10 +130,12 @@ def launch(
     late: int = 0,
     patience: int = 0,
     held_out: Path | None = None,
+    start: Path | None = None,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
-    With `held_out` its checkpoints are scored on that file, of which the coordinator's folder keeps a copy.
+    With `held_out` its checkpoints are scored on that file, and with `start` it begins with the weights there, as
+    `propose`: the coordinator's folder keeps a copy of each.
     """
     home = Home(folder)
     ledger, bundle = home.ledger(), build()
@@ -143,9 +155,13 @@ def launch(
         late=late,
         patience=patience,
         texts=home.texts_path,
+        start=start,
+        checkpoints=home.path / "checkpoints",
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)
+    if start is not None:
+        log.info("it begins with the weights %s…, held-out loss %.3f", manifest.start[:12], manifest.loss_unats / 1e6)
     until, consents = time.monotonic() + consents_s, list[str]()
     while len(consents) < len(manifest.members) and time.monotonic() < until:
         before, consents = consents, dict(ledger.runs())[leaf]

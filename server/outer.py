@@ -11,14 +11,17 @@ from pathlib import Path
 from shared_models import durable
 from shared_models.lm import corpus, gpt, hygiene, outer, weights
 from shared_models.lm.blob import Blob
-from shared_models.records.kinds import Recipe
+from shared_models.records.kinds import FIRST, Recipe
 
 
 class Outer:
     """One run's checkpoints, in one folder by digest, and in another what the step remembers behind each."""
 
-    def __init__(self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path, texts: Path) -> None:
-        self._recipe, self._rounds = recipe, rounds
+    def __init__(
+        self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path, texts: Path, start: str = FIRST
+    ) -> None:
+        """`start` is the digest of the weights that the run was given to begin with; `FIRST` if there are none."""
+        self._recipe, self._rounds, self._start = recipe, rounds, start
         self._checkpoints, self._states, self._texts = checkpoints, states, texts
 
     @cached_property
@@ -33,9 +36,12 @@ class Outer:
     def begin(self) -> tuple[str, str]:
         """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept.
 
-        To be called before anything is scored.
+        To be called before anything is scored. Raises `Refused` as `checkpoint`, if weights were given.
         """
-        return weights.keep(weights.views(self._model), self._checkpoints), weights.keep({}, self._states)
+        if self._start == FIRST:
+            return weights.keep(weights.views(self._model), self._checkpoints), weights.keep({}, self._states)
+        self.checkpoint(self._start)  # They are here, and are what they are named for.
+        return self._start, weights.keep({}, self._states)
 
     def checkpoint(self, digest: str) -> weights.Stored:
         """Raises `Refused`: NO_CHECKPOINT, CORRUPT."""

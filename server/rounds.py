@@ -93,6 +93,7 @@ class Coordinator:
             home.path / "checkpoints",
             self._folder / "state",
             home.texts_path,
+            self.manifest.start,
         )
         self._checkpoint = self.manifest.base  # Digest of where the run is,
         self._state = ""  # and of what the outer step remembers.

@@ -53,7 +53,7 @@ GUARDED: dict[str, list[str]] = {
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
-    "client/huggingface.py": ["tests/client/test_huggingface.py"],
+    "shared_models/huggingface.py": ["tests/client/test_huggingface.py"],
     "shared_models/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/join.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],

@@ -86,6 +86,7 @@ class Parties:
             late=0,
             patience=0,
             flop_per_token=flop_per_token(recipe),
+            start=FIRST,
             base=weights.digest(self.base),
             loss_unats=5_545_177,
         )

@@ -450,6 +450,8 @@ def test_the_page_that_does_it_by_hand(home):
     assert "audit: every number recomputed, 0 findings" in done.stdout
     assert any(line.endswith(" EUR") for line in done.stdout.splitlines())
     assert "round 2 of 2" in done.stderr
+    assert "run further: finished:completed" in done.stdout
+    assert "it begins with the weights" in done.stderr
     assert "run r2: finished:completed" in done.stdout
     assert "dogwood has consented" in done.stderr
     assert done.stdout.splitlines()[-1] == "audit: every number recomputed, 0 findings"

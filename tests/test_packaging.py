@@ -55,6 +55,7 @@ BUNDLE = [
     "shared_models/folder.py",
     "shared_models/http_answers.py",
     "shared_models/http_signatures.py",
+    "shared_models/huggingface.py",
     "shared_models/invites.py",
     "shared_models/ledger_http.py",
     "shared_models/messages.py",

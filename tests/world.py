@@ -223,6 +223,7 @@ class World:
             late=0,
             patience=0,
             flop_per_token=flop_per_token(recipe),
+            start=FIRST,
             base=digest("base"),
             loss_unats=5_545_177,
         )

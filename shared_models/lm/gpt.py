@@ -1,7 +1,7 @@
 """A small GPT, plain enough that its cost is a closed formula: `rules.pricing.flop_per_token` counts its matrices.
 
 What makes it cheaper is a field of the recipe, and each leaves a model that a standard architecture has a name for:
-`client.huggingface` writes it out.
+`shared_models.huggingface` reads it and writes it out.
 """
 
 from dataclasses import dataclass, fields

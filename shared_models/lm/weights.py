@@ -161,11 +161,43 @@ class Stored(Mapping[str, Tensor]):
         return len(self._names)
 
 
+class Widened(Stored):
+    """Weights in a file of another program, whose numbers may be narrower: for each there is an equal float32."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises KeyError; ValueError if it is of no kind of number that fits."""
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, "pt") as file:  # NumPy has no bfloat16.
+            tensor = file.get_tensor(name)
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"{name} in {self._path} is {tensor.dtype}, and not float32, bfloat16 or float16")
+        widened: Tensor = tensor.float().numpy()
+        return widened
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of a tensor, which is not read for it."""
+        with safe_open(self._path, "pt") as file:
+            return tuple(file.get_slice(name).get_shape())
+
+
+def widened(path: Path) -> Widened:
+    """The weights of another program's file, to be read tensor by tensor. Raises `Refused`: NOT_FOUND, CORRUPT."""
+    with _refusing(path):
+        return Widened(path)
+
+
 def read(path: Path) -> tuple[Stored, str]:
     """The weights of this file, to be read tensor by tensor, and their digest. Raises `Refused`: NOT_FOUND, CORRUPT."""
-    try:
+    with _refusing(path):
         found = Stored(path)
         return found, digest(found)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Refused(Refusal.NOT_FOUND, f"{path}: {error.strerror or error}") from None
     except (ValueError, SafetensorError) as error:

@@ -262,6 +262,7 @@ class Manifest:
     late: Count  # An answer still counts in the so many rounds behind its own; 0: in none.
     patience: Count  # The run stops early when the loss was no lower for so many rounds; 0: it does not.
     flop_per_token: Positive  # rules.pricing.flop_per_token of the recipe.
+    start: Hash  # Digest of the weights that it was given to begin with; `FIRST`: none, the recipe's seed draws them.
     base: Hash  # Digest of the first checkpoint,
     loss_unats: Count  # and its held-out loss, in millionths of a nat per byte.
 

@@ -175,7 +175,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.REPLAYED: "send each receipt once: this one was answered with before",
     Refusal.WRONG_DIGEST: "the update is not the one its receipt was signed for",
     Refusal.WRONG_SHAPE: "send one array for each parameter, in its shape, of exactly the bytes that its codec takes",
-    Refusal.NOT_FINITE: "the update holds NaN or infinity: lower the learning rate or check the data",
+    Refusal.NOT_FINITE: "NaN or infinity stands there: lower the learning rate, or check the data, or the file given",
     Refusal.LATE: "answer before the round's deadline; the receipt is kept and goes into the log next round",
     Refusal.DEAD: "start the member's daemon again: it rejoins this round if it is still open, else the next",
     Refusal.FAILED: "look into the member's log: its training process ended with the error shown",

@@ -7,7 +7,7 @@ receipt it keeps some dozens of bytes, so that a log of millions fits.
 
 from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, field
-from itertools import count, repeat
+from itertools import count, repeat, takewhile
 from operator import lt
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,7 +59,7 @@ from shared_models.rules.agreement import Agreement, check_charter
 from shared_models.rules.challenge import Challenge, check_verdict, drawn, ends
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
-from shared_models.rules.recipes import check_recipe
+from shared_models.rules.recipes import check_recipe, check_start
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
 
@@ -171,6 +171,19 @@ class Books:
     def keys(self) -> note.Keys:
         """Every key there ever was; none before there is a charter."""
         return self._keyring.keys if self._keyring is not None else {}
+
+    def origin(self, run: str) -> tuple[str, tuple[str, int] | None] | None:
+        """What a run began with, if weights were given: their digest, and the first (run, round) before it that has
+        led to them; no round if they came from elsewhere. Raises `Refused(UNKNOWN_RUN)`.
+        """
+        start = self.run(run).manifest.start
+        if start == FIRST:
+            return None
+        for name, other in takewhile(lambda each: each[0] != run, self.runs.items()):
+            for turn in other.rounds:
+                if turn.closed is not None and turn.closed.checkpoint == start != turn.base:
+                    return start, (name, turn.number)
+        return start, None
 
     def run(self, name: str) -> Run:
         """The run of this name. Raises `Refused(UNKNOWN_RUN)`."""
@@ -324,6 +337,7 @@ class Books:
         if not manifest.quorum <= len(manifest.members):
             raise Refused(Refusal.BAD_FIELD, f"a quorum of {manifest.quorum} among {len(manifest.members)} members")
         check_recipe(manifest.recipe)
+        check_start(manifest)
         right = flop_per_token(manifest.recipe)
         if manifest.flop_per_token != right:
             raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token; the formula gives {right}")

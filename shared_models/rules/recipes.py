@@ -1,7 +1,7 @@
-"""What of a recipe goes together: everything that one field of it asks of another."""
+"""What of a recipe goes together, and what of a manifest: everything that one field asks of another."""
 
 from shared_models.records import canonical
-from shared_models.records.kinds import CODECS, Recipe
+from shared_models.records.kinds import CODECS, FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -36,3 +36,12 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, f"experts_per_token = {recipe.experts_per_token}, and experts = 0")
     if recipe.experts and recipe.feed != "swiglu":
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
+
+
+def check_start(manifest: Manifest) -> None:
+    """Refuse a run that says it begins with weights that were given, and begins with others. Raises
+    `Refused(WRONG_BASE)`.
+    """
+    if manifest.start not in (FIRST, manifest.base):
+        cause = f"given are the weights {manifest.start[:12]}…, and the first checkpoint is {manifest.base[:12]}…"
+        raise Refused(Refusal.WRONG_BASE, cause)

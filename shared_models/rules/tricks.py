@@ -181,6 +181,7 @@ class Play:
             late=0,
             patience=0,
             flop_per_token=flop_per_token(RECIPE),
+            start=FIRST,
             base=FIRST,
             loss_unats=0,
         )

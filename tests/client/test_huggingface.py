@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from world import TOY
 
-from client import huggingface
 from consortium.cli import main
 from consortium.simulate import simulate
 from server import outer
-from shared_models import durable
+from shared_models import durable, huggingface
 from shared_models.lm import weights
 from shared_models.records.refusals import Refusal, Refused
 
@@ -184,6 +183,174 @@ def test_nothing_is_written_over_and_nothing_by_halves(tmp_path, monkeypatch):
     with pytest.raises(Full):
         huggingface.export(found, MIX, tmp_path / "broken", {})
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "full"}
+
+
+# And back.
+
+UNFACTORED = [name for name, recipe in MIXES.items() if not recipe.rank]
+
+
+def kept(given, recipe, folder) -> tuple[str, weights.Weights]:
+    name = huggingface.keep(given, recipe, folder)
+    return name, dict(weights.stored(folder, name))
+
+
+@pytest.mark.parametrize("name", UNFACTORED)
+def test_what_was_written_out_is_read_back_to_the_bit(tmp_path, name):
+    recipe = MIXES[name]
+    mine = weights.of(trained(recipe))
+    huggingface.export(mine, recipe, tmp_path / "out", {})
+    assert kept(tmp_path / "out", recipe, tmp_path / "kept")[0] == weights.digest(mine)
+
+
+@pytest.mark.parametrize("name", ["arcee-kv", "llama", "mixtral"])
+def test_a_model_that_transformers_made_is_ours_in_several_files_and_in_half_the_bits_too(transformers, tmp_path, name):
+    recipe = replace(MIXES[name], shared=1)
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    torch.manual_seed(3)
+    theirs = transformers.AutoModelForCausalLM.from_config(config)
+    tokens = torch.randint(0, 256, (2, recipe.context), generator=torch.Generator().manual_seed(2))
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        folder = tmp_path / str(kind)
+        theirs.to(kind).save_pretrained(folder, max_shard_size="60KB")
+        assert len([*folder.glob("*.safetensors")]) > 1
+        mine = outer.model(recipe)
+        weights.put(kept(folder, recipe, tmp_path / "kept")[1], mine)
+        with torch.no_grad():
+            right = theirs.float()(tokens).logits
+            assert (mine(tokens)[0] - right).abs().max() < 1e-4 * right.abs().max()
+
+
+def test_one_matrix_for_tokens_in_and_out_becomes_two(tmp_path):
+    recipe, found = MIXES["llama"], weights.of(trained(MIXES["llama"]))
+    found["head.weight"] = found["embed.weight"]
+    huggingface.export(found, recipe, tmp_path / "out", {})
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "out" / "model.safetensors")
+    bend(tmp_path / "out", tie_word_embeddings=True)
+    assert kept(tmp_path / "out", recipe, tmp_path / "kept")[0] == weights.digest(found)
+    bend(tmp_path / "out", tie_word_embeddings=False)
+    refusal, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "other")
+    assert (refusal, "only the recipe's model has lm_head.weight" in detail) == (Refusal.WRONG_MODEL, True)
+
+
+def bend(folder, **changes) -> None:
+    """Another config; what is None is left out."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({name: each for name, each in config.items() if each is not None}))
+
+
+OTHER = [
+    ({"model_type": "qwen2"}, "model_type = qwen2, and the recipe's model llama"),
+    ({"vocab_size": 32000}, "vocab_size = 32000"),
+    ({"hidden_size": 64}, "hidden_size = 64"),
+    ({"intermediate_size": 96}, "intermediate_size = 96"),
+    ({"num_hidden_layers": 8}, "num_hidden_layers = 8"),
+    ({"num_attention_heads": 2}, "num_attention_heads = 2"),
+    ({"num_key_value_heads": 1}, "num_key_value_heads = 1"),
+    ({"num_key_value_heads": None, "num_attention_heads": 8}, "num_attention_heads = 8"),
+    ({"head_dim": 16}, "head_dim = 16"),
+    ({"hidden_act": "gelu"}, "hidden_act = gelu"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "rope_theta = 500000.0"),
+    ({"rope_parameters": None, "rope_theta": 5e5}, "rope_theta = 500000.0"),
+    ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type = llama3"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}, "rope_type = linear"),
+    ({"attention_bias": True}, "attention_bias = True"),
+    ({"mlp_bias": True}, "mlp_bias = True"),
+    ({"sliding_window": 8}, "sliding_window = shorter"),
+    ({"rms_norm_eps": 1e-4}, "rms_norm_eps = 0.0001"),
+]
+
+
+@pytest.mark.parametrize(("changes", "why"), OTHER)
+def test_a_folder_from_which_transformers_would_compute_something_else_is_refused(tmp_path, changes, why):
+    recipe = MIXES["llama"]
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    bend(tmp_path / "out", rms_norm_eps=1e-5, sliding_window=24, head_dim=None, mlp_bias=None)
+    huggingface.keep(tmp_path / "out", recipe, tmp_path / "kept")
+    bend(tmp_path / "out", **changes)
+    refusal, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")
+    assert (refusal, why in detail) == (Refusal.WRONG_MODEL, True), detail
+
+
+def test_other_experts_than_the_recipe_s_are_refused(tmp_path):
+    recipe = MIXES["mixtral"]
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    for name, why in (("num_local_experts", 8), ("num_experts_per_tok", 1)):
+        bend(tmp_path / "out", **{name: why})
+        assert f"{name} = {why}" in refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")[1]
+        bend(tmp_path / "out", **{name: json.loads(json.dumps(huggingface._config(recipe)))[name]})
+
+
+def broken(folder, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+Q, K = "model.layers.2.self_attn.q_proj.weight", "model.layers.2.self_attn.k_proj.weight"
+BENT = [
+    (lambda found: found.pop(Q), Refusal.WRONG_MODEL, f"only the recipe's model has {Q}, and 0 more"),
+    (lambda found: found.update({"a.bias": np.zeros(3, np.float32)}), Refusal.WRONG_MODEL, "has a.bias, and 0 more"),
+    (lambda found: found.update({K: found[K][:8]}), Refusal.WRONG_MODEL, f"{K} is 8 × 32, and 32 × 32 in the recipe's"),
+    (lambda found: found.update({Q: found[Q].astype(np.int32)}), Refusal.WRONG_MODEL, f"{Q} in "),
+    (lambda found: found.update({Q: found[Q] * np.float32("inf")}), Refusal.NOT_FINITE, "blocks.2.qkv.weight in "),
+    (lambda found: found.update({Q: found[Q] + np.float32(2e30)}), Refusal.NOT_FINITE, "blocks.2.qkv.weight in "),
+]
+
+
+@pytest.mark.parametrize(("change", "refusal", "why"), BENT)
+def test_tensors_that_are_not_of_the_recipe_s_model_are_refused_by_name_and_nothing_is_kept(
+    tmp_path, change, refusal, why
+):
+    recipe = MIXES["llama"]
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    broken(tmp_path / "out", change)
+    found, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")
+    assert (found, why in detail) == (refusal, True), detail
+    assert [*(tmp_path / "kept").glob("*")] == []
+
+
+def test_layers_that_the_recipe_shares_must_be_the_same_and_matrices_of_a_rank_are_not_to_be_had(tmp_path):
+    apart = MIXES["llama"]
+    huggingface.export(weights.of(trained(apart)), apart, tmp_path / "out", {})
+    refusal, detail = refused(huggingface.keep, tmp_path / "out", replace(apart, shared=2), tmp_path / "kept")
+    assert (refusal, "differ, and the recipe's layers share them" in detail) == (Refusal.WRONG_MODEL, True)
+    refusal, detail = refused(huggingface.keep, tmp_path / "out", replace(apart, rank=5), tmp_path / "kept")
+    assert (refusal, "begin with a checkpoint, or rank = 0" in detail) == (Refusal.WRONG_MODEL, True)
+
+
+def test_what_old_folders_hold_beside_the_weights_is_passed_over(tmp_path):
+    recipe, mine = MIXES["llama"], weights.of(trained(MIXES["llama"]))
+    huggingface.export(mine, recipe, tmp_path / "out", {})
+    unlearnt = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(4, np.float32)}
+    broken(tmp_path / "out", lambda found: found.update(unlearnt))
+    bend(tmp_path / "out", rope_parameters=None)
+    assert kept(tmp_path / "out", recipe, tmp_path / "kept")[0] == weights.digest(mine)
+
+
+def test_a_folder_that_holds_no_model_is_refused_by_what_is_missing(tmp_path):
+    recipe = MIXES["llama"]
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+
+    def why() -> tuple[Refusal, str]:
+        return refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")
+
+    (tmp_path / "out" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../model.safetensors"}}')
+    assert (why()[0], "which is no file of this folder" in why()[1]) == (Refusal.CORRUPT, True)
+    (tmp_path / "out" / "model.safetensors.index.json").unlink()
+    (tmp_path / "out" / "model.safetensors").write_text("none")
+    assert why()[0] is Refusal.CORRUPT
+    (tmp_path / "out" / "model.safetensors").unlink()
+    assert (why()[0], "model.safetensors: " in why()[1]) == (Refusal.NOT_FOUND, True)
+    (tmp_path / "out" / "config.json").write_text("[]")
+    assert (why()[0], "is no JSON object" in why()[1]) == (Refusal.CORRUPT, True)
+    (tmp_path / "out" / "config.json").write_text("{")
+    assert why()[0] is Refusal.CORRUPT
+    (tmp_path / "out" / "adapter_config.json").touch()
+    assert (why()[0], "merge it with its base" in why()[1]) == (Refusal.WRONG_MODEL, True)
 
 
 # The command.

@@ -169,6 +169,7 @@ def test_a_model_is_traced_back_to_the_receipts_and_the_code_that_ran(consortium
     assert (code, made["artefact"], made["publisher"], made["parents"]) == (0, NAME, "commons.example", [])
     assert checkpoint["checkpoint"] == digest("checkpoint")
     assert checkpoint["bundle"] == BUNDLE
+    assert checkpoint["began"] == []
     assert entries.peek(leaves[checkpoint["entry"]]).kind == "round.close"
     assert entries.peek(leaves[checkpoint["manifest_entry"]]).kind == "run.manifest"
     assert leaf_hash(leaves[checkpoint["manifest_entry"]]).hex() == checkpoint["manifest"]

@@ -58,6 +58,7 @@ def test_consent_is_refused_to_other_code_than_the_member_s_own(parties):
         ({"charter": digest("another")}, Refusal.NO_CHARTER),
         ({"members": ("birch", "cedar")}, Refusal.NOT_INVITED),
         ({"flop_per_token": 1}, Refusal.WRONG_FLOP),
+        ({"start": digest("given")}, Refusal.WRONG_BASE),
         ({"recipe": replace(TOY, up="int2")}, Refusal.UNKNOWN_CODEC),
         ({"recipe": replace(TOY, down="int2")}, Refusal.UNKNOWN_CODEC),
         ({"recipe": replace(TOY, kv_heads=3)}, Refusal.BAD_FIELD),

@@ -7,14 +7,14 @@ import urllib.parse
 import pytest
 from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
-from world import World, whole
+from world import CONSORTIUM, World, digest, whole
 
 from ledger.log import open_log
 from ledger.shown import ROWS, amount, moment, newest, oldest, work
 from ledger.views import curve
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
-from shared_models.records.kinds import FIRST, Dispute, Receipt
+from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import REMEDY, Refusal, Refused
 
@@ -245,6 +245,34 @@ def test_models_say_who_may_have_them_and_why_not(ledger, world):
         assert found[member][1] == ("yes" if verdict.granted else "no")
         assert found[member][3] == "; ".join(verdict.reasons)
     assert {row[1] for row in found.values()} >= {"yes", "no"}
+
+
+def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_path):
+    world, given, one = World(), digest("given"), digest("checkpoint 1")
+    world.start("r1", start=given, base=given)
+    world.round("r1")
+    world.start("r2", start=one, base=one)
+    world.round("r2")
+    checkpoints = (Checkpoint(run="r1", round=1), Checkpoint(run="r2", round=1))
+    made = Artefact(
+        seq=0,
+        prev=FIRST,
+        publisher=CONSORTIUM,
+        artefact=digest("model"),
+        size=1,
+        form="safetensors",
+        checkpoints=checkpoints,
+        parents=(),
+    )
+    world.say(world.coordinator, made)
+    with served(world, tmp_path) as ledger:
+        assert f"began with the weights {given} , which no round of this log" in text(get(ledger, "/runs/r1")[2])
+        page = get(ledger, "/runs/r2")[2]
+        assert f"began with the weights {one} , which round 1 of run r1 had led to" in text(page)
+        assert '<a href="/runs/r1/1">round 1 of run r1</a> had led to' in page
+        said = text(get(ledger, f"/models/{digest('model')}")[2])
+        assert f"round 1 of run r1 , which began with given weights, {given}" in said
+        assert "round 1 of run r2 , which began with that of round 1 of run r1" in said
 
 
 def test_who_has_left_or_is_in_default_is_said(ledger, world):

@@ -1,0 +1,391 @@
+"""A checkpoint as a folder that Hugging Face's transformers reads, and whatever else reads such folders; and back.
+
+Each mix of a recipe's options is exactly one of three architectures that transformers (5.22) knows, so that no code
+travels with the weights and nothing is approximated:
+
+    feed = "gelu"       arcee      no gates, RMSNorm, rotary positions, no biases
+    feed = "swiglu"     llama
+    experts             mixtral
+
+What saved training only is undone: two matrices of a rank are multiplied, layers that share weights are written out.
+A run may begin with such a folder, if it holds the very model of its recipe.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shared_models import durable
+from shared_models.lm import codecs, gpt, weights
+from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
+
+ROTARY_BASE = 10_000.0  # As in `gpt.GPT`.
+NORM_EPS = 2.0**-23  # What torch's RMSNorm adds to a mean square if it is told nothing: the eps of float32.
+MOST_EPS = 1e-5  # Of a folder that a run begins with: after a few steps nobody can tell it from ours.
+NAMES = {"arcee": "ArceeForCausalLM", "llama": "LlamaForCausalLM", "mixtral": "MixtralForCausalLM"}
+BYTES = 256
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"  # As transformers names them.
+ASKED = (  # What of a config decides what is computed.
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rope_type",
+    "rope_theta",
+    "attention_bias",
+    "mlp_bias",
+    "sliding_window",
+    "num_local_experts",
+    "num_experts_per_tok",
+)
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNLEARNT = "rotary_emb.inv_freq"  # Old folders hold what follows from rope_theta.
+
+
+def export(checkpoint: weights.Tensors, recipe: Recipe, folder: Path, origin: Mapping[str, str]) -> str:
+    """Write this folder, whole or not at all; its architecture. `origin`, for the model card, is where it is from.
+
+    Raises `Refused`: BAD_FIELD if something is there already; WRONG_MODEL if the weights are not of this recipe.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Refused(Refusal.BAD_FIELD, f"--to {folder}: it is there already, and nothing is written over")
+    check_weights(checkpoint, recipe)
+    config = _config(recipe)
+    durable.make_folder(folder.absolute().parent)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    aside.mkdir()
+    try:
+        _write_weights(checkpoint, recipe, aside / "model.safetensors")
+        files = {"config.json": config}
+        if recipe.vocabulary == BYTES:
+            files |= {"tokenizer.json": _tokenizer(), "tokenizer_config.json": _tokenizer_config(recipe)}
+        for name, content in files.items():
+            durable.write(aside / name, (json.dumps(content, indent=2) + "\n").encode())
+        durable.write(aside / "README.md", _card(recipe, config["model_type"], origin).encode())
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+    durable.sync_folder(folder.absolute().parent)
+    return str(config["model_type"])
+
+
+def check_weights(checkpoint: weights.Tensors, recipe: Recipe) -> None:
+    """Whether these are the tensors of a model of this recipe, by name and shape. Raises `Refused(WRONG_MODEL)`."""
+    wanted = gpt.shapes(gpt.Shape.of(recipe))
+    if odd := sorted(wanted.keys() ^ checkpoint.keys()):
+        where = "the recipe's model" if odd[0] in wanted else "the file"
+        raise Refused(Refusal.WRONG_MODEL, f"only {where} has a tensor {odd[0]}, and {len(odd) - 1} more do not match")
+    for name, shape in wanted.items():
+        if checkpoint[name].shape != shape:
+            cause = f"{name} is {_by(checkpoint[name].shape)}, and {_by(shape)} in the recipe's model"
+            raise Refused(Refusal.WRONG_MODEL, cause)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    """What transformers builds the model from."""
+    kind = "mixtral" if recipe.experts else "arcee" if recipe.feed == "gelu" else "llama"
+    config = {
+        "architectures": [NAMES[kind]],
+        "model_type": kind,
+        "dtype": "float32",
+        "vocab_size": recipe.vocabulary,
+        "hidden_size": recipe.width,
+        "intermediate_size": recipe.feed_width,
+        "num_hidden_layers": recipe.layers,
+        "num_attention_heads": recipe.heads,
+        "num_key_value_heads": recipe.kv_heads or recipe.heads,
+        "head_dim": recipe.width // recipe.heads,
+        "hidden_act": "gelu" if recipe.feed == "gelu" else "silu",
+        "max_position_embeddings": recipe.context,
+        "rms_norm_eps": NORM_EPS,
+        "rope_theta": ROTARY_BASE,  # Where readers older than transformers 5 look.
+        "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
+        "attention_bias": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if not recipe.experts:
+        return config | {"mlp_bias": False}
+    return config | {
+        "num_local_experts": recipe.experts,
+        "num_experts_per_tok": recipe.experts_per_token,
+        "router_aux_loss_coef": gpt.BALANCE,
+    }
+
+
+class Place(NamedTuple):
+    """Where a tensor of transformers' files is in ours."""
+
+    theirs: str  # Its name there.
+    ours: str  # That of a matrix or a norm here, without what comes behind it: `.weight`, or `.0` and `.1` of a rank.
+    start: int = 0  # It is these rows of it.
+    end: int | None = None
+
+
+def _places(recipe: Recipe) -> Iterator[Place]:
+    """Every tensor of transformers' files. Layers that share weights have several, all at one place."""
+    yield Place(EMBED, "embed")
+    yield Place("model.norm.weight", "norm")
+    yield Place(HEAD, "head")
+    width = recipe.width
+    keys = (recipe.kv_heads or recipe.heads) * (width // recipe.heads)
+    for layer in range(recipe.layers):
+        to, block = f"model.layers.{layer}", f"blocks.{layer // recipe.shared}"
+        yield Place(f"{to}.input_layernorm.weight", f"{block}.norm1")
+        yield Place(f"{to}.post_attention_layernorm.weight", f"{block}.norm2")
+        yield Place(f"{to}.self_attn.q_proj.weight", f"{block}.qkv", 0, width)
+        yield Place(f"{to}.self_attn.k_proj.weight", f"{block}.qkv", width, width + keys)
+        yield Place(f"{to}.self_attn.v_proj.weight", f"{block}.qkv", width + keys, width + 2 * keys)
+        yield Place(f"{to}.self_attn.o_proj.weight", f"{block}.out")
+        parts = ("gate", "up", "down") if recipe.feed == "swiglu" else ("up", "down")
+        for part in () if recipe.experts else parts:
+            yield Place(f"{to}.mlp.{part}_proj.weight", f"{block}.{part}")
+        if recipe.experts:
+            yield Place(f"{to}.block_sparse_moe.gate.weight", f"{block}.router")
+        for expert in range(recipe.experts):
+            for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
+                there = f"{to}.block_sparse_moe.experts.{expert}.{name}.weight"
+                yield Place(there, f"{block}.experts.{expert}.{part}")
+
+
+def _write_weights(checkpoint: weights.Tensors, recipe: Recipe, path: Path) -> None:
+    """One tensor at a time, so that memory holds no second model: first their shapes, then they."""
+    made = {place.theirs: partial(_made, checkpoint, place) for place in _places(recipe)}
+    with durable.writing(path) as file:
+        shapes = {name: make().shape for name, make in made.items()}
+        writer = weights.Writer(file, shapes, {"format": "pt"})  # Without it, transformers 4 reads nothing.
+        for name, make in made.items():
+            writer.put(name, make())
+
+
+def _made(checkpoint: weights.Tensors, place: Place) -> weights.Tensor:
+    if f"{place.ours}.weight" in checkpoint:
+        return checkpoint[f"{place.ours}.weight"][place.start : place.end]
+    return _product(checkpoint[f"{place.ours}.1.weight"], checkpoint[f"{place.ours}.0.weight"])
+
+
+def _product(left: weights.Tensor, right: weights.Tensor) -> weights.Tensor:
+    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)
+
+
+# Back.
+
+
+def keep(given: Path, recipe: Recipe, folder: Path) -> str:
+    """Keep a copy of weights that a run of this recipe is to begin with in this folder, under their digest: it.
+
+    They are given as a file of a checkpoint, or as a folder of transformers'. Raises `Refused`: NOT_FOUND, CORRUPT,
+    WRONG_MODEL if they are not of this recipe's model, NOT_FINITE.
+    """
+    found = Folder(given, recipe) if given.is_dir() else weights.read(given)[0]
+    check_weights(found, recipe)
+    with weights.writing(folder, gpt.shapes(gpt.Shape.of(recipe))) as writer:
+        for name, tensor in found.items():
+            try:
+                codecs.encode("fp32", tensor)  # So it will travel to members, who take nothing else.
+            except Refused as refused:
+                raise Refused(refused.refusal, f"{name} in {given}: {refused.detail}") from None
+            writer.put(name, tensor)
+    return writer.digest
+
+
+class Folder(Mapping[str, weights.Tensor]):
+    """The weights of our model in a folder of transformers', put together when they are asked for, and not kept."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        """Raises `Refused`: NOT_FOUND; CORRUPT; WRONG_MODEL if what the folder says of itself, or the names and shapes
+        that it holds, are not those of this recipe's model.
+        """
+        self._files, self._folder = _files(folder, recipe), folder
+        self._places: dict[str, list[Place]] = {}
+        for place in _places(recipe):
+            self._places.setdefault(f"{place.ours}.weight", []).append(place)
+        wanted = gpt.shapes(gpt.Shape.of(recipe))
+        if odd := sorted(wanted.keys() ^ self._places.keys()):
+            cause = (
+                f"the recipe's model has {odd[0]}, and a folder whole matrices: begin with a checkpoint, or rank = 0"
+            )
+            raise Refused(Refusal.WRONG_MODEL, cause)
+        theirs = {place.theirs for places in self._places.values() for place in places}
+        if odd := sorted(theirs ^ {name for name in self._files if not name.endswith(UNLEARNT)}):
+            where = "the recipe's model" if odd[0] in theirs else str(folder)
+            raise Refused(Refusal.WRONG_MODEL, f"only {where} has {odd[0]}, and {len(odd) - 1} more do not match")
+        for ours, places in self._places.items():
+            for place in places:
+                rows, *rest = wanted[ours]
+                right, found = ((place.end or rows) - place.start, *rest), self._shape(place.theirs)
+                if found != right:
+                    cause = f"{place.theirs} is {_by(found)}, and {_by(right)} in the recipe's model"
+                    raise Refused(Refusal.WRONG_MODEL, cause)
+
+    def __getitem__(self, name: str) -> weights.Tensor:
+        """Raises KeyError; `Refused(WRONG_MODEL)` if layers that share it in the recipe differ here."""
+        parts: dict[int, tuple[Place, weights.Tensor]] = {}
+        for place in self._places[name]:
+            tensor = self._read(place.theirs)
+            first, held = parts.setdefault(place.start, (place, tensor))
+            if not np.array_equal(held, tensor, equal_nan=True):
+                cause = f"{first.theirs} and {place.theirs} differ, and the recipe's layers share them"
+                raise Refused(Refusal.WRONG_MODEL, cause)
+        return np.concatenate([parts[start][1] for start in sorted(parts)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._places))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        file, there = self._files[name]
+        return file.shape(there)
+
+    def _read(self, name: str) -> weights.Tensor:
+        file, there = self._files[name]
+        try:
+            return file[there]
+        except ValueError as error:
+            raise Refused(Refusal.WRONG_MODEL, str(error)) from None
+
+
+def _files(folder: Path, recipe: Recipe) -> dict[str, tuple[weights.Widened, str]]:
+    """By the name of each tensor, the file that it is in, and its name there."""
+    if (folder / "adapter_config.json").is_file():
+        raise Refused(Refusal.WRONG_MODEL, f"{folder} holds an adapter: merge it with its base, and begin with that")
+    config = _json(folder / "config.json")
+    _check_config(config, recipe)
+    names = {ONE_FILE}
+    if (folder / INDEX).is_file():
+        names = set(map(str, _json(folder / INDEX).get("weight_map", {}).values()))
+    found: dict[str, tuple[weights.Widened, str]] = {}
+    for each in sorted(names):
+        if Path(each).name != each:
+            raise Refused(Refusal.CORRUPT, f"{folder / INDEX} names {each}, which is no file of this folder")
+        file = weights.widened(folder / each)
+        found |= {name: (file, name) for name in file}
+    if config.get("tie_word_embeddings") and EMBED in found:
+        found.setdefault(HEAD, found[EMBED])  # One matrix for both; from here on they are two.
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise Refused(Refusal.CORRUPT, f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(Refusal.CORRUPT, f"{path} is no JSON object")
+    return found
+
+
+def _check_config(found: Mapping[str, Any], recipe: Recipe) -> None:
+    """Whether transformers would compute from this config what our model of the recipe does. Raises
+    `Refused(WRONG_MODEL)`.
+
+    What it may leave out is what transformers then takes. How much a norm adds to a mean square need not be ours.
+    """
+    wanted = _config(recipe)
+    rope = found.get("rope_parameters") or {}
+    scaled = found.get("rope_scaling") or {}
+    theta = rope.get("rope_theta", found.get("rope_theta", ROTARY_BASE))
+    told = dict(found) | {
+        "num_key_value_heads": found.get("num_key_value_heads") or found.get("num_attention_heads"),
+        "head_dim": found.get("head_dim") or wanted["head_dim"],
+        "attention_bias": found.get("attention_bias", False),
+        "mlp_bias": found.get("mlp_bias", False),
+        "rope_type": rope.get("rope_type") or scaled.get("rope_type") or scaled.get("type") or "default",
+        "rope_theta": theta,
+        "sliding_window": None if (found.get("sliding_window") or recipe.context) >= recipe.context else "shorter",
+    }
+    asked = wanted | {"rope_type": "default", "sliding_window": None}
+    for name in ASKED:
+        if name in asked and told.get(name) != asked[name]:
+            cause = f"its config has {name} = {told.get(name)}, and the recipe's model {asked[name]}"
+            raise Refused(Refusal.WRONG_MODEL, cause)
+    eps = found.get("rms_norm_eps", MOST_EPS)
+    if not isinstance(eps, float) or not 0 < eps <= MOST_EPS:
+        raise Refused(
+            Refusal.WRONG_MODEL, f"its config has rms_norm_eps = {eps}, which is not above 0 and at most 1e-5"
+        )
+
+
+def _tokenizer() -> dict[str, Any]:
+    """For the library tokenizers: the number of a token is the byte, in any text. Byte-level BPE without merges."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "model": {"type": "BPE", "vocab": {_shown(byte): byte for byte in range(BYTES)}, "merges": []},
+    }
+
+
+def _shown(byte: int) -> str:
+    """The letter that stands for a byte in GPT-2's alphabet: itself if it can be printed, else one from 256 on."""
+    printed = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+    if byte in printed:
+        return chr(byte)
+    return chr(BYTES + sum(other not in printed for other in range(byte)))
+
+
+def _tokenizer_config(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": recipe.context,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _card(recipe: Recipe, kind: str, origin: Mapping[str, str]) -> str:
+    """The model card, README.md of the folder."""
+    text = "The number of a token is the byte of UTF-8 text"
+    text += "." if recipe.vocabulary == BYTES else f"; of {recipe.vocabulary} numbers only the first 256 are used."
+    recipe_lines = [f"{name} = {json.dumps(value)}" for name, value in asdict(recipe).items()]
+    return "\n".join(
+        (
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: text-generation",
+            "---",
+            "",
+            f"# A {NAMES[kind]} that several organisations have trained together",
+            "",
+            f"{text} It has seen no more than {recipe.context} of them in a row.",
+            "",
+            "| where it is from | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in origin.items()),
+            "",
+            "The recipe of the run:",
+            "",
+            "```toml",
+            *recipe_lines,
+            "```",
+            "",
+        )
+    )
