@@ -28,6 +28,7 @@ TOY = Recipe(
     shared=1,
     experts=0,
     experts_per_token=0,
+    adapter=0,
     batch=2,
     inner_steps=3,
     inner="adamw",

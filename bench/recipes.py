@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,7 +52,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "recompute": {"machine": Machine(recompute=True)},
     **MODELS,
+    # From weights that were given, and held against one another.
+    "continued": {"inner": "adamw", "inner_rate": "0.002"},
+    "adapter": {"inner": "adamw", "inner_rate": "0.02", "adapter": 8},
 }
+WARM_STEPS = 40  # By which these are made.
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -64,8 +69,13 @@ OTHER_MODEL = {
 MEANING = {
     f"{row}_{what}": f"{row}: {means}"
     for row in ROWS
-    if row != "plain"
+    if row not in ("plain", "continued", "adapter")
     for what, means in (OTHER_MODEL if row in MODELS else SAME_MODEL).items()
+}
+BESIDE = SAME_MODEL | OTHER_MODEL
+MEANING |= {
+    f"adapter_{what}": f"adapter, beside given weights: {means.replace('the plain one', 'that of all weights trained')}"
+    for what, means in BESIDE.items()
 }
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
@@ -76,18 +86,25 @@ MEANING |= {
 
 def figures() -> dict[str, float]:
     """Measure every row in a process of its own. Without transformers there is no figure of the export."""
-    found = {row: _in_a_process(row) for row in ROWS}
-    for row, changes in MODELS.items():
-        found[row] |= _counted(replace(PLAIN, **changes))
+    with tempfile.TemporaryDirectory() as scratch:
+        given = Path(scratch) / "given"
+        _in_a_process("plain", "--keep", str(given))
+        warm = {row: _in_a_process(row, "--given", str(given)) for row in ("continued", "adapter")}
+    found = {row: _in_a_process(row) for row in ROWS if row not in warm} | warm
+    for row in (*MODELS, *warm):
+        found[row] |= _counted(replace(PLAIN, **ROWS[row]))
     found["plain"] |= _counted(PLAIN)
     told = {
         f"{row}_{what}": found[row][what.removesuffix("_ratio")] / found["plain"][what.removesuffix("_ratio")]
         for row in ROWS
-        if row != "plain"
+        if row != "plain" and row not in warm
         for what in (OTHER_MODEL if row in MODELS else SAME_MODEL)
     }
+    for what in BESIDE:
+        one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
+        told[f"adapter_{what}"] = one / other
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
-    told[FORMULA] = max(map(_formula_error, every))
+    told[FORMULA] = max(map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"])]))
     if importlib.util.find_spec("transformers") is None:
         print(f"{EXPORT}: transformers is not installed; the extra hf brings it", file=sys.stderr)
     else:
@@ -128,18 +145,31 @@ def _export_difference(recipe: Recipe) -> float:
         return float((mine - theirs(tokens).logits).abs().max() / mine.abs().max())
 
 
-def _in_a_process(row: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.recipes", "--row", row]
+def _in_a_process(row: str, *words: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.recipes", "--row", row, *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def _measured(machine: Machine = ONE, **changes: Any) -> dict[str, float]:
+def _keep(path: Path) -> None:
+    """Make the weights that are given."""
+    torch.set_num_threads(1)
+    recipe = replace(PLAIN, inner_steps=WARM_STEPS)
+    text = data.load("python-stdlib:1/4")
+    training = Training(outer.first(recipe), recipe, text, {}, member="acme", round_=1, rounds=1)
+    for _ in training.until(WARM_STEPS):
+        pass
+    save_file(training.state()[0], path)
+
+
+def _measured(machine: Machine = ONE, given: Path | None = None, **changes: Any) -> dict[str, float]:
     """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row."""
     torch.set_num_threads(1)
     recipe = replace(PLAIN, **changes)
-    base, tokens = outer.first(recipe), data.load("python-stdlib:0/4")
+    begun = outer.begun(recipe, None if given is None else weights.Stored(given))
+    frozen = {} if given is None else dict(weights.Stored(given))
+    base, tokens = frozen | weights.of(begun), data.load("python-stdlib:0/4")
 
     def train(steps: int) -> Training:
         training = Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=4, machine=machine)
@@ -153,7 +183,7 @@ def _measured(machine: Machine = ONE, **changes: Any) -> dict[str, float]:
     trained, started = list[Training](), time.process_time()
     most = most_memory(lambda: trained.append(train(STEPS)))
     cpu = time.process_time() - started
-    loss = outer.held_out_loss(outer.model(recipe), trained[0].state()[0], recipe)
+    loss = outer.held_out_loss(begun, trained[0].state()[0], recipe)
     return {"cpu": cpu, "memory": most, "loss": loss}
 
 
@@ -161,10 +191,15 @@ def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
     parser.add_argument("--row", choices=ROWS, help="measure this one in this process")
+    parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
+    parser.add_argument("--given", type=Path, help="begin with these")
     parser.add_argument("--json", action="store_true", help="the figures only")
     chosen = parser.parse_args()
-    if chosen.row:
-        print(json.dumps(_measured(**ROWS[chosen.row])))
+    if chosen.keep:
+        _keep(chosen.keep)
+        print("{}")
+    elif chosen.row:
+        print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:
         report("recipes", figures(), MEANING)
 

@@ -14,10 +14,10 @@ from shared_models.lm import codecs, gpt, weights
 from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
-from shared_models.records.kinds import Manifest, Recipe, RoundOpen
+from shared_models.records.kinds import Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import Trajectory
-from shared_models.transport import Beside, Inline, Transport
+from shared_models.transport import Beside, Inline, Shapes, Transport
 
 app = ClientApp()
 
@@ -37,7 +37,7 @@ def _answer(task: Task, context: Context) -> Answer:
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
     machine.check(recipe.batch)
-    base = _base(task, opened.base, recipe, kept, way)
+    base, frozen = _base(task, opened.base, manifest, kept, way)
     kept.keep_checkpoint(base)
     way.forget()
     memories, broken_off = Path(str(context.node_config["memory"])), Path(str(context.node_config["half"]))
@@ -48,7 +48,7 @@ def _answer(task: Task, context: Context) -> Answer:
         remembered = memory.recall(memories, turn, manifest.late)
         try:
             trained = train(
-                base,
+                base | frozen,
                 recipe,
                 data.load(str(context.node_config["data"])),
                 remembered,
@@ -70,9 +70,8 @@ def _answer(task: Task, context: Context) -> Answer:
         trajectory = Trajectory(
             points=trained.points, unsent_before=weights.digest(unsent), unsent=weights.digest(sent.unsent)
         )
-        begun.keep(
-            Path(str(context.node_config["begun"])), turn, trajectory, base=base, memory=remembered, unsent=unsent
-        )
+        began = {"base": base, "memory": remembered, "unsent": unsent, "frozen": frozen}
+        begun.keep(Path(str(context.node_config["begun"])), turn, trajectory, **began)
         reply = daemon.ask(
             Claim(
                 update=weights.digest(sent.values),
@@ -103,28 +102,39 @@ def _way(task: Task, opened: RoundOpen, context: Context) -> Transport:
     return Beside(task.granted, host, authority, folder, (opened.deadline_ms - opened.opened_ms) / 1000)
 
 
-def _base(task: Task, digest: str, recipe: Recipe, kept: Kept, way: Transport) -> weights.Weights:
+def _base(
+    task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport
+) -> tuple[weights.Weights, weights.Weights]:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
+    And what is frozen beside an adapter: as it came, and is kept from then on; nothing without an adapter.
 
-    Raises `Refused`: NO_CHECKPOINT if neither was kept, WRONG_BASE if it comes to another one, or as `Transport.take`
-    and `codecs.unpack`.
+    Raises `Refused`: NO_CHECKPOINT if it takes what was not kept, WRONG_BASE if it comes to another one or other
+    weights are frozen, or as `Transport.take` and `codecs.unpack`.
     """
-    shapes = gpt.shapes(gpt.Shape.of(recipe))
+    shape = gpt.Shape.of(manifest.recipe)
+    shapes, beside = gpt.shapes(shape), gpt.frozen(shape)
 
-    def came(codec: str) -> weights.Weights:
+    def came(codec: str, shapes: Shapes) -> weights.Weights:
         return codecs.unpack(way.take(task.carried, codec, shapes), codec, shapes)
 
-    if (task.since or task.blob) and (found := kept.checkpoint(digest)) is not None:
-        return found
+    frozen = kept.frozen(manifest.start) if beside else {}
+    if frozen is not None and (task.since or task.blob) and (found := kept.checkpoint(digest)) is not None:
+        return found, frozen
     if not task.since:
-        base = came("fp32")
-    elif (before := kept.checkpoint(task.since)) is not None:
-        base = weights.plus(before, came(recipe.down))
+        both = came("fp32", shapes | beside)
+        base = {name: both[name] for name in shapes}
+        frozen = {name: both[name] for name in beside}
+        if beside and weights.digest(frozen) != manifest.start:
+            raise Refused(Refusal.WRONG_BASE, f"the frozen weights that came are not {manifest.start[:12]}…")
+    elif frozen is not None and (before := kept.checkpoint(task.since)) is not None:
+        base = weights.plus(before, came(manifest.recipe.down, shapes))
     else:
         raise Refused(Refusal.NO_CHECKPOINT, f"{task.since[:12]}… is not here, and a step from it came")
     if weights.digest(base) != digest:
         raise Refused(Refusal.WRONG_BASE, f"the weights that came are not {digest[:12]}…")
-    return base
+    if beside and not task.since:
+        kept.keep_frozen(frozen)
+    return base, frozen
 
 
 def _said(task: Task) -> tuple[RoundOpen, Manifest]:

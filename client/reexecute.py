@@ -76,10 +76,11 @@ def show(
     """
     said, groups = kept
     recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
+    frozen = groups.get("frozen", {})
     with _threads(receipt.build):
         points, states = list[Point](), list[State]()
         turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
-        with at_work(base, recipe, data.load(text), memory, machine=machine, **turn) as training:
+        with at_work(base | frozen, recipe, data.load(text), memory, machine=machine, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
                     pass
@@ -102,11 +103,17 @@ def show(
         trajectory=said.trajectory,
         before=said.before,
     )
-    return write(opening, base, unsent, states[segment], states[segment + 1], trained)
+    return write(opening, base, unsent, states[segment], states[segment + 1], trained, frozen)
 
 
 def write(
-    opening: Opening, base: weights.Weights, unsent: weights.Weights, start: State, end: State, trained: weights.Weights
+    opening: Opening,
+    base: weights.Weights,
+    unsent: weights.Weights,
+    start: State,
+    end: State,
+    trained: weights.Weights,
+    frozen: weights.Weights | None = None,
 ) -> bytes:
     """An opening as it travels: its line, then the tensors."""
     tensors = begun.pack(
@@ -117,6 +124,7 @@ def write(
         end=end[0],
         end_memory=end[1],
         trained=trained,
+        frozen=frozen or {},
     )
     return canonical.encode(opening) + b"\n" + tensors
 
@@ -144,7 +152,7 @@ def replay(
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
     2. Its text and salt are those that the receipt has committed to.
-    3. Its tensors are those that the points name.
+    3. Its tensors are those that the points name, and beside an adapter those that the manifest does.
     Then what was signed, and is held against it:
     4. The points are where the recipe puts them; training began from the round's base, and with what the receipt
        before had ended with, or with nothing.
@@ -164,7 +172,7 @@ def replay(
     segments = len(trajectory.points) - 1
     if opening.segment >= segments:
         raise Refused(Refusal.WRONG_OPENING, f"segment {opening.segment} of {segments}")
-    _check_tensors(opening, groups)
+    _check_tensors(opening, groups, manifest)
     if why := _contradiction(opening, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
     tokens = _text(opening.text, recipe, text)
@@ -176,8 +184,8 @@ def replay(
         return _again(opening, groups, receipt, manifest, tokens)
 
 
-def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights]) -> None:
-    """Raises `Refused(WRONG_OPENING)` for the first group that is not what the points name."""
+def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights], manifest: Manifest) -> None:
+    """Raises `Refused(WRONG_OPENING)` for the first group that is not what was named."""
     points = opening.trajectory.points
     start, end = points[opening.segment : opening.segment + 2]
     for group, named in (
@@ -188,9 +196,10 @@ def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights]) -> N
         ("end", end.weights),
         ("end_memory", end.memory),
         ("trained", points[-1].weights),
+        ("frozen", manifest.start if manifest.recipe.adapter else NOTHING),
     ):
         if weights.digest(groups.get(group, {})) != named:
-            raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which the receipt names")
+            raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which was named")
 
 
 def _contradiction(opening: Opening, receipt: Receipt, manifest: Manifest, earlier: Receipt | None) -> str:
@@ -272,10 +281,11 @@ def _again(
     opening: Opening, groups: Mapping[str, weights.Weights], receipt: Receipt, manifest: Manifest, tokens: Tokens
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
-    before = groups.get("start", {}), groups.get("start_memory", {})
+    before, frozen = (groups.get("start", {}), groups.get("start_memory", {})), groups.get("frozen", {})
     theirs = groups.get("end", {}), groups.get("end_memory", {})
     named = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
-    model = Training(groups["base"], manifest.recipe, tokens, {}, step=start.step, **named)  # type: ignore[arg-type]
+    base = groups["base"] | frozen
+    model = Training(base, manifest.recipe, tokens, {}, step=start.step, **named)  # type: ignore[arg-type]
     for _ in model.until(start.step + 1):
         pass
     shapes = [codecs.shapes(each) for each in model.state()]
@@ -283,7 +293,8 @@ def _again(
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
     if not all(np.isfinite(tensor).all() for each in before for tensor in each.values()):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is not finite")
-    training = Training(before[0], manifest.recipe, tokens, before[1], step=start.step, **named)  # type: ignore[arg-type]
+    begin = before[0] | frozen
+    training = Training(begin, manifest.recipe, tokens, before[1], step=start.step, **named)  # type: ignore[arg-type]
     for _ in training.until(end.step):
         pass
     if training.point() == end:

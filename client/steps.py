@@ -103,18 +103,20 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
     named = {each.receipt: update for each, (_, update) in zip(counted, updates, strict=True)}
-    return _misjudged(said, close, base, named, files / "texts")
+    return _misjudged(said, close, base, named, files)
 
 
 def _misjudged(
-    said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors], texts: Path
+    said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors], files: Path
 ) -> str:
     """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
     recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
     invited = len(close.included) + len(close.excluded) + len(close.late)
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
-    tokens = corpus.scored_on(recipe.corpus, texts, recipe.context + 1)
-    loss = hygiene.hidden_loss(gpt.GPT(gpt.Shape.of(recipe)), base, recipe.context, seed, tokens)
+    tokens, shape = corpus.scored_on(recipe.corpus, files / "texts", recipe.context + 1), gpt.Shape.of(recipe)
+    beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.adapter else None
+    model = gpt.GPT(shape) if beside is None else gpt.begun(shape, beside)
+    loss = hygiene.hidden_loss(model, base, recipe.context, seed, tokens)
     found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
     for each in (*close.included, *close.late):
         right = found[each.receipt]

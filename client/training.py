@@ -93,7 +93,7 @@ class Training:
         machine: Machine = ONE,
         rank: int = 0,
     ) -> None:
-        """Before inner step `step`, whose weights and optimiser's memory these are.
+        """Before inner step `step`, whose weights, what is frozen included, and optimiser's memory these are.
 
         With several processes each has one of these, by its rank, and they call the same in the same order.
         """

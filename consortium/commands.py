@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WRONG, Command
@@ -127,6 +128,7 @@ def _simulate(args: Namespace) -> int:
 def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="weights as a round has left them: safetensors, float32")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="is made here, or is there and empty")
+    parser.add_argument("--base", type=Path, metavar="FILE", help="what an adapter stands beside: the run's start")
     ways = parser.add_mutually_exclusive_group(required=True)
     ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
     ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
@@ -134,7 +136,10 @@ def _export_arguments(parser: ArgumentParser) -> None:
 
 
 def _export(args: Namespace) -> int:
-    """Write weights out as a model of a standard architecture. 1, and nothing is written, if the log is not right."""
+    """Write weights out as a model of a standard architecture. 1, and nothing is written, if the log is not right.
+
+    An adapter is merged with the weights that it was trained beside, and with no others.
+    """
     from client import models
     from client.auditor import Auditor
     from server.launch import read_recipe
@@ -142,9 +147,11 @@ def _export(args: Namespace) -> int:
     from shared_models.lm import weights
     from shared_models.published import reader
     from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
 
+    checkpoint: weights.Tensors
     checkpoint, digest = weights.read(args.file)
-    origin = {"digest of the weights": digest}
+    origin, wanted = {"digest of the weights": digest}, ""
     if args.recipe:
         recipe = read_recipe(args.recipe)
         origin["run"] = "not said: the recipe was given by hand, and no log was asked"
@@ -156,7 +163,7 @@ def _export(args: Namespace) -> int:
             return WRONG
         books = report.books
         found = models.traced(books, reader(args.log, key), digest)
-        recipe = books.run(found["run"]).manifest.recipe
+        recipe, wanted = books.run(found["run"]).manifest.recipe, books.run(found["run"]).manifest.start
         origin |= {
             "consortium": books.charter.consortium,
             "run": found["run"],
@@ -166,6 +173,17 @@ def _export(args: Namespace) -> int:
             "bundle of code": found["bundle"],
             "tree head": f"{books.tree.size} entries, root {books.tree.root().hex()}",
         }
+    if recipe.adapter:
+        if args.base is None:
+            raise Refused(
+                Refusal.NOT_SET_UP, f"--base FILE: adapter = {recipe.adapter} is merged with what it is beside"
+            )
+        base, held = weights.read(args.base)
+        if wanted and held != wanted:
+            raise Refused(Refusal.WRONG_BASE, f"{args.base} is {held[:12]}…, and the run began with {wanted[:12]}…")
+        checkpoint = huggingface.Merged(checkpoint, base, recipe)
+        origin |= {"merged": f"an adapter of rank {recipe.adapter}, drawn by seed {recipe.seed}", "its base": held}
+        recipe = replace(recipe, adapter=0)
     kind = huggingface.export(checkpoint, recipe, args.to, origin)
     print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
     return RIGHT

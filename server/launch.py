@@ -19,7 +19,7 @@ from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
 from shared_models.rules.pricing import flop_per_token
-from shared_models.rules.recipes import check_recipe
+from shared_models.rules.recipes import check_recipe, check_start
 
 SMALL = Recipe(
     vocabulary=256,
@@ -33,6 +33,7 @@ SMALL = Recipe(
     shared=1,
     experts=0,
     experts_per_token=0,
+    adapter=0,
     batch=8,
     inner_steps=40,
     inner="muon",
@@ -86,17 +87,15 @@ def propose(
 
     `texts` holds what it is scored on, where that is a file. `start` is a file or a folder of weights to begin with,
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. Raises `Refused`:
-    BAD_FIELD for a recipe that cannot be followed, UNKNOWN_CODEC; as `outer.held_out` and `huggingface.keep`.
+    BAD_FIELD for a recipe that cannot be followed, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and
+    `check_start`.
     """
     check_recipe(recipe)  # Now there is a model of it.
-    members, given = agreement.present(), FIRST
-    first: weights.Tensors
-    if start is None:
-        first, base = (drawn := outer.first(recipe)), weights.digest(drawn)
-    else:
-        base = given = huggingface.keep(start, recipe, checkpoints)
-        first = weights.stored(checkpoints, given)
-    return Manifest(
+    members = agreement.present()
+    given = FIRST if start is None else huggingface.keep(start, recipe, checkpoints)
+    model = outer.begun(recipe, None if start is None else weights.stored(checkpoints, given))
+    first = weights.of(model)
+    manifest = Manifest(
         seq=0,
         prev=FIRST,
         run=run,
@@ -112,9 +111,11 @@ def propose(
         patience=patience,
         flop_per_token=flop_per_token(recipe),
         start=given,
-        base=base,
-        loss_unats=round(1e6 * outer.held_out_loss(outer.model(recipe), first, recipe, texts=texts)),
+        base=weights.digest(first),
+        loss_unats=round(1e6 * outer.held_out_loss(model, first, recipe, texts=texts)),
     )
+    check_start(manifest)
+    return manifest
 
 
 def launch(

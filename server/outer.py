@@ -4,6 +4,7 @@ Whatever the number of members, memory holds one model, to score with, and a few
 when it is needed.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,25 +28,31 @@ class Outer:
     @cached_property
     def _model(self) -> gpt.GPT:
         """To score checkpoints with. It has the run's first weights until it does."""
-        return model(self._recipe, self._recipe.seed)
+        return begun(self._recipe, None if self._start == FIRST else self.checkpoint(self._start))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(weight.shape) for name, weight in self._model.named_parameters()}
+        return gpt.shapes(gpt.Shape.of(self._recipe))
 
     def begin(self) -> tuple[str, str]:
         """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept.
 
         To be called before anything is scored. Raises `Refused` as `checkpoint`, if weights were given.
         """
-        if self._start == FIRST:
-            return weights.keep(weights.views(self._model), self._checkpoints), weights.keep({}, self._states)
-        self.checkpoint(self._start)  # They are here, and are what they are named for.
-        return self._start, weights.keep({}, self._states)
+        return weights.keep(weights.views(self._model), self._checkpoints), weights.keep({}, self._states)
 
     def checkpoint(self, digest: str) -> weights.Stored:
         """Raises `Refused`: NO_CHECKPOINT, CORRUPT."""
         return weights.stored(self._checkpoints, digest)
+
+    def whole(self, digest: str) -> tuple[weights.Tensors, dict[str, tuple[int, ...]]]:
+        """All that a member needs who has nothing, and its shapes: a checkpoint, and what is frozen beside it.
+
+        Raises `Refused` as `checkpoint`.
+        """
+        frozen = gpt.frozen(gpt.Shape.of(self._recipe))
+        given = self.checkpoint(self._start) if frozen else {}
+        return ChainMap(self.checkpoint(digest), given), self.shapes | frozen  # type: ignore[arg-type]
 
     def loss(self, digest: str) -> float:
         """The held-out loss of a checkpoint, in nats per byte."""
@@ -103,8 +110,13 @@ def held_out_loss(
     return hygiene.held_out_loss(model, checkpoint, chosen)(None)
 
 
+def begun(recipe: Recipe, given: weights.Tensors | None) -> gpt.GPT:
+    """The model with which a run begins: with weights that were given, or with those that the recipe's seed draws."""
+    return model(recipe, recipe.seed) if given is None else gpt.begun(gpt.Shape.of(recipe), given)
+
+
 def first(recipe: Recipe) -> weights.Weights:
-    """The checkpoint a run starts from."""
+    """The checkpoint a run starts from, if it was given none."""
     return weights.of(model(recipe, recipe.seed))
 
 

@@ -353,10 +353,12 @@ class Coordinator:
         @cache
         def carried(holding: bool) -> Carried:
             """The step, for who holds the base of the round before; or the whole checkpoint."""
-            codec = self.manifest.recipe.down if holding else "fp32"
-            packed = self._step if holding else codecs.Encoded(codec, self._outer.checkpoint(opened.base))
-            size = codecs.total(codec, self._outer.shapes) if packed else 0
-            return self._offers.way(opened.round, "").give(packed, size)
+            way = self._offers.way(opened.round, "")
+            if holding:
+                size = codecs.total(self.manifest.recipe.down, self._outer.shapes) if self._step else 0
+                return way.give(self._step, size)
+            whole, shapes = self._outer.whole(opened.base)
+            return way.give(codecs.Encoded("fp32", whole), codecs.total("fp32", shapes))
 
         def task(member: str, holding: bool) -> Task:
             until_s = time.time() + left_s + (LATE_S if self.manifest.late else 0)

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,35 @@ def export(checkpoint: weights.Tensors, recipe: Recipe, folder: Path, origin: Ma
         raise
     durable.sync_folder(folder.absolute().parent)
     return str(config["model_type"])
+
+
+class Merged(Mapping[str, weights.Tensor]):
+    """The weights of the model that a recipe's adapter and what is frozen beside it are together: W + B·A.
+
+    Each is put together when it is asked for, in float64, and rounded once.
+    """
+
+    def __init__(self, adapter: weights.Tensors, frozen: weights.Tensors, recipe: Recipe) -> None:
+        """Raises `Refused(WRONG_MODEL)` if either is not of this recipe."""
+        check_weights(adapter, recipe)
+        check_weights(frozen, replace(recipe, adapter=0))
+        self._adapter, self._frozen, self._seed = adapter, frozen, recipe.seed
+
+    def __getitem__(self, name: str) -> weights.Tensor:
+        """Raises KeyError."""
+        matrix, beside = self._frozen[name], name.removesuffix("weight") + "b"
+        if beside not in self._adapter:
+            return matrix
+        b = self._adapter[beside].astype(np.float64)
+        a = gpt.drawn(self._seed, name.removesuffix(".weight"), b.shape[1], matrix.shape[1])
+        merged: weights.Tensor = (matrix + b @ a.astype(np.float64)).astype(np.float32)
+        return merged
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frozen)
+
+    def __len__(self) -> int:
+        return len(self._frozen)
 
 
 def check_weights(checkpoint: weights.Tensors, recipe: Recipe) -> None:
@@ -194,10 +223,13 @@ def _product(left: weights.Tensor, right: weights.Tensor) -> weights.Tensor:
 def keep(given: Path, recipe: Recipe, folder: Path) -> str:
     """Keep a copy of weights that a run of this recipe is to begin with in this folder, under their digest: it.
 
-    They are given as a file of a checkpoint, or as a folder of transformers'. Raises `Refused`: NOT_FOUND, CORRUPT,
-    WRONG_MODEL if they are not of this recipe's model, NOT_FINITE.
+    They are given as a file of a checkpoint, or as a folder of transformers'; an adapter is put beside them, and is no
+    part of them. Raises `Refused`: NOT_FOUND, CORRUPT, WRONG_MODEL if they are not of this recipe's model, NOT_FINITE.
     """
+    recipe = replace(recipe, adapter=0)
     found = Folder(given, recipe) if given.is_dir() else weights.read(given)[0]
+    if all(name.endswith(".b") for name in found):
+        raise Refused(Refusal.WRONG_MODEL, f"{given} holds an adapter: merge it, `consortium model export --base`")
     check_weights(found, recipe)
     with weights.writing(folder, gpt.shapes(gpt.Shape.of(recipe))) as writer:
         for name, tensor in found.items():

@@ -30,7 +30,7 @@ class Task:
     since: str  # Digest of the checkpoint that `weights` are the step from, in the recipe's `down`; empty if they are
     weights: Mapping[
         str, Packed
-    ]  # the whole checkpoint of the round, in fp32. The checkpoint itself: no step, no weights.
+    ]  # the whole checkpoint, and what is frozen beside it, in fp32. The checkpoint itself: no step, no weights.
     blob: Named | None = None  # What the weights are in, if they travel beside the message.
     granted: Pass | None = None  # What lets the member at blobs, if there are any.
 

@@ -53,7 +53,11 @@ GUARDED: dict[str, list[str]] = {
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
-    "shared_models/huggingface.py": ["tests/client/test_huggingface.py"],
+    "shared_models/huggingface.py": [
+        "tests/client/test_huggingface.py",
+        "tests/training/test_adapter.py",
+        "tests/server/test_adapted.py",
+    ],
     "shared_models/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/join.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
@@ -177,7 +181,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/attacks/test_training_made_up.py",
     ],
     "client/work.py": ["tests/client/test_work.py"],
-    "client/app.py": ["tests/client/test_app.py", "tests/client"],
+    "client/app.py": ["tests/client/test_app.py", "tests/server/test_adapted.py", "tests/client"],
     "client/training.py": ["tests/training/test_machine.py", "tests/training/test_training.py"],
     "client/team.py": ["tests/training/test_machine.py"],
     "client/data.py": ["tests/training"],
@@ -202,8 +206,9 @@ GUARDED: dict[str, list[str]] = {
         "tests/test_cli.py",
         "tests/server/test_rounds.py",
         "tests/server/test_simulation.py",
+        "tests/server/test_adapted.py",
     ],
-    "consortium/commands.py": ["tests/test_cli.py"],
+    "consortium/commands.py": ["tests/test_cli.py", "tests/server/test_adapted.py"],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.
 # Mutants that change nothing anybody could see, each with its reason.

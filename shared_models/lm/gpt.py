@@ -4,13 +4,19 @@ What makes it cheaper is a field of the recipe, and each leaves a model that a s
 `shared_models.huggingface` reads it and writes it out.
 """
 
-from dataclasses import dataclass, fields
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it.
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from shared_models.lm import weights
 
 BALANCE = 0.01  # What uneven use of the experts weighs in what training lowers (arXiv:2101.03961, section 2.2).
 
@@ -42,6 +48,10 @@ class Sizes(Protocol):
     def experts(self) -> int: ...
     @property
     def experts_per_token(self) -> int: ...
+    @property
+    def adapter(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class Shape:
     shared: int
     experts: int
     experts_per_token: int
+    adapter: int
+    seed: int  # It draws what of an adapter is not trained.
 
     @classmethod
     def of(cls, recipe: Sizes) -> "Shape":
@@ -74,8 +86,8 @@ class Block(nn.Module):
         self.heads, self.kv_heads = shape.heads, shape.kv_heads or shape.heads
         self.norm1 = nn.RMSNorm(shape.width)
         projected = (self.heads + 2 * self.kv_heads) * (shape.width // self.heads)
-        self.qkv = nn.Linear(shape.width, projected, bias=False)
-        self.out = nn.Linear(shape.width, shape.width, bias=False)
+        self.qkv = _matrix(shape.width, projected, shape)
+        self.out = _matrix(shape.width, shape.width, shape)
         self.norm2 = nn.RMSNorm(shape.width)
         self.experts_per_token = shape.experts_per_token
         if shape.experts:
@@ -134,9 +146,9 @@ class Expert(nn.Module):
 
 def _feed(shape: Shape) -> tuple[nn.Module | None, nn.Module, nn.Module]:
     """The matrices of a feed-forward: gate, up and down; GELU has no gate."""
-    gate = _linear(shape.width, shape.feed_width, shape.rank) if shape.feed == "swiglu" else None
-    up = _linear(shape.width, shape.feed_width, shape.rank)
-    return gate, up, _linear(shape.feed_width, shape.width, shape.rank)
+    gate = _factored(shape.width, shape.feed_width, shape) if shape.feed == "swiglu" else None
+    up = _factored(shape.width, shape.feed_width, shape)
+    return gate, up, _factored(shape.feed_width, shape.width, shape)
 
 
 def _fed(x: Tensor, gate: nn.Module | None, up: nn.Module, down: nn.Module) -> Tensor:
@@ -144,11 +156,47 @@ def _fed(x: Tensor, gate: nn.Module | None, up: nn.Module, down: nn.Module) -> T
     return fed
 
 
-def _linear(inside: int, outside: int, rank: int) -> nn.Module:
+def _factored(inside: int, outside: int, shape: Shape) -> nn.Module:
     """A matrix, or of a rank two whose product it is (arXiv:2407.09835)."""
-    if not rank:
-        return nn.Linear(inside, outside, bias=False)
-    return nn.Sequential(nn.Linear(inside, rank, bias=False), nn.Linear(rank, outside, bias=False))
+    if not shape.rank:
+        return _matrix(inside, outside, shape)
+    return nn.Sequential(nn.Linear(inside, shape.rank, bias=False), nn.Linear(shape.rank, outside, bias=False))
+
+
+def _matrix(inside: int, outside: int, shape: Shape) -> nn.Module:
+    return Adapted(inside, outside, shape.adapter) if shape.adapter else nn.Linear(inside, outside, bias=False)
+
+
+class Adapted(nn.Linear):
+    """A matrix W that stays what it is, and what is trained beside it: W·x + B·(A·x) (LoRA, arXiv:2106.09685).
+
+    A is drawn once and stays, so that the mean of several members' B is the mean of what they came to; of members who
+    train A and B, the product of the means is not (FFA-LoRA, arXiv:2403.12313). B begins with zeros, and there is no
+    factor before it: the learning rate is one.
+    """
+
+    a: Tensor
+
+    def __init__(self, inside: int, outside: int, rank: int) -> None:
+        super().__init__(inside, outside, bias=False)
+        self.register_buffer("a", torch.empty(rank, inside), persistent=False)
+        self.b = nn.Parameter(torch.zeros(outside, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) + F.linear(F.linear(x, self.a), self.b)
+
+
+def drawn(seed: int, name: str, rank: int, inside: int) -> weights.Tensor:
+    """The matrix A beside the matrix of this name, (rank, inside): ±1/√inside, so that lengths are about kept.
+
+    Its signs are bits of SHAKE256: the same on every machine, which no library promises of its random numbers. Random
+    signs serve as well as normal numbers (Achlioptas, 2003, Database-friendly random projections).
+    """
+    count = rank * inside
+    data = hashlib.shake_256(f"{seed} {name}".encode()).digest(-(-count // 8))
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count)
+    signs: weights.Tensor = np.float32(1) - np.float32(2) * bits.astype(np.float32)
+    return (signs / np.float32(math.sqrt(inside))).reshape(rank, inside)
 
 
 class GPT(nn.Module):
@@ -174,6 +222,12 @@ class GPT(nn.Module):
         angle = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
         self.register_buffer("cos", angle.cos()[:, None], persistent=False)  # So that they go where the model goes.
         self.register_buffer("sin", angle.sin()[:, None], persistent=False)
+        if shape.adapter:
+            for name, part in self.named_modules():
+                if isinstance(part, Adapted):
+                    part.a = torch.from_numpy(drawn(shape.seed, name, *part.a.shape))
+            for name, weight in self.named_parameters():
+                weight.requires_grad_(name.endswith(".b"))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and how unevenly experts are used, the sum over layers: see `Block`."""
@@ -212,16 +266,31 @@ def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's parameters, by name. No model is made."""
+    """The shapes of what is trained of a model, by name: those of its checkpoints. No model is made."""
     with torch.device("meta"):
-        return {name: tuple(weight.shape) for name, weight in GPT(shape).named_parameters()}
+        return {name: tuple(weight.shape) for name, weight in weights.trained(GPT(shape))}
+
+
+def frozen(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """The shapes of what stands beside an adapter, by name: those of the model without it. None without an adapter."""
+    return shapes(replace(shape, adapter=0)) if shape.adapter else {}
+
+
+def begun(shape: Shape, given: Mapping[str, weights.Tensor]) -> GPT:
+    """The model that begins with weights that were given; an adapter beside them does nothing yet."""
+    model = GPT(shape)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if not (shape.adapter and weight.requires_grad):
+                weight.copy_(torch.tensor(given[name]))
+    return model
 
 
 def fresh(shape: Shape, seed: int) -> GPT:
     """A model with its first weights; the same seed gives the same bits on the same build of torch.
 
     Normal weights of scale 1/√fan-in, what is added to the residual stream smaller by √(2·layers) (GPT-2), a zero head:
-    every byte is equally likely at first, so the loss starts at ln(vocabulary).
+    every byte is equally likely at first, so the loss starts at ln(vocabulary). What of an adapter is trained is zero.
     """
     model = GPT(shape)
     random = torch.Generator().manual_seed(seed)
@@ -229,7 +298,7 @@ def fresh(shape: Shape, seed: int) -> GPT:
         for name, weight in model.named_parameters():
             if weight.dim() == 1:
                 weight.fill_(1.0)
-            elif name == "head.weight":
+            elif name == "head.weight" or name.endswith(".b"):
                 weight.zero_()
             else:
                 scale = 0.02 if name == "embed.weight" else weight.shape[1] ** -0.5

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shared_models.lm import weights
 from shared_models.lm.corpus import Tokens, windows
 from shared_models.lm.gpt import GPT
 from shared_models.lm.outer import Plan
@@ -168,13 +169,13 @@ def overlaps(marks: list[npt.NDArray[np.int64]]) -> Matrix:
 def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) -> Loss:
     """How good the base is on these sequences, (count, context + 1), and how good with an update added.
 
-    The model's own weights are overwritten, one tensor at a time.
+    The model's own weights are overwritten, one tensor at a time; what of it is frozen stays.
     """
     batch = torch.from_numpy(sequences)
 
     def loss(update: Update | None) -> float:
         with torch.no_grad():
-            for name, weight in model.named_parameters():
+            for name, weight in weights.trained(model):
                 weight.copy_(torch.from_numpy(base[name] if update is None else base[name] + update[name]))
             return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
 

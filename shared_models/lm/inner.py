@@ -16,7 +16,7 @@ class Inner:
     """One of them at work on a model's parameters, with the memory it had before (empty: it starts afresh)."""
 
     def __init__(self, model: nn.Module, name: str, memory: weights.Weights) -> None:
-        self._parameters = dict(model.named_parameters())
+        self._parameters = dict(weights.trained(model))
         matrices = {
             key: each
             for key, each in self._parameters.items()

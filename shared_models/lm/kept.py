@@ -13,7 +13,9 @@ from shared_models.lm.weights import Weights
 
 
 class Kept:
-    """What is kept for one run, in `folder/<run>`: one checkpoint, and what the last two rounds left unsent."""
+    """What is kept for one run, in `folder/<run>`: one checkpoint, what the last two rounds left unsent, and what is
+    frozen beside an adapter.
+    """
 
     def __init__(self, folder: Path, run: str) -> None:
         """`run` is the hash of the run's manifest: what was left by another run, of any name, is never sent in this."""
@@ -29,6 +31,14 @@ class Kept:
         for other in self._folder.iterdir():
             if other != self._run:
                 shutil.rmtree(other)
+
+    def frozen(self, digest: str) -> Weights | None:
+        """What of this digest is frozen, if it is here."""
+        return weights.held(self._run / "frozen", digest)
+
+    def keep_frozen(self, frozen: Weights) -> None:
+        """Keep what is frozen, for as long as the run is the one that is trained."""
+        _only(frozen, self._run / "frozen")
 
     def unsent(self, round_: int) -> Weights:
         """What the newest round before this one left unsent; nothing, if there is none.

@@ -25,9 +25,14 @@ Tensors = Mapping[str, Tensor]
 Weights = dict[str, Tensor]
 
 
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A model's parameters that are trained, by name: all of them, if none is frozen."""
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+
+
 def of(model: nn.Module) -> Weights:
-    """A copy of a model's parameters (not its state_dict, which repeats what is tied), float32, by name."""
-    return {name: copied(weight) for name, weight in model.named_parameters()}
+    """A copy of what is trained of a model (not its state_dict, which repeats what is tied), float32, by name."""
+    return {name: copied(weight) for name, weight in trained(model)}
 
 
 def copied(tensor: torch.Tensor) -> Tensor:
@@ -38,11 +43,11 @@ def copied(tensor: torch.Tensor) -> Tensor:
 
 def views(model: nn.Module) -> Weights:
     """The same, not copied: they change with the model. Of a float32 model that is not on another device."""
-    return {name: weight.detach().numpy() for name, weight in model.named_parameters()}
+    return {name: weight.detach().numpy() for name, weight in trained(model)}
 
 
 def put(weights: Tensors, model: nn.Module) -> None:
-    """Set a model's parameters to these weights."""
+    """Set a model's parameters to these weights, those that are frozen too."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(torch.tensor(weights[name]))

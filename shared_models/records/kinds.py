@@ -215,6 +215,7 @@ class Recipe:
     shared: Positive  # So many layers in a row have the same weights; 1: each has its own.
     experts: Count  # Feed-forwards of a layer, of which a token goes through some; 0: through the only one.
     experts_per_token: Count
+    adapter: Count  # Rank of what alone is trained, beside each matrix of the layers; 0: all weights are.
     batch: Positive  # Sequences in one step.
     inner_steps: Positive  # Steps a member trains in one round.
     inner: Annotated[str, Pattern("adamw|muon")]  # How a member steps: shared_models.lm.inner.

@@ -19,8 +19,7 @@ def matmul_parameters(recipe: Recipe) -> int:
     matrix d × w of rank r is two, d × r and r × w; experts have a router, d × experts.
     """
     width, inner = recipe.width, recipe.feed_width
-    keys = (recipe.kv_heads or recipe.heads) * (width // recipe.heads)  # And so wide are the values.
-    attention = 2 * width * width + 2 * width * keys
+    attention = width * _projected(recipe) + width * width
     matrix = recipe.rank * (width + inner) if recipe.rank else width * inner
     feed = matrix * (2 if recipe.feed == "gelu" else 3)
     routed = feed * recipe.experts_per_token + width * recipe.experts if recipe.experts else feed
@@ -31,11 +30,29 @@ def flop_per_token(recipe: Recipe) -> int:
     """Model-FLOP to train on one token: 6 for each matmul weight, and 6·L·T·d for causal attention, however many its
     heads share keys and values.
 
-    Forward 2 and backward 4 FLOP per weight; attention's two products take 4·T·d forward, half of it under a causal
-    mask, and three times that in all. Recomputation does not count: it is how, not what (arXiv:2204.02311, appendix B,
-    with the causal half).
+    Forward 2 and backward 4 FLOP per weight, 2 of them for its own gradient and 2 for that of what it was multiplied
+    with; attention's two products take 4·T·d forward, half of it under a causal mask, and three times that in all.
+    Recomputation does not count: it is how, not what (arXiv:2204.02311, appendix B, with the causal half).
+
+    With an adapter, weights that are frozen have no gradient of their own: 4 each, and 4 for each weight of A. Those of
+    B have: 6. And nobody needs a gradient of what comes before the first matrix, for the embedding is frozen too: that
+    saves 2 for each weight of the first matrix, its A and its B.
     """
-    return 6 * matmul_parameters(recipe) + 6 * recipe.layers * recipe.context * recipe.width
+    attention = 6 * recipe.layers * recipe.context * recipe.width
+    if not recipe.adapter:
+        return 6 * matmul_parameters(recipe) + attention
+    width, projected = recipe.width, _projected(recipe)
+    feeds = 1 if recipe.feed == "gelu" else 2  # Matrices into a feed-forward; out of it there is one.
+    inside = 2 * width + feeds * width + recipe.feed_width  # Of what goes into the matrices of a layer, the widths,
+    outside = projected + width + feeds * recipe.feed_width + width  # and of what comes out of them.
+    adapters = recipe.layers * recipe.adapter * (4 * inside + 6 * outside)
+    first = 2 * width * projected + 2 * recipe.adapter * (width + projected)
+    return 4 * matmul_parameters(recipe) + adapters - first + attention
+
+
+def _projected(recipe: Recipe) -> int:
+    """How wide queries, keys and values are together."""
+    return recipe.width + 2 * (recipe.kv_heads or recipe.heads) * (recipe.width // recipe.heads)
 
 
 def value(flop: int, price: Fraction) -> Fraction:

@@ -1,8 +1,11 @@
 """What of a recipe goes together, and what of a manifest: everything that one field asks of another."""
 
+from dataclasses import replace
+
 from shared_models.records import canonical
 from shared_models.records.kinds import CODECS, FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import flop_per_token
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -16,6 +19,8 @@ def check_recipe(recipe: Recipe) -> None:
     3. Layers that share weights come in whole groups.
     4. Two matrices of a rank are smaller than the one that they stand for.
     5. A token goes through some of several experts, and these have gates: no standard architecture has others.
+    6. An adapter stands beside whole matrices that every token goes through, saves work, and is trained by AdamW: Muon
+       counts no steps, and beside it would be nothing that AdamW trains.
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
@@ -34,14 +39,34 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.experts_per_token and not recipe.experts:
         raise Refused(Refusal.BAD_FIELD, f"experts_per_token = {recipe.experts_per_token}, and experts = 0")
+    if recipe.adapter:
+        _check_adapter(recipe)
     if recipe.experts and recipe.feed != "swiglu":
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
 
 
+def _check_adapter(recipe: Recipe) -> None:
+    for name in ("rank", "experts"):
+        if getattr(recipe, name):
+            cause = f"adapter = {recipe.adapter} stands beside whole matrices, and {name} = {getattr(recipe, name)}"
+            raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.inner != "adamw":
+        cause = f'adapter = {recipe.adapter} is trained by inner = "adamw", and it is {recipe.inner}'
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if flop_per_token(recipe) >= flop_per_token(replace(recipe, adapter=0)):
+        raise Refused(Refusal.BAD_FIELD, f"adapter = {recipe.adapter} saves nothing: to train all weights is less work")
+
+
 def check_start(manifest: Manifest) -> None:
-    """Refuse a run that says it begins with weights that were given, and begins with others. Raises
-    `Refused(WRONG_BASE)`.
+    """Refuse a run that says it begins with weights that were given, and begins with others; or that has an adapter and
+    nothing to put it beside. Raises `Refused(WRONG_BASE)`.
+
+    With an adapter, the first checkpoint is that of the adapter, and what was given stays as it is.
     """
-    if manifest.start not in (FIRST, manifest.base):
+    if manifest.recipe.adapter:
+        if manifest.start == FIRST:
+            cause = f"adapter = {manifest.recipe.adapter} stands beside weights that are given: `--from`"
+            raise Refused(Refusal.WRONG_BASE, cause)
+    elif manifest.start not in (FIRST, manifest.base):
         cause = f"given are the weights {manifest.start[:12]}…, and the first checkpoint is {manifest.base[:12]}…"
         raise Refused(Refusal.WRONG_BASE, cause)

@@ -67,6 +67,7 @@ RECIPE = Recipe(
     shared=1,
     experts=0,
     experts_per_token=0,
+    adapter=0,
     batch=2,
     inner_steps=4,
     inner="adamw",

@@ -313,6 +313,15 @@ def test_tensors_that_are_not_of_the_recipe_s_model_are_refused_by_name_and_noth
     assert [*(tmp_path / "kept").glob("*")] == []
 
 
+def test_a_checkpoint_of_another_recipe_is_nothing_to_begin_with(tmp_path):
+    name = weights.keep(weights.of(trained(MIX)), tmp_path)
+    file = tmp_path / f"{name}.safetensors"
+    assert kept(file, MIX, tmp_path / "kept")[0] == name
+    for other in (replace(MIX, kv_heads=2), replace(MIX, layers=5), replace(MIX, rank=8)):
+        assert refused(huggingface.keep, file, other, tmp_path / "other")[0] is Refusal.WRONG_MODEL
+    assert not (tmp_path / "other").exists()
+
+
 def test_layers_that_the_recipe_shares_must_be_the_same_and_matrices_of_a_rank_are_not_to_be_had(tmp_path):
     apart = MIXES["llama"]
     huggingface.export(weights.of(trained(apart)), apart, tmp_path / "out", {})

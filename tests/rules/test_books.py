@@ -168,6 +168,7 @@ def test_evidence_must_prove_something():
         ({"members": ("acme", "acme")}, Refusal.WRONG_MEMBER),
         ({"quorum": 4}, Refusal.BAD_FIELD),
         ({"flop_per_token": 1}, Refusal.WRONG_FLOP),
+        ({"start": digest("given")}, Refusal.WRONG_BASE),
         ({"recipe": replace(TOY, layers=2), "flop_per_token": 44_544}, Refusal.WRONG_FLOP),
         ({"recipe": replace(TOY, up="int2")}, Refusal.UNKNOWN_CODEC),
         ({"recipe": replace(TOY, down="int2")}, Refusal.UNKNOWN_CODEC),

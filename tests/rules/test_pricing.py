@@ -49,6 +49,25 @@ def test_what_a_layer_multiplies_a_token_with(changes, layer):
     assert flop_per_token(recipe) == 6 * (layer + 32 * 256) + 6 * recipe.context * recipe.width
 
 
+# The same layer beside an adapter of rank 3: into its matrices go 32 + 32 + 32 + 128 numbers, out of them come 96 + 32
+# + 128 + 32; with keys and values of one head and a gate, 32 + 32 + 2·32 + 88 and 48 + 32 + 2·88 + 32.
+ADAPTED = [
+    ({}, 4096 + 8192, 224, 288, 96),
+    ({"kv_heads": 1, "feed": "swiglu"}, 2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 88, 216, 288, 48),
+]
+
+
+@pytest.mark.parametrize(("changes", "layer", "inside", "outside", "projected"), ADAPTED)
+def test_frozen_weights_cost_two_thirds_and_the_first_of_them_less(changes, layer, inside, outside, projected):
+    recipe = replace(TOY, layers=1, heads=4, width=32, adapter=3, **changes)
+    attention = 6 * recipe.context * recipe.width
+    beside = 4 * 3 * inside + 6 * 3 * outside
+    first = 2 * 32 * projected + 2 * 3 * 32 + 2 * 3 * projected
+    assert flop_per_token(recipe) == 4 * (layer + 32 * 256) + beside - first + attention
+    six = 4 * (6 * layer + 32 * 256) + 6 * beside - first + 6 * attention
+    assert flop_per_token(replace(recipe, layers=6)) == six
+
+
 def test_layers_that_share_weights_cost_what_they_cost_apart():
     recipe = replace(TOY, layers=6, heads=4, width=32)
     assert flop_per_token(replace(recipe, shared=3)) == flop_per_token(recipe)

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from world import TOY, World
+from world import TOY, World, digest
 
+from shared_models.records.kinds import FIRST
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.recipes import check_recipe
+from shared_models.rules.recipes import check_recipe, check_start
 
 RECIPE = replace(TOY, layers=4, heads=4, width=64)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
@@ -28,6 +29,9 @@ EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
         EXPERTS | {"experts_per_token": 1},
         EXPERTS | {"experts_per_token": 3},
         EXPERTS | {"kv_heads": 2, "rank": 8, "shared": 2},
+        {"adapter": 1},
+        {"adapter": 21},
+        {"adapter": 4, "feed": "swiglu", "kv_heads": 2, "shared": 2},
     ],
 )
 def test_a_recipe_that_can_be_followed(changes):
@@ -53,6 +57,10 @@ WRONG = [
     (EXPERTS | {"experts_per_token": 5}, Refusal.BAD_FIELD, "experts_per_token = 5 of 4 experts"),
     (EXPERTS | {"experts": 1, "experts_per_token": 1}, Refusal.BAD_FIELD, "experts_per_token = 1 of 1 experts"),
     ({"experts_per_token": 1}, Refusal.BAD_FIELD, "experts_per_token = 1, and experts = 0"),
+    ({"adapter": 4, "rank": 8}, Refusal.BAD_FIELD, "adapter = 4 stands beside whole matrices, and rank = 8"),
+    (EXPERTS | {"adapter": 4}, Refusal.BAD_FIELD, "adapter = 4 stands beside whole matrices, and experts = 4"),
+    ({"adapter": 4, "inner": "muon"}, Refusal.BAD_FIELD, 'adapter = 4 is trained by inner = "adamw", and it is muon'),
+    ({"adapter": 22}, Refusal.BAD_FIELD, "adapter = 22 saves nothing: to train all weights is less work"),
     (EXPERTS | {"feed": "gelu"}, Refusal.BAD_FIELD, 'experts = 4 need feed = "swiglu"'),
 ]
 
@@ -76,3 +84,17 @@ def test_the_log_takes_no_manifest_of_such_a_recipe():
     wrong = world.sign(world.coordinator, replace(manifest, recipe=replace(RECIPE, kv_heads=3)))
     with pytest.raises(Refused, match="kv_heads = 3 do not divide"):
         world.books.check(world.books.open(wrong))
+
+
+def test_a_run_begins_with_what_it_was_given_and_an_adapter_beside_it():
+    given, other, adapted = digest("given"), digest("other"), replace(RECIPE, adapter=4)
+    manifest = World().manifest(recipe=RECIPE)
+    for right in ({}, {"start": given, "base": given}, {"start": given, "base": other, "recipe": adapted}):
+        check_start(replace(manifest, **right))
+    for wrong, why in (
+        ({"start": given, "base": other}, "given are the weights"),
+        ({"start": FIRST, "recipe": adapted}, "adapter = 4 stands beside weights that are given"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            check_start(replace(manifest, **wrong))
+        assert caught.value.refusal is Refusal.WRONG_BASE
