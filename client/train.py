@@ -75,7 +75,8 @@ def train(
         return since.busy_ms + int(1000 * (time.monotonic() - started))
 
     turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
-    with at_work(base | since.weights, recipe, tokens, since.memory, machine=machine, **turn) as training:
+    start = base | since.weights  # What is frozen is in no half.
+    with at_work(start, recipe, tokens, since.memory, machine=machine, **turn) as training:
         for end in ends(recipe)[len(points) :]:
             for loss in training.until(end):
                 losses, step = [*losses[-4:], loss], step + 1

@@ -9,10 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from world import TOY
 
-from client import data, half
-from client.memory import Turn
+from client import data
 from client.team import at_work
-from client.train import BrokenOff, train
 from client.training import ONE, Machine
 from server import outer
 from shared_models import huggingface
@@ -192,25 +190,3 @@ def test_however_a_member_s_machine_trains_it_comes_to_the_same(machine):
         assert np.allclose(their_state[name], tensor, atol=2e-2), name
     if machine.processes == 1:
         assert weights.digest(their_state) == weights.digest(reached)
-
-
-def test_a_round_that_is_broken_off_goes_on_beside_what_is_frozen(tmp_path):
-    """What is kept of it is B alone; the rest is there again when the round is."""
-    recipe = replace(MIXES[0], segment=2)
-    start, tokens = {**moved(recipe), **given(recipe)}, data.load("python-stdlib:0/3")
-    turn = {"member": "acme", "round_": 1, "rounds": 1}
-
-    def report(said) -> None:
-        if said.tokens == 3 * recipe.batch * recipe.context:
-            raise Refused(Refusal.TAKEN_AWAY, "this machine is taken away")
-
-    with pytest.raises(BrokenOff) as caught:
-        train(start, recipe, tokens, {}, **turn, report=report, report_s=0)
-    assert set(caught.value.half.weights) == set(moved(recipe))
-    whose = Turn(manifest="0" * 64, member="acme", round=1, base=weights.digest(moved(recipe)))
-    half.keep(tmp_path / "half", whose, "build", caught.value.half)
-    whole, again = (
-        train(start, recipe, tokens, {}, **turn, report=lambda _: None, since=since)
-        for since in (None, half.recall(tmp_path / "half", whose, "build"))
-    )
-    assert (again.points, weights.digest(again.update)) == (whole.points, weights.digest(whole.update))

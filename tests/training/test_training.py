@@ -74,13 +74,15 @@ def broken_off(recipe: Recipe, at: int, memory, base, since=None, tokens=None) -
     return caught.value.half
 
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
-def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(inner, tmp_path):
+@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, {"adapter": 2}])
+def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(changes, tmp_path):
     """After each step, twice in a row too, by way of the disk: no receipt tells the difference."""
-    recipe = replace(TOY, inner_steps=5, segment=2, inner=inner)
+    recipe = replace(TOY, inner_steps=5, segment=2, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+    if recipe.adapter:  # And what is frozen beside it.
+        base |= weights.of(outer.model(replace(recipe, adapter=0), 3))
     turn = {"member": "acme", "round_": 2, "rounds": 2}
-    before = trained(recipe, rounds=2).memory
+    before = trained(recipe, base=base, rounds=2).memory
     whole = trained(recipe, before, base, round_=2, rounds=2)
     path = tmp_path / "half"
     whose = Turn(manifest="0" * 64, member="acme", round=2, base=weights.digest(base))
@@ -102,6 +104,18 @@ def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(inne
         assert weights.digest(again.update) == weights.digest(whole.update)
         assert weights.digest(again.memory) == weights.digest(whole.memory)
         assert again.busy_ms >= half.busy_ms
+
+
+def test_who_is_told_after_the_last_step_has_nothing_left_to_break_off():
+    recipe = replace(TOY, inner_steps=3)
+    base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
+
+    def report(said) -> None:
+        if said.tokens == 3 * recipe.batch * recipe.context:
+            raise TAKEN_AWAY
+
+    found = train(base, recipe, tokens, {}, member="acme", round_=1, rounds=1, report=report, report_s=0)
+    assert weights.digest(found.update) == weights.digest(trained(recipe, base=base).update)
 
 
 def test_what_was_broken_off_on_another_text_or_is_not_as_it_was_kept_is_not_gone_on_with(tmp_path):
