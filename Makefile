@@ -8,7 +8,7 @@ TORCH_ARGS ?=
 JOBS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench mutate clean
+.PHONY: demo test lint bench mutate compose-test clean
 
 demo: $(VENV)/ready
 	@$(BIN)/consortium demo
@@ -28,6 +28,10 @@ bench: $(VENV)/ready
 # Delete each refusal in turn and see a test fail.
 mutate: $(VENV)/ready
 	@$(BIN)/python -m tests.mutate
+
+# The consortium of compose.yaml, for real; needs Docker.
+compose-test:
+	@bash tests/compose.sh
 
 clean:
 	rm -rf $(VENV) .consortium-demo build dist
