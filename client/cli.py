@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from client import allocate
 from shared_models import processes
@@ -48,24 +48,35 @@ def _up(args: Namespace) -> int:
 def _status_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--watch", action="store_true", help="again when it has changed, until it ends, or Ctrl-C")
 
 
 def _status(args: Namespace) -> int:
     """What the daemon of this folder is doing: 1, if it has ended. A coordinator's folder has a status too."""
-    path = args.home / "status.json"
+    import time
+
+    path, shown = args.home / "status.json", ""
     if not path.is_file():
         print(f"nothing has run in {args.home} yet", file=sys.stderr)
         return UNKNOWN
-    status = json.loads(path.read_text())
+    while True:
+        said, code = _status_text(json.loads(path.read_text()), as_json=args.json)
+        if said != shown:  # On a terminal in place of what stood there.
+            print(f"\033[H\033[J{said}" if args.watch and sys.stdout.isatty() and not args.json else said, flush=True)
+            shown = said
+        if not args.watch or code != RIGHT:
+            return code
+        time.sleep(0.5)
+
+
+def _status_text(status: dict[str, Any], *, as_json: bool) -> tuple[str, int]:
+    """What is said of it, and the exit code."""
     ended = "pid" in status and not processes.lives(status["pid"])
-    if ended and status["phase"] != "stopped":
+    if ended and status["phase"] not in ("stopped", "taken away"):
         status |= {"phase": "ended", "detail": f"it was {status['phase']}, and did not say why"}
-    if args.json:
-        print(json.dumps({"schema": "consortium.status/1", **status}))
-    else:
-        for name, value in status.items():
-            print(f"{name:12} {value}")
-    return WRONG if ended else RIGHT
+    lines = "\n".join(f"{name:12} {value}" for name, value in status.items())
+    told = json.dumps({"schema": "consortium.status/1", **status}) if as_json else lines
+    return told, WRONG if ended else RIGHT
 
 
 def _doctor_arguments(parser: ArgumentParser) -> None:

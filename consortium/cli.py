@@ -3,13 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import client.cli
 import ledger.cli
 import server.cli
 from consortium import commands
-from shared_models.command import GROUPS, UNKNOWN, Command
+from shared_models.command import GROUPS, RIGHT, UNKNOWN, Command
 from shared_models.records.refusals import Refusal, Refused
 
 OURS = {"client", "consortium", "ledger", "server", "shared_models"}
@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     everything = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
     parser, subparsers = _parser(everything)
     words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--completion"]:
+        print(_completion(subparsers, _families(everything)))
+        return RIGHT
     if " ".join(words[:2]) in subparsers:  # A command of two words, such as `ledger rebuild`.
         words[:2] = [" ".join(words[:2])]
     args = parser.parse_args(words)
@@ -85,6 +88,34 @@ def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[st
             found[word].add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
             found[word].add_argument("verb", nargs="?", choices=verbs, metavar="VERB", help=argparse.SUPPRESS)
     return parser, found
+
+
+def _completion(parsers: Mapping[str, argparse.ArgumentParser], families: Mapping[str, Mapping[str, Command]]) -> str:
+    """A script by which bash, and zsh after `bashcompinit`, completes commands and their options."""
+
+    def options(name: str) -> str:
+        return " ".join(each for action in parsers[name]._actions for each in action.option_strings if each[:2] == "--")
+
+    ones = {name: options(name) for name in parsers if " " not in name}
+    ones |= {word: " ".join((*verbs, ones[word])) for word, verbs in families.items()}
+    twos = {name: options(name) for name in parsers if " " in name}
+    one, two = (
+        "".join(f'        "{name}") words="{found}" ;;\n' for name, found in each.items()) for each in (ones, twos)
+    )
+    return f"""\
+# source <(consortium --completion)
+_consortium() {{
+    local words="" word=${{COMP_WORDS[COMP_CWORD]}}
+    if [ "$COMP_CWORD" -gt 2 ]; then
+        case "${{COMP_WORDS[1]}} ${{COMP_WORDS[2]}}" in
+{two}        esac
+    fi
+    [ "$COMP_CWORD" -gt 1 ] || words="{" ".join(ones)}"
+    [ -n "$words" ] || case "${{COMP_WORDS[1]}}" in
+{one}    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -o default -F _consortium consortium"""
 
 
 def _families(commands: Iterable[Command]) -> dict[str, dict[str, Command]]:

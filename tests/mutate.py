@@ -106,7 +106,6 @@ GUARDED: dict[str, list[str]] = {
     "client/explain.py": ["tests/client/test_bill.py"],
     "client/export.py": ["tests/client/test_journals.py", "tests/client/test_bill.py"],
     "client/notebook.py": ["tests/client/test_notebook.py"],
-    "client/data.py": ["tests/training/test_model.py"],
     "client/focus.py": ["tests/client/test_focus.py"],
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client", "tests/server/test_rounds.py"],

@@ -246,9 +246,45 @@ def test_status_says_that_a_daemon_has_ended(run, tmp_path):
     code, out, _ = run("status", "--home", tmp_path, "--json")
     told = json.loads(out)
     assert (code, told["phase"], told["detail"]) == (1, "ended", "it was training, and did not say why")
-    shown.write_text(json.dumps({"phase": "stopped", "pid": gone.pid}))
-    code, out, _ = run("status", "--home", tmp_path)
-    assert (code, "phase        stopped" in out) == (1, True)
+    for phase in ("stopped", "taken away"):
+        shown.write_text(json.dumps({"phase": phase, "pid": gone.pid}))
+        code, out, _ = run("status", "--home", tmp_path)
+        assert (code, f"phase        {phase}" in out) == (1, True)
+
+
+def test_status_is_watched_until_the_daemon_ends(tmp_path):
+    path = tmp_path / "status.json"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as daemon:
+        path.write_text(json.dumps({"phase": "waiting", "pid": daemon.pid}))
+        command = [sys.executable, "-m", "consortium", "status", "--watch", "--json", "--home", str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+            assert json.loads(watching.stdout.readline())["phase"] == "waiting"
+            (tmp_path / "new").write_text(json.dumps({"phase": "training", "pid": daemon.pid}))
+            (tmp_path / "new").rename(path)
+            assert json.loads(watching.stdout.readline())["phase"] == "training"
+            daemon.communicate(b"\n")
+            assert json.loads(watching.stdout.readline())["phase"] == "ended"
+            assert watching.wait(30) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["fetc"], {"fetch"}),
+        (["policy", "p"], {"pause"}),
+        (["policy", "explain", "--r"], {"--run"}),
+        (["status", "--"], {"--home", "--json", "--watch", "--help"}),
+        (["quote", "--"], {"--help", "--mfu", "--json"}),
+        (["nothing", "--"], set()),
+    ],
+)
+def test_bash_completes_commands_and_options(run, typed, found):
+    code, script, _ = run("--completion")
+    asked = f'COMP_WORDS=(consortium {" ".join(typed)}); COMP_CWORD={len(typed)}; _consortium; echo "${{COMPREPLY[*]}}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{asked}"], capture_output=True, text=True, check=True)
+    assert (code, done.stderr) == (0, "")
+    assert set(done.stdout.split()) >= found
+    assert found or not done.stdout.strip()
 
 
 def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_path):
