@@ -108,6 +108,10 @@ class Daemon:
                 if self._child is not None and self._child.poll() is not None:
                     self._door.forget()
                     processes.end(self._child)  # Whatever it left behind.
+                    if self._child.returncode < 0 and self._claimed and self._leave_by is None:
+                        # Killed while it sent its answer, of which its SuperNode would wait for the rest for ever.
+                        log.warning("the training process was killed while it sent: the SuperNode is started anew")
+                        processes.end(supernode)
                     self._child = self._meter = self._energy = None
                     self._sent_by = time.monotonic() + SEND_S if self._claimed else 0.0
                     self._opened, self._claimed = "", False

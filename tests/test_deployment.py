@@ -271,7 +271,7 @@ def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_i
 
 def test_a_machine_that_is_taken_away_in_a_round_goes_on_where_it_stopped_and_counts_in_it(home, tmp_path):
     """One is told by a file and stays away: it is not waited for. One is told by SIGTERM and comes back."""
-    slow = replace(TINY, inner_steps=150)
+    slow = replace(TINY, inner_steps=500)  # Some seconds, in which it is told and asks whether it may go on.
     with deployed(home) as (founded, running):
         birch, cedar = founded.member("birch"), founded.member("cedar")
         birch.policy_path.write_text('[spot]\nfile = "gone"\n')
