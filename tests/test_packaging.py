@@ -279,7 +279,7 @@ def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel,
     ]
     (tmp_path / "none.ini").write_text("[pytest]\nmarkers = slow\n")
     done = subprocess.run(
-        [str(python), "-m", "pytest", str(tests / "ledger"), str(tests / "records"), *options],
+        [str(python), "-m", "pytest", str(tests / "ledger"), *options],  # What records are knows no web.
         capture_output=True,
         text=True,
         cwd=tmp_path,
