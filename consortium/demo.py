@@ -236,7 +236,8 @@ def _rewrite(folder: Path, leaves: list[bytes], sign: SigningKey | None = None) 
     if sign is not None:
         (folder / tlog.HEAD).write_bytes(tlog.TreeHead(sign.name, tree.size, tree.root()).sign(sign))
         (folder / "cosigned").unlink()
-        shutil.rmtree(folder / "witness")
+        for name in ("witness", "attest"):
+            shutil.rmtree(folder / name, ignore_errors=True)  # Nobody may have vouched for anything yet.
 
 
 def _show_findings(forged: Path, founded: Founded, member: str, say: Callable[..., None]) -> None:
