@@ -25,6 +25,7 @@ from shared_models.records.kinds import (
     Chained,
     Excluded,
     Manifest,
+    Receipt,
     Recipe,
     RoundClose,
     RoundOpen,
@@ -186,3 +187,14 @@ class Parties:
             bytes_up=10,
         )
         return replace(whole, **changes)
+
+
+def worked(folder: Path) -> tuple[Manifest, Receipt]:
+    """A run's manifest, and the receipt that acme's signer has signed for its first round."""
+    parties = Parties(folder)
+    signer = parties.consenting("acme")
+    signer.begin(parties.begin("acme", *parties.say(parties.opened())))
+    signer.claim(parties.claim(), FakeTime())
+    (receipt,) = signer.receipts()
+    parties.log.close()
+    return parties.manifest, receipt

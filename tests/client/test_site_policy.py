@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parties import FakeTime, Parties
+from parties import FakeTime, Parties, worked
 from world import TOY
 
 from client import policy
@@ -46,14 +46,9 @@ def read(tmp_path):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A run's manifest, and acme's receipt for its first round: half an hour on one device."""
-    parties = Parties(tmp_path_factory.mktemp("done"))
-    signer = parties.consenting("acme")
-    signer.begin(parties.begin("acme", *parties.say(parties.opened())))
-    signer.claim(parties.claim(), FakeTime())
-    (receipt,) = signer.receipts()
-    parties.log.close()
+    manifest, receipt = worked(tmp_path_factory.mktemp("done"))
     started = ms("2026-11-25T08:00")
-    return parties.manifest, replace(receipt, wall_ms=1_800_000, devices=1, started_ms=started, energy_method="none")
+    return manifest, replace(receipt, wall_ms=1_800_000, devices=1, started_ms=started, energy_method="none")
 
 
 def why(act, *arguments) -> str:

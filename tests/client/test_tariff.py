@@ -12,7 +12,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parties import FakeTime, Parties
+from parties import Parties, worked
 
 from bench import offpeak
 from client import policy, tariff
@@ -61,15 +61,10 @@ def read(tmp_path):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A run's manifest, and a receipt of one device and half an hour from 5:45 on, half of it at night."""
-    parties = Parties(tmp_path_factory.mktemp("done"))
-    signer = parties.consenting("acme")
-    signer.begin(parties.begin("acme", *parties.say(parties.opened())))
-    signer.claim(parties.claim(), FakeTime())
-    (receipt,) = signer.receipts()
-    parties.log.close()
+    manifest, receipt = worked(tmp_path_factory.mktemp("done"))
     started = ms("2026-11-25T05:45")
     times = {"started_ms": started, "ended_ms": started + HOUR_MS // 2, "wall_ms": HOUR_MS // 2}
-    return parties.manifest, replace(receipt, devices=1, **times)
+    return manifest, replace(receipt, devices=1, **times)
 
 
 def why(found: policy.Policy, now_ms: int, *receipts) -> str:
