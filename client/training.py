@@ -97,6 +97,8 @@ class Training:
 
         With several processes each has one of these, by its rank, and they call the same in the same order.
         """
+        if machine.processor.startswith("cuda"):
+            _same_bits()
         model = gpt.GPT(gpt.Shape.of(recipe), recompute=machine.recompute)
         weights.put(start, model)
         model.to(machine.processor)
@@ -152,6 +154,17 @@ class Training:
         """What a receipt commits to here."""
         reached, memory = self.state()
         return Point(step=self._step, data=self.data, weights=weights.digest(reached), memory=weights.digest(memory))
+
+
+def _same_bits() -> None:
+    """Of CUDA's kernels, have PyTorch take those that come to the same bits each time: an audit asks for them.
+
+    Otherwise attention adds up gradients in the order in which its blocks happen to end. cuBLAS reads its variable when
+    it is first called, and then has one workspace for each stream (NVIDIA cuBLAS, results reproducibility).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # Nothing reads what nobody wrote.
 
 
 def build(precision: str, machine: Machine = ONE) -> str:
