@@ -22,7 +22,7 @@ from client.training import Machine, Training, _processor, build
 from server import outer
 from shared_models.lm import codecs, gpt, hygiene, weights
 from shared_models.lm import outer as steps
-from shared_models.lm.inner import Inner
+from shared_models.lm.inner import Inner, Stacked
 from shared_models.records import canonical
 from shared_models.records.kinds import BILLION, CODECS, Build, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -430,3 +430,21 @@ def test_a_recipe_says_only_what_can_be_done(name, value):
 def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule, aggregate):
     recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9", aggregate=aggregate)
     assert canonical.decode(Recipe, canonical.encode(recipe)) == recipe
+
+
+def test_muon_of_many_matrices_at_once_is_muon_of_each():
+    """Wide and tall ones, over several steps: so far apart as bfloat16 is from itself in another order of sums."""
+    random = torch.Generator().manual_seed(1)
+    shapes = [(24, 8), (8, 24), (16, 16), (24, 8), (8, 24)]
+    ones, others = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in "12")
+    for kind, parameters in ((torch.optim.Muon, ones), (Stacked, others)):
+        random.manual_seed(1)
+        muon = kind(parameters, lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for _ in range(4):
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=random)
+            muon.step()
+    for one, other in zip(ones, others, strict=True):
+        moved = (one - 1).norm()
+        assert (one - other).norm() < 0.02 * moved
+        assert moved > 0.1 * one.numel() ** 0.5 * 0.1
