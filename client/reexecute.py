@@ -20,7 +20,7 @@ from client import begun, data
 from client.begun import Begun
 from client.data import Batches
 from client.team import at_work
-from client.training import ONE, Machine, Training, build
+from client.training import ONE, Machine, build
 from shared_models.lm import codecs, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records import canonical
@@ -144,10 +144,12 @@ def replay(
     manifest: Manifest,
     earlier: Receipt | None,
     text: Path | None = None,
+    machine: Machine = ONE,
 ) -> Found:
     """What an opening of this receipt shows. `earlier` is the member's newest receipt of this run before it.
 
     `text` is the file with the member's text, where that lies on no machine but its own and those it entrusts it to.
+    `machine` is how the auditor's computes: bits are the same where it does as the receipt's build did.
 
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
@@ -160,7 +162,8 @@ def replay(
     6. The update is what training came to and what was left unsent before, by the recipe's codec.
     7. The segment's steps, done again, lead to the state that was signed: to the bit, or with another build closely.
 
-    Raises `Refused`: MALFORMED, WRONG_OPENING; NOT_FOUND without a text that would be needed.
+    Raises `Refused`: MALFORMED, WRONG_OPENING; NOT_FOUND without a text that would be needed; OTHER_MACHINE where the
+    steps say nothing here (`_check_machines`).
     """
     line, groups = begun.split(shown)
     opening = canonical.decode(Opening, line)
@@ -181,7 +184,18 @@ def replay(
     if why := _other_update(groups, receipt, recipe, trajectory):
         return Found("differs", FARTHEST_PPM, why)
     with _threads(receipt.build):
-        return _again(opening, groups, receipt, manifest, tokens)
+        _check_machines(receipt.build, build(recipe.precision, machine))
+        return _again(opening, groups, receipt, manifest, tokens, machine)
+
+
+def _check_machines(theirs: str, ours: str) -> None:
+    """In bf16 a GPU and anything else lie farther apart than the tolerance, honest as they are: docs/experiments.md.
+
+    Raises `Refused(OTHER_MACHINE)`.
+    """
+    kernels = {build.split("/")[1] for build in (theirs, ours)}
+    if theirs != ours and "cuda" in kernels and "bfloat16" in theirs:
+        raise Refused(Refusal.OTHER_MACHINE, f"it was trained by {theirs}, and this is {ours}")
 
 
 def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights], manifest: Manifest) -> None:
@@ -278,29 +292,33 @@ def _other_update(
 
 
 def _again(
-    opening: Opening, groups: Mapping[str, weights.Weights], receipt: Receipt, manifest: Manifest, tokens: Tokens
+    opening: Opening,
+    groups: Mapping[str, weights.Weights],
+    receipt: Receipt,
+    manifest: Manifest,
+    tokens: Tokens,
+    machine: Machine,
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
     before, frozen = (groups.get("start", {}), groups.get("start_memory", {})), groups.get("frozen", {})
     theirs = groups.get("end", {}), groups.get("end_memory", {})
-    named = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
-    base = groups["base"] | frozen
-    model = Training(base, manifest.recipe, tokens, {}, step=start.step, **named)  # type: ignore[arg-type]
-    for _ in model.until(start.step + 1):
-        pass
-    shapes = [codecs.shapes(each) for each in model.state()]
+    turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds, "step": start.step}
+    with at_work(groups["base"] | frozen, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
+        for _ in model.until(start.step + 1):
+            pass
+        shapes = [codecs.shapes(each) for each in model.state()]
     if codecs.shapes(before[0]) != shapes[0] or (before[1] and codecs.shapes(before[1]) != shapes[1]):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
     if not all(np.isfinite(tensor).all() for each in before for tensor in each.values()):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is not finite")
-    begin = before[0] | frozen
-    training = Training(begin, manifest.recipe, tokens, before[1], step=start.step, **named)  # type: ignore[arg-type]
-    for _ in training.until(end.step):
-        pass
-    if training.point() == end:
+    with at_work(before[0] | frozen, manifest.recipe, tokens, before[1], machine=machine, **turn) as training:
+        for _ in training.until(end.step):
+            pass
+        reached, ours = training.point(), training.state()
+    if reached == end:
         return Found("matches", 0, "the same bits")
-    distance = distance_ppm(before, training.state(), theirs)
-    here = build(manifest.recipe.precision)
+    distance = distance_ppm(before, ours, theirs)
+    here = build(manifest.recipe.precision, machine)
     if receipt.build != here and distance <= TOLERANCE_PPM:
         return Found("close", distance, f"its build is {receipt.build}, this is {here}")
     why = "the same build, other bits" if receipt.build == here else f"farther than {TOLERANCE_PPM} ppm"

@@ -91,16 +91,18 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
     from client import reexecute, training
 
     home = Home(folder)
+    machine = training.Machine.told(home.machine())
     books = audited(home)
     opening = reexecute.read(shown)
     hashed, segment = opening.receipt, opening.segment
     found = _work(home, books, hashed)
-    verdict, distance, why = reexecute.replay(shown, found.receipt, hashed, found.manifest, found.earlier, text)
+    work = shown, found.receipt, hashed, found.manifest, found.earlier
+    verdict, distance, why = reexecute.replay(*work, text, machine)
     told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
         told["entry"] = _say(
-            home, found, hashed, segment, verdict, distance, training.build(found.manifest.recipe.precision)
+            home, found, hashed, segment, verdict, distance, training.build(found.manifest.recipe.precision, machine)
         )
     return told
 

@@ -86,6 +86,7 @@ class Refusal(StrEnum):
     NO_JOURNAL = "no_journal"
     TOO_LATE = "too_late"
     WRONG_OPENING = "wrong_opening"
+    OTHER_MACHINE = "other_machine"
     FORK = "fork"
     # Joining.
     BAD_INVITE = "bad_invite"
@@ -189,6 +190,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
     Refusal.WRONG_OPENING: "ask the member to open it again: this is not what its receipt commits to",
+    Refusal.OTHER_MACHINE: "have it repeated on a machine like the member's: in bf16 others differ too much to judge",
     Refusal.FORK: "stop and keep both tree heads: together they prove that the log showed two histories",
     Refusal.BAD_INVITE: "copy the whole string again, from its first letter to its last; or ask for another invite",
     Refusal.EXPIRED: "ask for another invite, `consortium invite`; if this one is new, set your clock",

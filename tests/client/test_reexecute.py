@@ -15,7 +15,7 @@ from bench.cheating import RECIPE, TEXT, Played, begin, honest, play
 from client import begun, reexecute
 from client.memory import Turn
 from client.reexecute import FARTHEST_PPM, Found, distance_ppm
-from client.training import build
+from client.training import Machine, build
 from shared_models.lm import weights
 from shared_models.records import canonical
 from shared_models.records.kinds import Receipt
@@ -329,6 +329,25 @@ def test_on_the_same_build_another_bit_is_enough_and_on_another_it_takes_more():
     lazy = play(FIRST_ROUND.turn, lambda *_: FIRST_ROUND.states[1], 2)
     found = replay(lazy, lazy.shown(1), build=other)
     assert (found.verdict, found.distance_ppm) == ("differs", 1_000_000)
+
+
+def test_what_a_gpu_computed_in_bf16_only_a_machine_like_it_can_judge():
+    """Honest ones were seen up to 222,628 ppm apart: the tolerance would call them cheats."""
+    ours = build("fp32").split("/")
+    cuda = {number: "/".join((ours[0], "cuda", ours[2], number, "NVIDIA-H100")) for number in ("float32", "bfloat16")}
+    assert refused(FIRST_ROUND, FIRST_ROUND.shown(1), build=cuda["bfloat16"]) is Refusal.OTHER_MACHINE
+    for judged in (cuda["float32"], build("bf16").replace("AVX", "QVX").replace("DEFAULT", "QVX")):
+        assert replay(FIRST_ROUND, FIRST_ROUND.shown(1), build=judged).verdict == "matches"
+    reexecute._check_machines(cuda["bfloat16"], cuda["bfloat16"])
+    with pytest.raises(Refused, match="other_machine"):  # Another GPU.
+        reexecute._check_machines(cuda["bfloat16"], cuda["bfloat16"].replace("H100", "A100"))
+
+
+def test_an_auditor_s_machine_computes_as_its_member_says():
+    given = FIRST_ROUND.shown(1), FIRST_ROUND.receipt, FIRST_ROUND.hashed, FIRST_ROUND.manifest, None
+    assert reexecute.replay(*given, machine=Machine(recompute=True)) == ("matches", 0, "the same bits")
+    with pytest.raises(Refused, match="processes = 5 do not divide"):
+        reexecute.replay(*given, machine=Machine(processes=5))
 
 
 def test_distance_is_the_worst_of_weights_and_of_each_kind_of_memory_in_millionths_of_the_change():
