@@ -32,6 +32,7 @@ import torch
 
 from bench import coordinator, report
 from client.train import train
+from client.training import ONE, Machine
 from server import outer
 from server.launch import SMALL
 from shared_models.lm import codecs, corpus, gpt, weights
@@ -197,7 +198,7 @@ def _results(
     bases = {which: base.result() for which, base in begun.items()}
 
     def run(row: Row, rate: str, start: str, seed: int) -> Future[Run]:
-        return pool.submit(_run, row, rate, bases[start, seed], seed)
+        return pool.submit(train_row, row, rate, bases[start, seed], seed)
 
     def tell(row: Row, rate: str, start: str, loss: float) -> None:
         say(f"{start:8}{row.name:16}{rate:7}{row.recipe.inner_steps:5} × {row.recipe.batch:<3}{loss:8.4f}")
@@ -241,7 +242,7 @@ def _beside(best: Results, start: str) -> list[Result]:
 
 def rows(recipe: Recipe, steps: int) -> list[Row]:
     """The ways that are tried at every rate. A member that has only its own machine trains its share of the tokens."""
-    shards, whole = [corpus.shard(number, MEMBERS) for number in range(MEMBERS)], [_all()]
+    shards, whole = [corpus.shard(number, MEMBERS) for number in range(MEMBERS)], [all_text()]
     alone = replace(recipe, inner_steps=steps, outer="mean", outer_rate="1")
     joint = replace(alone, batch=MEMBERS * recipe.batch)
     rounds = steps // recipe.inner_steps
@@ -258,28 +259,31 @@ def rows(recipe: Recipe, steps: int) -> list[Row]:
     ]
 
 
-def started(start: str, recipe: Recipe, steps: int) -> weights.Weights:
+def started(start: str, recipe: Recipe, steps: int, machine: Machine = ONE) -> weights.Weights:
     """Random weights; or what AdamW makes of them in twice the steps of two sequences, on other draws of all text."""
     base = outer.first(recipe)
     if start == "scratch":
         return base
     before = replace(recipe, inner="adamw", inner_rate="0.004", outer="mean", outer_rate="1", seed=1000 + recipe.seed)
-    return _trained(base, replace(before, batch=2, inner_steps=2 * steps), [_all()], 1)
+    return trained(base, replace(before, batch=2, inner_steps=2 * steps), [all_text()], 1, machine=machine)
 
 
-def _run(row: Row, rate: str, base: weights.Weights, seed: int) -> Run:
+def train_row(row: Row, rate: str, base: weights.Weights, seed: int, machine: Machine = ONE) -> Run:
+    """Train a row from this checkpoint, at this rate."""
     recipe, began = replace(row.recipe, inner_rate=rate, seed=seed), time.process_time()
-    reached = _trained(base, recipe, row.shards, row.rounds, row.slow)
+    reached = trained(base, recipe, row.shards, row.rounds, row.slow, machine)
     cpu_s = time.process_time() - began
-    return Run(outer.held_out_loss(outer.model(recipe), reached, recipe, EVALUATED), cpu_s)
+    model = outer.model(recipe).to(machine.processor)
+    return Run(outer.held_out_loss(model, reached, recipe, EVALUATED), cpu_s)
 
 
-def _all() -> Tokens:
+def all_text() -> Tokens:
+    """The text of all members."""
     return np.concatenate([corpus.shard(number, MEMBERS) for number in range(MEMBERS)])
 
 
-def _trained(
-    base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], rounds: int, slow: int = 1
+def trained(
+    base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], rounds: int, slow: int = 1, machine: Machine = ONE
 ) -> weights.Weights:
     """The checkpoint that these rounds lead to: what a coordinator and its members do, without the wire.
 
@@ -302,6 +306,7 @@ def _trained(
                 round_=round_,
                 rounds=rounds,
                 report=lambda _: None,
+                machine=machine,
             )
             inner[number] = trained.memory
             sent = codecs.send(recipe.up, trained.update, unsent[number])

@@ -169,9 +169,9 @@ def overlaps(marks: list[npt.NDArray[np.int64]]) -> Matrix:
 def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) -> Loss:
     """How good the base is on these sequences, (count, context + 1), and how good with an update added.
 
-    The model's own weights are overwritten, one tensor at a time; what of it is frozen stays.
+    The model's own weights are overwritten, one tensor at a time, wherever it is; what of it is frozen stays.
     """
-    batch = torch.from_numpy(sequences)
+    batch = torch.from_numpy(sequences).to(model.embed.weight.device)
 
     def loss(update: Update | None) -> float:
         with torch.no_grad():
