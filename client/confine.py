@@ -48,6 +48,11 @@ def version() -> int:
     return max(0, int(_libc().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(_VERSION))))
 
 
+def word(landlock: int) -> str:
+    """How a receipt says that this version confined its training; `none` for 0."""
+    return f"landlock-{landlock}" if landlock else "none"
+
+
 def confined(command: Sequence[str], *, read: Iterable[Path], write: Iterable[Path]) -> list[str]:
     """This command, kept to the system's files, this interpreter's, and these; as it is, where there is no Landlock.
 

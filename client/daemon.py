@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from client import policy
+from client import confine, policy
 from client.attest import Attester
 from client.door import Door
 from client.energy import LOOK_S as METER_S
@@ -238,7 +238,7 @@ class Daemon:
         settings = self.home.settings
         energy = Energy(settings.processor, rules.watts, settings.devices)
         self._energy = energy, time.monotonic()
-        self._meter, self._opened, self._claimed = ProcessMeter(child.pid, energy), "", False
+        self._meter, self._opened, self._claimed = ProcessMeter(child.pid, energy, confine.version()), "", False
         self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
         if rules.memory is not None:

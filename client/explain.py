@@ -165,7 +165,8 @@ def _receipt(opened: Opened, leaf: bytes) -> str:
     assert isinstance(receipt, Receipt)  # The log was audited.
     per_token = opened.manifests[receipt.run].flop_per_token
     done = f"{receipt.tokens:,} tokens x {per_token:,} = {receipt.flop:,} FLOP"
-    return f"receipt of run {receipt.run}, round {receipt.round}, node {receipt.node}: {done}"
+    by = f"run {receipt.run}, round {receipt.round}, node {receipt.node}, isolation {receipt.isolation}"
+    return f"receipt of {by}: {done}"
 
 
 def number_text(number: Number) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from client import confine
 from client.home import Home
 from client.meter import Meter
 from client.witness import Witness
@@ -184,6 +185,7 @@ class Signer:
                 devices=settings.devices,
                 energy_mj=usage.energy_mj,
                 energy_method=usage.energy_method,
+                isolation=confine.word(usage.landlock),
                 bytes_down=claim.bytes_down,
                 bytes_up=claim.bytes_up,
                 started_ms=usage.started_ms,

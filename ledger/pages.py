@@ -76,12 +76,12 @@ TABLES: dict[str, dict[str, str]] = {
     "model": {"verdicts": "member granted tier reasons missing"},
     "models": {"rows": "artefact form size:bytes publisher at"},
     "overview": {
-        "answers": "member state waited reason judged tokens work:flop took:ms receipt",
+        "answers": "member state waited reason judged tokens work:flop took:ms isolation receipt",
         "nets": "member net:minor",
         "witnesses": "member size behind time:ms",
     },
     "receipts": {"rows": "index member run round tokens flop devices device included"},
-    "round": {"rows": "member state waited reason judged tokens work:flop took:ms receipt"},
+    "round": {"rows": "member state waited reason judged tokens work:flop took:ms isolation receipt"},
     "run": {"rows": "number invited answered included excluded before:unats after:unats tokens work:flop"},
     "runs": {"rows": "name state closed rounds consents members before:unats now:unats reason"},
     "what_if": {

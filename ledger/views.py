@@ -141,6 +141,7 @@ def round_page(log: Log, books: Books, name: str, number: int, after: int | None
                 "tokens": count(receipt.tokens) if receipt else None,
                 "work": work(receipt.flop) if receipt else None,
                 "took": took(receipt.wall_ms) if receipt else None,
+                "isolation": receipt.isolation if receipt else "",
             }
         )
     return {

@@ -24,7 +24,7 @@ import pytest
 from flwr.cli.build import build_fab_from_files
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from client import limits, policy
+from client import confine, limits, policy
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
@@ -355,6 +355,7 @@ def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_i
             for codec in ("fp32", "int4")
         )
         assert {receipt.bytes_up for receipt in said} == {step}
+        assert {receipt.isolation for receipt in said} == {confine.word(confine.version())}
         assert {name: [each.bytes_down for each in said if each.member == name] for name in founded.members} == {
             "acme": [whole, step, step],
             "birch": [whole, whole, step],

@@ -113,6 +113,7 @@ _UNUSED = (
     "cpu_ms",
     "energy_method",
     "energy_mj",
+    "isolation",
 )  # To be in their domains is enough.
 _RECEIPT = canonical.regular(Receipt, {each.name for each in fields(Receipt)}.difference(_UNUSED), _HASHES)
 MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.

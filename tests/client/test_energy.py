@@ -101,12 +101,12 @@ def test_without_a_counter_energy_is_as_declared_or_unknown(tmp_path):
     assert "energy_uj" in Energy("cpu", Fraction(0), 1, tmp_path).why
 
 
-def test_a_receipt_says_what_was_counted_while_a_process_trained(tmp_path, root):
+def test_a_receipt_says_what_was_counted_and_what_kept_it_in_while_a_process_trained(tmp_path, root):
     parties = Parties(tmp_path)
     signer = parties.consenting("acme")
     signer.begin(parties.begin("acme", *parties.say(parties.opened())))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        meter = ProcessMeter(process.pid, Energy("cpu", Fraction(0), 1, root))
+        meter = ProcessMeter(process.pid, Energy("cpu", Fraction(0), 1, root), landlock=6)
         use(root, "intel-rapl:1", 123_456_789)
         claim = parties.claim()
         while meter.read().wall_ms < claim.busy_ms:
@@ -115,6 +115,7 @@ def test_a_receipt_says_what_was_counted_while_a_process_trained(tmp_path, root)
         process.communicate(b"\n")
     receipt = entries.peek(leaf)
     assert (receipt.energy_mj, receipt.energy_method) == (123_456, "rapl")
+    assert receipt.isolation == "landlock-6"
     parties.log.append(leaf)
     parties.log.close()
 

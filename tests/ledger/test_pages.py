@@ -179,10 +179,11 @@ def test_who_has_answered_is_not_waited_for(tmp_path):
     world = World()
     world.start()
     world.say(world.coordinator, world.opened())
-    world.say("birch/compute", world.receipt("birch"))
+    world.say("birch/compute", world.receipt("birch", isolation="landlock-6"))
     with served(world, tmp_path) as ledger:
         said = text(get(ledger, "/overview")[2])
     assert "birch answered" in said
+    assert "1.2 s landlock-6" in said
     assert "acme waited for" in said
     assert "2 of those asked have no receipt" in said
 

@@ -73,6 +73,7 @@ values = {
     "devices": st.sampled_from([1, 2, 2**53, 10**17, 2**63 - 1]),
     "device": st.sampled_from(["cpu-core", "h100"]),
     "energy_method": st.sampled_from(["none", "nvml_counter"]),
+    "isolation": st.sampled_from(["none", "landlock-1", "landlock-07", "bubblewrap"]),
     "run": st.sampled_from(["r1", "r2"]),
     "member": st.sampled_from(["acme", "birch", "dogwood"]),
     "update": st.just(digest("u")),
@@ -124,6 +125,8 @@ TEXT = LEAF[: LEAF.rindex(b"\n\n") + 1].decode()
         TEXT.replace('"wall_ms":1200', f'"wall_ms":"{2**97}"'),
         TEXT.replace('"member":"acme"', '"member":"\\u0061cme"'),
         TEXT.replace('"node":"1"', '"node":"-"'),
+        TEXT.replace('"isolation":"none"', '"isolation":"landlock-06"'),
+        TEXT.replace('"isolation":"none"', '"isolation":"vm"'),
         TEXT + "more\n",
     ],
 )
