@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ledger import decided, views
+from ledger.curve import DECLARED, Spending, Track, drawn, track
 from ledger.invites import Invites
 from ledger.log import Log
 from ledger.projections import Projector
@@ -46,12 +47,13 @@ STATIC = {
 
 # A form of plain HTML sends the pots that stay as they are, too: as nothing.
 Rules = Annotated[list[str], Query(default_factory=list, max_length=ROWS)]
-Against = Literal["rounds", "tokens", "work"]
+Against = Literal["rounds", "tokens", "work", "cost", "kwh", "hours"]
 At = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 Number = Annotated[int, PathParameter(ge=0, le=2**63 - 1)]
 Named = Annotated[str, PathParameter(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
+CURVE = "round loss:unats tokens work:flop cost:minor energy:mj measured receipts busy:ms wall:ms"
 # Of each page, by template: its tables, and of each of them the columns that CSV and JSON have (`shown`).
 TABLES: dict[str, dict[str, str]] = {
     "amendment": {"changes": "clause before after", "ballots": "member choice index left"},
@@ -77,12 +79,16 @@ TABLES: dict[str, dict[str, str]] = {
     "models": {"rows": "artefact form size:bytes publisher at"},
     "overview": {
         "answers": "member state waited reason judged tokens work:flop took:ms isolation receipt",
+        "curve": CURVE,
         "nets": "member net:minor",
         "witnesses": "member size behind time:ms",
     },
     "receipts": {"rows": "index member run round tokens flop devices device included"},
     "round": {"rows": "member state waited reason judged tokens work:flop took:ms isolation receipt"},
-    "run": {"rows": "number invited answered included excluded before:unats after:unats tokens work:flop"},
+    "run": {
+        "rows": "number invited answered included excluded before:unats after:unats tokens work:flop",
+        "curve": CURVE,
+    },
     "runs": {"rows": "name state closed rounds consents members before:unats now:unats reason"},
     "what_if": {
         "nets": "member billed:minor other:minor difference:minor",
@@ -186,6 +192,7 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         """From this size of the log on a page asks to be told of its growth: it may show more, and never less."""
         request.state.size = log.head.size
 
+    spending = Spending(projector)
     pages = APIRouter(
         route_class=Page,
         include_in_schema=False,
@@ -198,11 +205,12 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         return RedirectResponse("/overview")
 
     @pages.get("/overview")
-    def overview(request: Request) -> Response:
+    def overview(request: Request, against: Against = "rounds") -> Response:
         seen = witnesses.state()
         with log.reading() as books:
             found = views.overview_page(log, books, seen)
-        return _shown(request, "overview", found)
+            of = track(books, books.runs[found["run"]["name"]]) if found["run"] else None
+        return _shown(request, "overview", found | curve_of(request, of, against))
 
     @pages.get("/runs")
     def runs(request: Request, before: At = None) -> Response:
@@ -215,8 +223,14 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
     @pages.get("/runs/{name}")
     def run(request: Request, name: Named, before: At = None, against: Against = "rounds") -> Response:
         with log.reading() as books:
-            found = views.run_page(books, name, before, against)
-        return _shown(request, "run", found)
+            found, of = views.run_page(books, name, before), track(books, books.runs[name])
+        return _shown(request, "run", found | curve_of(request, of, against))
+
+    def curve_of(request: Request, of: Track | None, against: str) -> dict[str, Any]:
+        """The curve and its numbers. What only receipts say is read for who asks for it: there may be many of them."""
+        asked = against in DECLARED or request.query_params.get("table") == "curve"
+        found = drawn(of, against, spending.closes() if asked else None) if of is not None else None
+        return {"curve": found["rows"] if found else [], "picture": found}
 
     @pages.get("/runs/{name}/{number}")
     def turn(request: Request, name: Named, number: Number, after: At = None) -> Response:

@@ -11,11 +11,12 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, and_, bindparam, create_engine, tuple_
+from sqlalchemy import Connection, Engine, Table, and_, bindparam, create_engine, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
@@ -261,18 +262,32 @@ class Projector:
         """
         if name not in TABLES:
             raise Refused(Refusal.NOT_FOUND, f"no table is called {name[:80]}; there are {', '.join(TABLES)}")
+        with self._current() as size, self._log.store.engine.connect() as connection:
+            table = TABLES[name]
+            behind = tuple_(*table.primary_key.columns) > tuple_(*after)
+            asked = table.select().where(behind).order_by(*table.primary_key.columns).limit(limit + 1)
+            found = [dict(row) for row in connection.execute(asked).mappings()]
+        last = (found[limit - 1]["index"], found[limit - 1]["part"]) if len(found) > limit else None
+        return Page(size, found[:limit], last)
+
+    def counted(self, after: int) -> list[tuple[Any, ...]]:
+        """The receipts that the closes behind that entry count: (index of the close, energy_method, energy_mj, busy_ms,
+        wall_ms), brought up to date before. Raises `Refused(BUSY)`, as `page`.
+        """
+        table = TABLES["receipt"].c
+        asked = select(table.included, table.energy_method, table.energy_mj, table.busy_ms, table.wall_ms)
+        with self._current(), self._log.store.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(asked.where(table.included > after))]
+
+    @contextmanager
+    def _current(self) -> Iterator[int]:
+        """The tables are up to date, and stay as they are; the size of the log that they hold for."""
         if not self._reading.acquire(timeout=WAIT_S):
             raise Refused(Refusal.BUSY, "the tables are being brought up to date")
         try:
-            size, table = self._catch_up(), TABLES[name]
-            behind = tuple_(*table.primary_key.columns) > tuple_(*after)
-            asked = table.select().where(behind).order_by(*table.primary_key.columns).limit(limit + 1)
-            with self._log.store.engine.connect() as connection:
-                found = [dict(row) for row in connection.execute(asked).mappings()]
+            yield self._catch_up()
         finally:
             self._reading.release()
-        last = (found[limit - 1]["index"], found[limit - 1]["part"]) if len(found) > limit else None
-        return Page(size, found[:limit], last)
 
     def catch_up(self) -> int:
         """Bring the tables to the log's newest head; its size. What cannot go on from where it is begins again.

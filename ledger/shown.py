@@ -86,6 +86,18 @@ def took(ms: int) -> Shown:
     return Shown(f"{ms / 1000:,.1f} s", f"{ms} ms", ms)
 
 
+def energy(mj: int) -> Shown:
+    """For programs it is text, as work is: added up, it may have more digits than a number of JSON is trusted with."""
+    name, unit = next((each for each in (("kWh", 3_600_000_000), ("Wh", 3_600_000)) if mj >= each[1]), ("J", 1_000))
+    return Shown(f"{mj / unit:,.2f} {name}", f"{mj:,} mJ", str(mj))
+
+
+def hours(ms: int) -> Shown:
+    """The same of time that was added up."""
+    text = f"{ms / 3_600_000:,.2f} h" if ms >= 360_000 else f"{ms / 1000:.1f} s"
+    return Shown(text, f"{ms:,} ms", str(ms))
+
+
 def size(number: int) -> Shown:
     name, unit = next(((n, u) for n, u in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)) if number >= u), ("bytes", 1))
     return Shown(f"{number / unit:,.1f} {name}" if unit > 1 else f"{number} bytes", f"{number:,} bytes", number)

@@ -176,7 +176,7 @@ class Receipt(Projected, table=True):
     started_ms: str
     ended_ms: str
     witnessed_size: int = Field(sa_type=Whole)
-    included: int | None = Field(default=None, sa_type=Whole)  # Index of the round.close that counts it.
+    included: int | None = Field(default=None, sa_type=Whole, index=True)  # Index of the round.close that counts it.
 
 
 class Excluded(Projected, table=True):

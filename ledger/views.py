@@ -6,7 +6,6 @@ Each reads at most one page of anything, `ROWS`. What the members decide is in `
 from collections import defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from ledger.log import Log
@@ -22,43 +21,6 @@ from shared_models.rules.pricing import FLOP_PER_NCU
 from shared_models.rules.settlement import Open
 
 R = TypeVar("R", RoundOpen, RoundClose, Receipt, Statement)
-WIDE, HIGH = 600, 150  # Of a curve, in units of its own.
-
-
-def curve(run: Run, against: str = "rounds") -> dict[str, Any] | None:
-    """The held-out loss before the first round and after others, at most `ROWS` of them, evenly; None before the first.
-
-    Points are in units of the picture: from the left the rounds, or the tokens or the work that were counted so far;
-    from the top the highest loss down to the lowest. Tokens are work by the run's FLOP per token, as of each receipt.
-    """
-    closed = [each.closed for each in run.rounds if each.closed is not None]
-    done = len(closed)
-    if done < 1:
-        return None
-    flop = [0, *accumulate(each.flop for each in closed)]
-    step = -(-done // ROWS)
-    chosen = [0, *sorted({*range(step, done + 1, step), done})]
-    losses = [run.manifest.loss_unats, *(closed[number - 1].loss_unats for number in chosen[1:])]
-    along = chosen if against == "rounds" else [flop[number] for number in chosen]
-    high, low, most = max(losses), min(losses), max(1, along[-1])
-    points = [
-        (10 + (WIDE - 20) * x // most, 10 + (HIGH - 20) * (high - y) // max(1, high - low))
-        for x, y in zip(along, losses, strict=True)
-    ]
-    end = {
-        "rounds": count(done),
-        "tokens": count(flop[-1] // run.manifest.flop_per_token),
-        "work": work(flop[-1]),
-    }
-    return {
-        "points": points,
-        "line": " ".join(f"{x},{y}" for x, y in points),
-        "first": loss(losses[0]),
-        "last": loss(losses[-1]),
-        "rounds": done,
-        "against": against,
-        "end": end[against],
-    }
 
 
 def run_row(name: str, run: Run) -> dict[str, Any]:
@@ -78,7 +40,8 @@ def run_row(name: str, run: Run) -> dict[str, Any]:
     }
 
 
-def run_page(books: Books, name: str, before: int | None, against: str) -> dict[str, Any]:
+def run_page(books: Books, name: str, before: int | None) -> dict[str, Any]:
+    """A run but for its curve: its rounds, the newest first. Raises `Refused(NOT_FOUND)`."""
     run = found_run(books, name)
     part, rows = newest(len(run.rounds), before), []
     for place in part.places:
@@ -98,8 +61,7 @@ def run_page(books: Books, name: str, before: int | None, against: str) -> dict[
                 "work": work(turn.closed.flop) if turn.closed else None,
             }
         )
-    origin = books.origin(name)
-    return {"run": run_row(name, run), "origin": origin, "curve": curve(run, against), "rows": rows, "part": part}
+    return {"run": run_row(name, run), "origin": books.origin(name), "rows": rows, "part": part}
 
 
 def found_run(books: Books, name: str) -> Run:
@@ -283,7 +245,7 @@ def formula(bill: Statement, terms: Charter, line: StatementLine, flop: int, who
 
 
 def overview_page(log: Log, books: Books, cosigned: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """The newest run and its newest round, the last bill, the log and who has cosigned it."""
+    """The newest run, but for its curve, and its newest round, the last bill, the log and who has cosigned it."""
     charter, head = books.charter, log.head
     name = next(reversed(books.runs), None)
     run = books.runs[name] if name is not None else None
@@ -293,7 +255,6 @@ def overview_page(log: Log, books: Books, cosigned: dict[str, dict[str, int]]) -
         "consortium": charter.consortium,
         "currency": charter.currency,
         "run": run_row(name, run) if name is not None and run is not None else None,
-        "curve": curve(run) if run is not None else None,
         "round": found,
         "answers": found["rows"] if found else [],
         "bill": bill_row(bill, charter) if bill else None,

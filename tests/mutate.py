@@ -74,6 +74,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/limits.py": ["tests/ledger/test_limits.py", "tests/client/test_guard.py"],
     "ledger/ready.py": ["tests/ledger/test_ready.py"],
     "shared_models/release.py": ["tests/ledger/test_ready.py"],
+    "ledger/curve.py": ["tests/ledger/test_pages.py", "tests/ledger/test_forms.py"],
     "ledger/metrics.py": ["tests/ledger/test_metrics.py"],
     "ledger/signers.py": ["tests/client/test_guard.py", "tests/ledger/test_artefacts.py"],
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],

@@ -5,6 +5,7 @@ taken back if it was. Corrections are entries of a later period: nothing that is
 """
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -170,6 +171,13 @@ class Accounts:
     def _terms(self) -> Charter:
         """The charter that the period which runs is billed by."""
         return self._agreement.at(self.start)[0]
+
+    def price_at(self, index: int) -> Fraction:
+        """Minor units for one NCU in the period that this entry lies in: as its statement has it, or, in the one that
+        runs, as the charter says that it is billed by; its quotes, if there are any, come with its statement.
+        """
+        number = bisect_right(self.statements, index, key=lambda each: each.end)
+        return self.statements[number].price if number < len(self.statements) else self._terms.price
 
     # Rules. Each raises `Refused` and changes nothing.
 

@@ -74,6 +74,7 @@ class Closed(NamedTuple):
     excluded: tuple[tuple[str, str], ...]  # (member, name of the reason).
     loss_unats: int
     flop: int  # Of the receipts that it counts, of this round and of earlier ones.
+    at: int  # Index of the round.close.
 
 
 @dataclass(slots=True)
@@ -672,6 +673,7 @@ class Books:
             self._one(tuple([(each.member, each.reason) for each in close.excluded])),
             close.loss_unats,
             sum(work.flop for works in late.values() for work in works),
+            index,
         )
         for number in sorted(late):
             if late[number]:

@@ -13,6 +13,8 @@ PAGES = [
     "/runs",
     "/runs/r1",
     "/runs/r1?against=tokens",
+    "/runs/r1?against=kwh",
+    "/overview?against=cost",
     "/runs/r1/2",
     "/bills",
     "/bills/simulated",

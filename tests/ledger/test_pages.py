@@ -1,22 +1,29 @@
 """What people see of the log: pages of a real ledger with every kind of entry, read as a browser would."""
 
 import html
+import json
 import re
 import urllib.parse
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import accumulate
 
 import pytest
 from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
 from world import CONSORTIUM, World, digest, whole
 
+from ledger.curve import drawn, track
 from ledger.log import open_log
+from ledger.projections import Projector
 from ledger.shown import ROWS, amount, moment, newest, oldest, work
-from ledger.views import curve
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
-from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Receipt
+from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Price, QuoteOpen, QuoteSeal, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import REMEDY, Refusal, Refused
+from shared_models.rules.currency import spelled
+from shared_models.rules.quotes import sealed
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x"
 
@@ -72,6 +79,8 @@ PAGES = [
     "/runs",
     "/runs/r1",
     "/runs/r1?against=tokens",
+    "/runs/r1?against=kwh",
+    "/overview?against=cost",
     "/runs/r1/2",
     "/bills",
     "/bills/2026-11",
@@ -319,7 +328,8 @@ def paged(ledger: LedgerHttp, path: str) -> list[list[list[str]]]:
     found, at = list[list[list[str]]](), path
     while at:
         page = get(ledger, at)[2]
-        found.append(rows(page.partition("<h2>")[0])[1:])
+        whole = re.sub(r"<details>.*?</details>", "", page.partition("<h2>")[0], flags=re.S)  # What is folded in.
+        found.append(rows(whole)[1:])
         (more,) = {link for link in links(page) if re.match(r"\?(before|after)=\d+$", link)} or {""}
         at = more and path + more
     return found
@@ -342,7 +352,7 @@ def test_no_page_has_more_than_its_rows_and_all_of_them_have_everything_once(lon
 
 def test_a_curve_has_no_more_points_than_a_page_and_ends_where_the_run_is(long):
     _, world = long
-    found = curve(world.books.runs["r1"])
+    found = drawn(track(world.books, world.books.runs["r1"]))
     assert found is not None
     assert len(found["points"]) <= ROWS + 1
     assert (found["points"][0], found["points"][-1]) == ((10, 10), (590, 140))
@@ -361,7 +371,7 @@ def test_against_tokens_or_work_a_round_that_counts_more_is_wider(tmp_path):
         ("tokens", [10, 106, 396, 590]),
         ("work", [10, 106, 396, 590]),
     ):
-        found = curve(run, against)
+        found = drawn(track(world.books, run), against)
         assert found is not None
         assert [x for x, _ in found["points"]] == expected
         assert [y for _, y in found["points"]] == [10, 140, 140, 140]
@@ -376,12 +386,119 @@ def test_against_tokens_or_work_a_round_that_counts_more_is_wider(tmp_path):
         assert f'title="{flop:,} FLOP"' in get(ledger, "/runs/r1?against=work")[2]
 
 
+def test_against_cost_work_is_worth_what_it_is_billed_at(tmp_path):
+    """Two rounds that a statement covers, one that none does yet: at a price that was quoted, and at the charter's."""
+    world = World()
+    world.start(rounds=3)
+    price = Fraction(7 * 10**12)
+    _quote(world, price)
+    world.round()
+    world.round(members=["acme"])
+    world.bill()
+    world.round()
+    run, charter = world.books.runs["r1"], world.charter
+    flop = [each.closed.flop for each in run.rounds]
+    worth = [flop[0] * price, flop[1] * price, flop[2] * charter.price]
+    assert price != charter.price
+    with served(world, tmp_path) as ledger:
+        told = json.loads(get(ledger, "/runs/r1?format=json&table=curve")[2])["rows"]
+        assert [Fraction(row["cost_minor"]) * 10**18 for row in told] == [0, *accumulate(worth)]
+        page = get(ledger, "/overview?against=cost")[2]
+        assert f"from left to right {amount(sum(worth) / 10**18, charter).text} EUR that" in text(page)
+        found = drawn(track(world.books, run), "cost")
+        assert found is not None
+        assert [x for x, _ in found["points"]] == [10 + 580 * each // sum(worth) for each in [0, *accumulate(worth)]]
+
+
+def _quote(world: World, price: Fraction) -> None:
+    """All members quote this price for an NCU in November."""
+    text, period = spelled(price / 100, "a price"), "2026-11"
+    for opening in (False, True):
+        for by in world.members:
+            said = {"member": by, "about": "price", "period": period, "members": (by,), "seq": 0, "prev": FIRST}
+            seal = sealed("price", period, (by,), text, digest(by))
+            record = QuoteOpen(amount=text, salt=digest(by), **said) if opening else QuoteSeal(seal=seal, **said)
+            world.say(f"{by}/admin", record)
+    median, names = world.books.accounts.quotes.median(period)
+    world.say(f"{CONSORTIUM}/admin", Price(seq=0, prev=FIRST, period=period, price=median, quotes=names))
+    assert median == price
+
+
+def declaring(world: World, number: int, said: dict[str, dict[str, object]], late: Iterable[str] = ()) -> None:
+    """A round in which these members' receipts say this; those of `late` are left out."""
+    world.say(world.coordinator, world.opened())
+    hashes = {by: world.say(f"{by}/compute", world.receipt(by, **more)) for by, more in said.items()}
+    world.say(world.coordinator, world.close({by: each for by, each in hashes.items() if by not in late}))
+    assert len(world.books.runs["r1"].rounds) == number
+
+
+def test_against_energy_and_hours_only_receipts_that_count_are_added_up_and_what_was_not_measured_is_said(tmp_path):
+    world = World()
+    world.start(rounds=3)
+    kwh, huge = 3_600_000_000, 2**96
+    nvml, long = {"energy_method": "nvml", "energy_mj": kwh}, {"busy_ms": 3_000_000, "wall_ms": 3_600_000}
+    # What is not measured counts as nothing, whatever it says; what is left out counts as nothing, whatever it is.
+    unmeasured, left_out = {"energy_mj": huge}, {"energy_method": "nvml", "energy_mj": huge}
+    declaring(world, 1, {"acme": nvml | long, "birch": unmeasured | long, "cedar": left_out}, late=["cedar"])
+    with served(world, tmp_path) as ledger:
+        page = text(get(ledger, "/runs/r1?against=kwh")[2])
+        assert (
+            "from left to right 1.00 kWh that 1 of 2 counted receipts declare; the others measured no energy." in page
+        )
+        size = len(world.leaves)
+        declaring(world, 2, {"acme": nvml | {"energy_mj": 3 * kwh} | long, "birch": nvml | long, "cedar": nvml | long})
+        for leaf in world.leaves[size:]:
+            ledger.append(leaf)
+        page = text(get(ledger, "/overview?against=kwh")[2])
+        assert "6.00 kWh that 4 of 5 counted receipts declare; the others measured no energy." in page
+        assert "5.00 h that the training processes" in text(get(ledger, "/runs/r1?against=hours")[2])
+        told = json.loads(get(ledger, "/runs/r1?format=json&table=curve")[2])
+        assert [(row["measured"], row["receipts"], row["energy_mj"]) for row in told["rows"]] == [
+            (0, 0, "0"),
+            (1, 2, str(kwh)),
+            (4, 5, str(6 * kwh)),
+        ]
+        assert [(row["busy_ms"], row["wall_ms"]) for row in told["rows"]] == [
+            ("0", "0"),
+            ("6000000", "7200000"),
+            ("15000000", "18000000"),
+        ]
+        plain = get(ledger, "/runs/r1")[2]
+        assert "Measured" not in plain
+        assert "/runs/r1?against=kwh" not in plain
+        assert '<a href="?against=kwh">kWh</a>' in plain
+
+
+def test_where_nobody_measures_energy_there_is_no_axis_and_it_is_said(tmp_path):
+    world = World()
+    world.start()
+    world.round()
+    with served(world, tmp_path) as ledger:
+        page = text(get(ledger, "/runs/r1?against=kwh")[2])
+        assert "there is no axis" in page
+        assert "0.00 J that 0 of 3 counted receipts declare; the others measured no energy." in page
+
+
+def test_a_curve_against_energy_waits_for_the_tables_and_any_other_does_not(tmp_path, monkeypatch):
+    world = World()
+    world.start()
+    world.round()
+
+    def busy(*_: object) -> None:
+        raise Refused(Refusal.BUSY, "the tables are being brought up to date")
+
+    with served(world, tmp_path) as ledger:
+        monkeypatch.setattr(Projector, "counted", busy)
+        assert get(ledger, "/runs/r1?against=kwh")[0] == get(ledger, "/overview?against=hours")[0] == 429
+        assert get(ledger, "/runs/r1?against=cost")[0] == get(ledger, "/overview")[0] == 200
+
+
 def test_a_run_that_counts_no_work_has_a_curve_too():
     world = World()
     world.start()
     world.round(members=[])
     for against in ("rounds", "tokens", "work"):
-        found = curve(world.books.runs["r1"], against)
+        found = drawn(track(world.books, world.books.runs["r1"]), against)
         assert found is not None
         assert [x for x, _ in found["points"]] == ([10, 590] if against == "rounds" else [10, 10])
 

@@ -705,7 +705,7 @@ def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(fol
     engine.dispose()
 
 
-@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005"])
 def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
     engine = ledger.store.connect(DATABASES[folder] or f"sqlite:///{folder / 'ledger.db'}")
     with engine.connect() as connection:

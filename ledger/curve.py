@@ -1,0 +1,138 @@
+"""The curve of a run: its held-out loss after each round, along what its rounds have taken so far.
+
+Rounds, tokens, work and its price follow from the books. Energy and time stand in the receipts alone, which the
+projection of them has: they are the word of each member's own daemon, and added up of receipts that a round counts.
+"""
+
+import threading
+from collections.abc import Mapping
+from fractions import Fraction
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from ledger.projections import Projector
+from ledger.shown import ROWS, Shown, amount, count, energy, hours, loss, work
+from shared_models.records.kinds import Charter
+from shared_models.rules.books import Books, Closed, Run
+from shared_models.rules.pricing import value
+
+WIDE, HIGH = 600, 150  # Of the picture, in units of its own.
+AXES = ("rounds", "tokens", "work", "cost", "kwh", "hours")
+DECLARED = ("kwh", "hours")  # What only receipts say.
+
+
+class Spent(NamedTuple):
+    """What the receipts that a close counts say of themselves."""
+
+    receipts: int = 0
+    measured: int = 0  # Of them, those that say how their energy was measured.
+    energy_mj: int = 0  # Of these alone.
+    busy_ms: int = 0
+    wall_ms: int = 0
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+class Spending:
+    """What every run's counted receipts say, added up by the close that counts them. From several threads.
+
+    What a close counts never changes, so each receipt is read once. Whoever can write to the projection can make this
+    lie, as `projections` says.
+    """
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector, self._turn = projector, threading.Lock()
+        self._last, self._closes = -1, dict[int, Spent]()
+
+    def closes(self) -> Mapping[int, Spent]:
+        """By the index of each close that counts a receipt. Raises `Refused(BUSY)` as `Projector.page`."""
+        with self._turn:
+            found: dict[int, Spent] = {}
+            for close, method, *said in self._projector.counted(self._last):
+                energy_mj, busy_ms, wall_ms = map(int, said)
+                measured = method != "none"
+                one = Spent(1, int(measured), energy_mj if measured else 0, busy_ms, wall_ms)
+                found[close] = found.get(close, Spent()).plus(one)
+            self._closes |= found
+            self._last = max(found, default=self._last)
+            return self._closes
+
+
+class Track(NamedTuple):
+    """The closed rounds of a run, as the books have them: what a curve is drawn of when the books are free again."""
+
+    charter: Charter
+    loss_unats: int  # Before the first of them.
+    flop_per_token: int
+    closed: list[Closed]
+    prices: list[Fraction]  # Minor units for one NCU, for what each of them counts.
+
+
+def track(books: Books, run: Run) -> Track:
+    """What is closed of this run so far."""
+    closed = [each.closed for each in run.rounds if each.closed is not None]
+    prices = [books.accounts.price_at(each.at) for each in closed]
+    return Track(books.charter, run.manifest.loss_unats, run.manifest.flop_per_token, closed, prices)
+
+
+def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None = None) -> dict[str, Any] | None:
+    """The held-out loss before the first round and after others, at most `ROWS` of them, evenly; None before the first.
+
+    Points are in units of the picture: from the left the rounds, or what was counted so far; from the top the highest
+    loss down to the lowest. `rows` has the same points as numbers: those of `DECLARED` where it was told what was
+    `spent`, which these axes need.
+    """
+    done = len(run.closed)
+    if done < 1:
+        return None
+    flop = [0, *accumulate(each.flop for each in run.closed)]
+    worth = [value(each.flop, price) for each, price in zip(run.closed, run.prices, strict=True)]
+    cost = [Fraction(0), *accumulate(worth)]
+    said = None
+    if spent is not None:
+        each_said = (spent.get(each.at, Spent()) for each in run.closed)
+        said = [Spent(), *accumulate(each_said, Spent.plus)]
+    step = -(-done // ROWS)
+    chosen = [0, *sorted({*range(step, done + 1, step), done})]
+    losses = [run.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]
+    rows = [
+        {
+            "round": number,
+            "loss": loss(unats),
+            "tokens": count(flop[number] // run.flop_per_token),
+            "work": work(flop[number]),
+            "cost": amount(cost[number], run.charter),
+            "energy": said and energy(said[number].energy_mj),
+            "measured": said and said[number].measured,
+            "receipts": said and said[number].receipts,
+            "busy": said and hours(said[number].busy_ms),
+            "wall": said and hours(said[number].wall_ms),
+        }
+        for number, unats in zip(chosen, losses, strict=True)
+    ]
+    along: dict[str, list[int] | list[Fraction]] = {"rounds": chosen, "tokens": flop, "work": flop, "cost": cost}
+    if said is not None:
+        along |= {"kwh": [each.energy_mj for each in said], "hours": [each.wall_ms for each in said]}
+    where = along[against] if against == "rounds" else [along[against][number] for number in chosen]
+    high, low, most = max(losses), min(losses), where[-1] or 1
+    points = [
+        (10 + (WIDE - 20) * x // most, 10 + (HIGH - 20) * (high - y) // max(1, high - low))
+        for x, y in zip(where, losses, strict=True)
+    ]
+    last: dict[str, Shown] = {**rows[-1], "rounds": count(done), "kwh": rows[-1]["energy"], "hours": rows[-1]["wall"]}
+    return {
+        "points": points,
+        "line": " ".join(f"{x},{y}" for x, y in points),
+        "first": loss(losses[0]),
+        "last": loss(losses[-1]),
+        "rounds": done,
+        "against": against,
+        "axes": AXES,
+        "end": last[against],
+        "nothing": against != "rounds" and not where[-1],
+        "currency": run.charter.currency,
+        "receipts": said and said[-1].receipts,
+        "measured": said and said[-1].measured,
+        "rows": rows,
+    }
