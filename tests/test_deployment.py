@@ -102,7 +102,12 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool 
             home = str(founded.member(name).path)
             started.start("up", "--home", home, name=name, checkout=(python or {}).get(name, ROOT))
         wait_for(lambda: all(told(founded.member(name)) for name in founded.members))
-        yield founded, started
+        try:
+            yield founded, started
+        except BaseException:
+            for log in (*folder.glob("logs/*"), *folder.glob("*/*.log")):  # Why, pytest shows with the failure.
+                print(f"--- {log.relative_to(folder)}", *log.read_text(errors="replace").splitlines()[-12:], sep="\n")
+            raise
 
 
 def recipe(folder: Path, what=TINY) -> Path:
@@ -426,7 +431,9 @@ def test_a_coordinator_that_runs_other_code_than_its_manifest_says_runs_none(hom
     with deployed(home) as (founded, _):
         assert trained(founded)[0] == "finished:completed"
         reasons = {each for turn in closed(founded) for each in turn.excluded}
-        assert reasons == {("acme", "not_approved"), ("birch", "not_approved"), ("cedar", "not_approved")}
+        refusals = {(member, "not_approved") for member in founded.members}
+        # Once, on a busy machine, a node was offline at a round's end too; what ran there is looked at below.
+        assert refusals <= reasons <= refusals | {(member, "dead") for member in founded.members}
         assert report(founded).receipts == 0
         assert not mark.exists()
 
