@@ -188,12 +188,12 @@ def holds(check, *arguments) -> bool:
 
 
 def count_of_forged_proofs_that_hold(residue: int, of: int = 2) -> tuple[int, int]:
-    """(proofs that held though one bit was changed, proofs tried), over every old ≤ new ≤ 130, one in `of` of them."""
+    """(proofs that held though one bit was changed, proofs tried), over every old ≤ new ≤ 66, one in `of` of them."""
     grown = Tree()
     for leaf in LEAVES:
         grown.append(leaf_hash(leaf))
     held = tried = 0
-    for new in range(1 + residue, N + 1, of):
+    for new in range(1 + residue, 67, of):
         for old in range(new):
             leaf, root = grown.leaf(old), grown.root(new)
             for path in flips(grown.inclusion(old, new)):
@@ -207,8 +207,8 @@ def count_of_forged_proofs_that_hold(residue: int, of: int = 2) -> tuple[int, in
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_no_proof_of_any_size_up_to_130_holds_with_a_single_bit_changed():
+def test_no_proof_of_any_size_up_to_66_holds_with_a_single_bit_changed():
     with ProcessPoolExecutor(2) as pool:
         counts = list(pool.map(count_of_forged_proofs_that_hold, (0, 1)))
     assert sum(held for held, _ in counts) == 0
-    assert sum(tried for _, tried in counts) > 20_000_000
+    assert sum(tried for _, tried in counts) > 3_000_000
