@@ -75,7 +75,7 @@ def test_a_page_moves_on_without_being_loaded_again(chromium, live):
         assert page.locator("tr", has_text="acme").first.inner_text().split("\t")[1].startswith("waited for")
         assert page.inner_text("#live") == ""
         live.say(said(live, "acme"))
-        seen(page, "tbody tr >> nth=0", "answered")
+        seen(page, "tbody:not(details *) > tr >> nth=0", "answered")
         size = live.world.books.tree.size
         assert page.inner_text("#live") == f"This page has moved on to entry {size - 1}."
         assert page.get_attribute("#live", "role") == "status"
@@ -114,7 +114,7 @@ def test_in_a_part_that_is_replaced_focus_and_scrolling_stay_where_they_were(chr
         page.goto(f"{live.ledger.url}/overview")
         page.evaluate(
             """() => {
-                window.old = document.querySelector('.scroll')
+                window.old = document.querySelector('.scroll:not(details *)')
                 window.old.focus()
                 window.old.scrollLeft = 55
                 scrollTo(0, 700)
@@ -124,9 +124,9 @@ def test_in_a_part_that_is_replaced_focus_and_scrolling_stay_where_they_were(chr
         before = page.evaluate(top)
         live.say(said(live, "acme"))
         seen(page, "#live", " ")
-        assert page.evaluate("window.old !== document.querySelector('.scroll')")
-        assert page.evaluate("document.activeElement === document.querySelector('.scroll')")
-        assert page.evaluate("document.querySelector('.scroll').scrollLeft") == 55
+        assert page.evaluate("window.old !== document.querySelector('.scroll:not(details *)')")
+        assert page.evaluate("document.activeElement === document.querySelector('.scroll:not(details *)')")
+        assert page.evaluate("document.querySelector('.scroll:not(details *)').scrollLeft") == 55
         assert abs(page.evaluate(top) - before) <= 1
         assert wrong == []
 
@@ -148,13 +148,13 @@ def test_what_stands_behind_the_part_that_is_replaced_stays_too(chromium, live):
         page.goto(f"{live.ledger.url}/runs/r1")
         page.evaluate(
             """() => {
-                window.table = document.querySelector('.scroll')
+                window.table = document.querySelector('.scroll:not(details *)')
                 window.behind = document.querySelector('.forms')
             }"""
         )
         live.say(said(live, "acme"))
         seen(page, "#live", " ")
-        assert page.evaluate("window.table !== document.querySelector('.scroll')")
+        assert page.evaluate("window.table !== document.querySelector('.scroll:not(details *)')")
         assert page.evaluate("window.behind === document.querySelector('.forms')")
         assert wrong == []
 
@@ -194,7 +194,7 @@ def test_an_entry_between_the_page_and_its_listening_is_not_missed(chromium, liv
     with looking(chromium, 1280, "light") as (page, wrong):
         page.route("**/static/live.js", lambda route: (live.say(said(live, "acme")), route.continue_())[1])
         page.goto(f"{live.ledger.url}/overview")
-        seen(page, "tbody tr >> nth=0", "answered")
+        seen(page, "tbody:not(details *) > tr >> nth=0", "answered")
         assert wrong == []
 
 
@@ -217,7 +217,7 @@ def test_an_entry_that_comes_while_the_page_is_read_is_not_missed(chromium, live
         page.wait_for_timeout(1_500)
         ((route, answer),) = held
         route.fulfill(response=answer)
-        seen(page, "tbody tr >> nth=1", "answered")
+        seen(page, "tbody:not(details *) > tr >> nth=1", "answered")
         assert wrong == []
 
 
@@ -244,7 +244,7 @@ def test_a_page_that_nobody_sees_does_not_listen(chromium, live):
         page.evaluate(hide, True)
         live.say(said(live, "acme"))
         page.wait_for_timeout(2_500)
-        assert "answered" not in page.inner_text("tbody tr >> nth=0")
+        assert "answered" not in page.inner_text("tbody:not(details *) > tr >> nth=0")
         page.evaluate(hide, False)
-        seen(page, "tbody tr >> nth=0", "answered")
+        seen(page, "tbody:not(details *) > tr >> nth=0", "answered")
         assert wrong == []
