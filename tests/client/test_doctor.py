@@ -381,3 +381,10 @@ def test_a_node_that_is_not_on_p384_is_named(tmp_path, node):
     )
     (node.path / "keys" / "node.key").write_bytes(key)
     assert "P-384" in wrong(node)["node key"][1]
+
+
+def test_a_system_that_keeps_training_from_nothing_is_a_warning(node, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")  # Which has no Landlock.
+    with pytest.raises(doctor.Trouble, match="no Landlock") as caught:
+        Doctor(node)._isolation()
+    assert caught.value.state == "warning"

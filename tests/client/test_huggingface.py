@@ -358,6 +358,8 @@ def test_a_folder_that_holds_no_model_is_refused_by_what_is_missing(tmp_path):
     assert (why()[0], "is no JSON object" in why()[1]) == (Refusal.CORRUPT, True)
     (tmp_path / "out" / "config.json").write_text("{")
     assert why()[0] is Refusal.CORRUPT
+    (tmp_path / "out" / "config.json").unlink()
+    assert (why()[0], "config.json: " in why()[1]) == (Refusal.NOT_FOUND, True)
     (tmp_path / "out" / "adapter_config.json").touch()
     assert (why()[0], "merge it with its base" in why()[1]) == (Refusal.WRONG_MODEL, True)
 
