@@ -1,6 +1,7 @@
 """Programs started by us: each in a process group of its own, and the whole group ended with it."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -89,7 +90,13 @@ def scrubbed(**more: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nobody listens on now, and that no system gives to who asks for any.
+
+    Those are the ports that outgoing connections have (from 32768 on, ip(7)): one of them may be taken again before
+    who asked here has it.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
