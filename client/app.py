@@ -99,7 +99,8 @@ def _way(task: Task, opened: RoundOpen, context: Context) -> Transport:
         return Inline()
     host, _, _ = str(context.node_config["superlink"]).rpartition(":")
     authority, folder = (Path(str(context.node_config[name])) for name in ("authority", "blobs"))
-    return Beside(task.granted, host, authority, folder, (opened.deadline_ms - opened.opened_ms) / 1000)
+    way = Path(str(context.node_config["way"])) if "way" in context.node_config else None
+    return Beside(task.granted, host, authority, folder, (opened.deadline_ms - opened.opened_ms) / 1000, way)
 
 
 def _base(

@@ -35,8 +35,8 @@ def _up(args: Namespace) -> int:
     home = Home(args.home)
     if args.unit:
         command, what = ["up", "--home", str(home.path.resolve())], f"Consortium member {home.settings.member}"
-        gpu = home.settings.processor != "cpu"
-        print(service.unit(command, what=what, writes=[home.path], watchdog_s=600, devices=gpu))
+        gpu, makes = home.settings.processor != "cpu", "user net"  # client/confine.py makes these.
+        print(service.unit(command, what=what, writes=[home.path], watchdog_s=600, devices=gpu, namespaces=makes))
         return RIGHT
     from client.daemon import Daemon
 

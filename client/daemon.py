@@ -24,7 +24,7 @@ from client.attest import Attester
 from client.door import Door
 from client.energy import LOOK_S as METER_S
 from client.energy import Energy
-from client.executor import Executor, Task
+from client.executor import HOST, Executor, Task
 from client.home import Home
 from client.limits import Watch
 from client.meter import ProcessMeter, Usage
@@ -38,6 +38,7 @@ from shared_models.records import entry as entries
 from shared_models.records import merkle
 from shared_models.records.kinds import Consent, Manifest, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.relay import Way
 
 LOOK_S = 0.1  # Between looks for a task.
 ASK_S = 1.0  # Between looks into the ledger.
@@ -64,8 +65,10 @@ class Daemon:
         # A socket's path is at most 107 bytes, and a home may lie deep.
         self._rendezvous = Path(tempfile.mkdtemp(prefix="consortium-"))
         self._door = Door(self._rendezvous / "door", self._signer, self._seen, self._may_begin, self._may_go_on)
-        config = home.node_config(self._door.path)
-        self._executor = Executor(home, processes.free_port(), self._bundle, config)
+        self._runtime = processes.free_port()  # At which the SuperNode has its tasks.
+        self._way = Way(self._rendezvous / "way", self._lets_out)
+        config = home.node_config(self._door.path, self._way.path if confine.offline() else None)
+        self._executor = Executor(home, self._runtime, self._bundle, config, self._way.path)
         self._signal = Fetcher(home.path, self._signal_url, lambda why: self._show(signal=why))
         self._consented: set[bytes] = set()
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
@@ -141,6 +144,7 @@ class Daemon:
             service.tell(STOPPING="1")
             self._show(phase="stopped" if self._leave_by is None else "taken away")
             self._door.close()
+            self._way.close()
             self._rendezvous.rmdir()
             self._executor.close()
             if self._child is not None:
@@ -238,7 +242,8 @@ class Daemon:
         settings = self.home.settings
         energy = Energy(settings.processor, rules.watts, settings.devices)
         self._energy = energy, time.monotonic()
-        self._meter, self._opened, self._claimed = ProcessMeter(child.pid, energy, confine.version()), "", False
+        meter = ProcessMeter(child.pid, energy, confine.version(), offline=confine.offline())
+        self._meter, self._opened, self._claimed = meter, "", False
         self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
         if rules.memory is not None:
@@ -250,6 +255,13 @@ class Daemon:
             told = rules.too_much
             self._watch = Watch(child.pid, rules.memory, lambda taken: self._seen(told(taken)), end), rules
         return child
+
+    def _lets_out(self, host: str, port: int) -> bool:
+        """Whether the training process may connect there: to its SuperNode, and to the host of its coordinator, of
+        which tensors are fetched at a port that the round's task names.
+        """
+        coordinator = self.home.settings.superlink.rpartition(":")[0].strip("[]")
+        return host == coordinator or (host, port) == (HOST, self._runtime)
 
     def _watch_no_more(self) -> None:
         if self._watch is not None:

@@ -210,9 +210,17 @@ class Doctor:
 
     def _isolation(self) -> str:
         if (has := confine.version()) > 0:
-            return (
+            kept = (
                 f"Landlock {has}: training may read its text and what is installed, write in work/, and reach neither"
                 " your keys, nor other files, nor the daemon's memory"
+            )
+            if confine.offline():
+                return f"{kept}; of the network only its coordinator, through the daemon"
+            raise Trouble(
+                "warning",
+                f"{kept}; but it may use the network: this user may make no namespaces here",
+                "Debian: sysctl kernel.unprivileged_userns_clone=1; Ubuntu 24.04:"
+                " kernel.apparmor_restrict_unprivileged_userns=0; containers: a seccomp profile that lets unshare pass",
             )
         raise Trouble(
             "warning",

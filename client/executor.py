@@ -15,6 +15,7 @@ import secrets
 import subprocess
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 from flwr.app import Message
@@ -36,6 +37,8 @@ from shared_models.bundle import Bundle
 from shared_models.messages import to_error
 from shared_models.records.refusals import Refused
 
+HOST = "127.0.0.1"  # Where a SuperNode listens for its executor.
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -46,11 +49,12 @@ class Task:
 
 
 class Executor:
-    """The executor of one SuperNode, whose Runtime API listens at 127.0.0.1:port."""
+    """The executor of one SuperNode, whose Runtime API listens at this port of `HOST`."""
 
-    def __init__(self, home: Home, port: int, bundle: Bundle, node_config: dict[str, str]) -> None:
-        self._home, self._port = home, port
-        self._address = f"127.0.0.1:{port}"
+    def __init__(self, home: Home, port: int, bundle: Bundle, node_config: dict[str, str], way: Path) -> None:
+        """`way` is the Unix socket by which the training process finds it, where it has no network."""
+        self._home, self._port, self._way = home, port, way
+        self._address = f"{HOST}:{port}"
         self._node_config = node_config
         self._secret = home.path / "keys" / "executor.secret"
         self._secret.unlink(missing_ok=True)
@@ -80,7 +84,7 @@ class Executor:
         command = [processes.program("flower-supernode"), "--superlink", self._home.settings.superlink]
         command += ["--root-certificates", str(self._home.path / "ca.crt")]
         command += ["--auth-supernode-private-key", str(self._home.path / "keys" / "node.key")]
-        command += ["--node-config", config, "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--node-config", config, "--host", HOST, "--port", str(self._port)]
         command += ["--isolation", "process", "--superexec-auth-secret-file", str(self._secret)]
         return self._start(command, "supernode.log")
 
@@ -96,7 +100,8 @@ class Executor:
 
     def launch(self, task: Task, cores: int | None = None) -> subprocess.Popen[bytes]:
         """Start the training process of an approved task: in a process group of its own, without our environment, and
-        kept from our files, as far as this system does that (client/confine.py); on so many cores, if that is said.
+        kept from our files and the network, as far as this system does that (client/confine.py); on so many cores, if
+        that is said.
         """
         token = self._home.path / "work" / "token"
         token.unlink(missing_ok=True)
@@ -106,7 +111,8 @@ class Executor:
         command += ["--token-file", str(token)]
         if confine.version() == 0:  # Confined, it ends with us, and may not even ask whether we are there.
             command += ["--parent-pid", str(os.getpid())]
-        return self._start(confine.confined(command, **self._home.training_files()), "clientapp.log", cores)
+        command = confine.confined(command, **self._home.training_files(), way=(self._port, self._way))
+        return self._start(command, "clientapp.log", cores)
 
     def refuse(self, task: Task, refused: Refused) -> None:
         """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode.

@@ -78,13 +78,17 @@ class Home(Folder):
     def policy_path(self) -> Path:
         return self.path / "policy.toml"
 
-    def node_config(self, door: Path) -> dict[str, str]:
-        """What the training process is told by way of Flower: where it finds what, and how it computes."""
+    def node_config(self, door: Path, way: Path | None = None) -> dict[str, str]:
+        """What the training process is told by way of Flower: where it finds what, and how it computes.
+
+        `way` leads out of where it is, if it has no network there (shared_models/relay.py).
+        """
         told = {"member": self.settings.member, "data": self.text, "door": str(door)}
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
         told |= {"half": str(self.path / "work" / "half")}
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
+        told |= {} if way is None else {"way": str(way)}
         return told | self.machine()
 
     @property

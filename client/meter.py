@@ -20,6 +20,7 @@ class Usage:
     energy_mj: int = 0
     energy_method: str = "none"
     landlock: int = 0  # The version that kept it in (client/confine.py); 0: none did.
+    offline: bool = False  # Whether it was kept from the network.
 
     def plus(self, more: "Usage") -> "Usage":
         """This, and what was used later. Energy is known if it was known of both in the same way; what kept
@@ -34,6 +35,7 @@ class Usage:
             self.energy_mj + more.energy_mj if known else 0,
             self.energy_method if known else "none",
             min(self.landlock, more.landlock),
+            self.offline and more.offline,
         )
 
 
@@ -58,14 +60,15 @@ class _Clock:
 class ProcessMeter:
     """CPU time of a process and of all its children, those that have ended too, as the kernel counts it; and energy."""
 
-    def __init__(self, pid: int, energy: Energy | None = None, landlock: int = 0) -> None:
-        self._clock, self._energy, self._landlock = _Clock(), energy, landlock
+    def __init__(self, pid: int, energy: Energy | None = None, landlock: int = 0, *, offline: bool = False) -> None:
+        self._clock, self._energy, self._confined = _Clock(), energy, (landlock, offline)
         self._process = psutil.Process(pid)
         self.before: Usage | None = None  # What the same work used before, in a process that has ended.
 
     def read(self) -> Usage:
         cpu_s = sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True)))
-        usage = replace(self._clock.usage(cpu_s), landlock=self._landlock)
+        landlock, offline = self._confined
+        usage = replace(self._clock.usage(cpu_s), landlock=landlock, offline=offline)
         if self._energy is not None:
             energy_mj, method = self._energy.used(usage.wall_ms)
             usage = replace(usage, energy_mj=energy_mj, energy_method=method)

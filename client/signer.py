@@ -185,7 +185,7 @@ class Signer:
                 devices=settings.devices,
                 energy_mj=usage.energy_mj,
                 energy_method=usage.energy_method,
-                isolation=confine.word(usage.landlock),
+                isolation=confine.word(usage.landlock, usage.offline),
                 bytes_down=claim.bytes_down,
                 bytes_up=claim.bytes_up,
                 started_ms=usage.started_ms,

@@ -29,7 +29,6 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
@@ -87,11 +86,20 @@ def log_to_stderr(names: Iterable[str]) -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def unit(command: Sequence[str], *, what: str, writes: Sequence[Path], watchdog_s: int, devices: bool = False) -> str:
+def unit(
+    command: Sequence[str],
+    *,
+    what: str,
+    writes: Sequence[Path],
+    watchdog_s: int,
+    devices: bool = False,
+    namespaces: str = "yes",
+) -> str:
     """A unit of systemd that runs this command as the owner of the first folder that it writes in.
 
-    `what` it is, for people; without `devices` it sees no GPU. Nothing but the folders that it writes in can be
-    changed by it. It is stopped by SIGTERM to the command alone, which ends what it started.
+    `what` it is, for people; without `devices` it sees no GPU; `namespaces` are those that it may make, as in
+    `RestrictNamespaces`: `yes`, none. Nothing but the folders that it writes in can be changed by it. It is stopped by
+    SIGTERM to the command alone, which ends what it started.
     """
     import pwd  # There is none on Windows, and no systemd.
 
@@ -117,6 +125,7 @@ def unit(command: Sequence[str], *, what: str, writes: Sequence[Path], watchdog_
         "KillMode=mixed",
         f"ReadWritePaths={' '.join(_quoted(each) for each in folders)}",
         f"PrivateDevices={'no' if devices else 'yes'}",
+        f"RestrictNamespaces={namespaces}",
         STATIC,
         "[Install]",
         "WantedBy=multi-user.target",

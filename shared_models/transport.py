@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, Protocol
 
-from shared_models import durable, http_answers
+from shared_models import durable, http_answers, relay
 from shared_models.lm import blob, codecs
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Packed
@@ -106,10 +106,18 @@ class Inline:
 class Beside:
     """A member's end of the other way. Its folder holds what is under way, and nothing that is worth keeping."""
 
-    def __init__(self, granted: Pass, host: str, authority: Path, folder: Path, patience_s: float) -> None:
-        """`authority` is the certificate by which the coordinator's host is known; see `BlobsHttp` for the patience."""
+    def __init__(
+        self,
+        granted: Pass,
+        host: str,
+        authority: Path,
+        folder: Path,
+        patience_s: float,
+        way: Path | None = None,
+    ) -> None:
+        """`authority` is the certificate by which the coordinator's host is known; see `BlobsHttp` for the rest."""
         self._most, self._folder = granted.most, folder
-        self._blobs = BlobsHttp(host, granted.port, authority, granted.capability, patience_s)
+        self._blobs = BlobsHttp(host, granted.port, authority, granted.capability, patience_s, way)
 
     def give(self, packed: Mapping[str, Packed], size: int) -> Carried:
         """See `Transport`."""
@@ -141,6 +149,7 @@ class BlobsHttp:
     authority: Path
     capability: str
     patience_s: float  # A transfer of which not one byte more gets through for so long is given up.
+    way: Path | None = None  # The Unix socket that leads there, where no network does: relay.py.
 
     def put(self, named: Named, pieces: Callable[[int], Iterator[bytes]]) -> None:
         """Bring this blob there, which `pieces` are from a byte on. When it is cut, what is there is not sent again.
@@ -240,7 +249,11 @@ class BlobsHttp:
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer to a request, unless it is a refusal; the connection is closed behind it."""
         context = ssl.create_default_context(cafile=str(self.authority))  # By this authority, and by no other.
-        connection = http.client.HTTPSConnection(self.host, self.port, timeout=SILENT_S, context=context)
+        connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection(self.host, self.port, timeout=SILENT_S, context=context)
+            if self.way is None
+            else _ByWay(self.host, self.port, self.way, context)
+        )
         try:
             shown = {"Authorization": f"Bearer {self.capability}", **headers}
             connection.request(method, f"/v1/blobs/{named.sha256}", body, shown)
@@ -251,6 +264,19 @@ class BlobsHttp:
             yield reply
         finally:
             connection.close()
+
+
+class _ByWay(http.client.HTTPConnection):
+    """A connection by TLS through a relay."""
+
+    def __init__(self, host: str, port: int, way: Path, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=SILENT_S)
+        self._way, self._tls = way, context
+
+    def connect(self) -> None:
+        plain = relay.through(self._way, self.host, self.port)
+        plain.settimeout(SILENT_S)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
 def check_size(named: Named, codec: str, shapes: Shapes) -> None:

@@ -360,7 +360,7 @@ def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_i
             for codec in ("fp32", "int4")
         )
         assert {receipt.bytes_up for receipt in said} == {step}
-        assert {receipt.isolation for receipt in said} == {confine.word(confine.version())}
+        assert {receipt.isolation for receipt in said} == {confine.word(confine.version(), confine.offline())}
         assert {name: [each.bytes_down for each in said if each.member == name] for name in founded.members} == {
             "acme": [whole, step, step],
             "birch": [whole, whole, step],

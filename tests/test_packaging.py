@@ -60,6 +60,7 @@ BUNDLE = [
     "shared_models/ledger_http.py",
     "shared_models/messages.py",
     "shared_models/processes.py",
+    "shared_models/relay.py",
     "shared_models/published.py",
     "shared_models/release.py",
     "shared_models/service.py",

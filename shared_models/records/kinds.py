@@ -31,7 +31,7 @@ Word = Annotated[str, Pattern(r"[a-z][a-z_]{0,31}")]
 Currency = Annotated[str, Pattern(r"[A-Z]{3}")]  # ISO 4217; rules.currency knows which there are.
 Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  # In units of a currency, exact.
 Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
-Isolation = Annotated[str, Pattern(r"none|landlock-[1-9][0-9]?")]  # The ABI of Linux's Landlock that kept training in.
+Isolation = Annotated[str, Pattern(r"none|landlock-[1-9][0-9]?(\+netns)?")]  # Which of Linux's Landlock; no network.
 Build = Annotated[str, Pattern(r"[A-Za-z0-9._+-]{1,40}(/[A-Za-z0-9._+-]{1,40}){4}")]
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 

@@ -2,10 +2,15 @@
 
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,9 +20,13 @@ from client import confine
 from client.confine import confined
 from client.home import Settings, create
 from shared_models import processes
+from shared_models.relay import Way
 
 pytestmark = pytest.mark.skipif(
     confine.version() == 0 and not os.environ.get("CONSORTIUM_REQUIRE_LANDLOCK"), reason="this kernel has no Landlock"
+)
+needs_namespaces = pytest.mark.skipif(
+    not confine.offline() and not os.environ.get("CONSORTIUM_REQUIRE_LANDLOCK"), reason="no namespaces for this user"
 )
 
 
@@ -33,11 +42,11 @@ def home(tmp_path):
     return home
 
 
-def tried(home, code: str, *arguments: object) -> dict[str, object]:
+def tried(home, code: str, *arguments: object, way: tuple[int, Path] | None = None) -> dict[str, object]:
     """What this code prints, in JSON, as the executor would start it."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     process = processes.start(
-        confined(command, **home.training_files()),
+        confined(command, **home.training_files(), way=way),
         env=processes.scrubbed(HOME=str(home.path / "work"), PYTHONPATH=os.environ.get("PYTHONPATH", "")),
         cwd=home.path / "work",
         log=home.path / "clientapp.log",
@@ -158,6 +167,127 @@ def test_no_process_but_its_own_is_signalled_or_traced(home):
     finally:
         bystander.kill()
         bystander.wait()
+
+
+CONNECTS = """
+    import json, socket, sys
+    said = {}
+    for at in sys.argv[1:]:
+        host, _, port = at.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), timeout=5) as line:
+                line.sendall(b"hello?")
+                line.shutdown(socket.SHUT_WR)
+                said[at] = line.makefile("rb").read().decode()
+        except OSError as error:
+            said[at] = type(error).__name__
+    print(json.dumps(said))
+"""
+
+
+@contextmanager
+def echoing(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A server that says what it hears, once the other has ended; its port."""
+
+    class Echo(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(self.rfile.read())
+
+    with socketserver.ThreadingTCPServer((host, port), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.fixture
+def short():
+    """A folder whose path a Unix socket can have."""
+    with tempfile.TemporaryDirectory(prefix="consortium-") as folder:
+        yield Path(folder)
+
+
+@needs_namespaces
+def test_one_port_leads_out_of_its_network_and_only_to_where_its_daemon_lets_it(home, short):
+    with echoing() as runtime, echoing() as other:
+        way = Way(short / "way", lambda host, port: (host, port) == ("127.0.0.1", runtime))
+        at, beside = f"127.0.0.1:{runtime}", f"127.0.0.1:{other}"
+        said = tried(home, CONNECTS, at, beside, "192.0.2.1:80", way=(runtime, way.path))
+        assert said == {at: "hello?", beside: "ConnectionRefusedError", "192.0.2.1:80": "OSError"}
+        # Whoever speaks to the socket itself gets no further; what is let out is let out whole, both ways.
+        through_it = """
+            import json, socket, sys
+            said = []
+            for line in sys.argv[2:]:
+                with socket.socket(socket.AF_UNIX) as way:
+                    way.connect(sys.argv[1])
+                    try:
+                        way.sendall(line.encode() + b"\\n" + bytes(3 << 20) if len(line) < 100 else line.encode())
+                        way.shutdown(socket.SHUT_WR)
+                        said.append(len(way.makefile("rb").read()))
+                    except ConnectionError:
+                        said.append(0)
+            print(json.dumps({"said": said}))
+        """
+        lines = [at, beside, f"localhost:{runtime}", "127.0.0.1", "127.0.0.1:x", "x" * 400]
+        said = tried(home, through_it, way.path, *lines, way=(runtime, way.path))
+        assert said["said"] == [3 << 20, 0, 0, 0, 0, 0]
+        way.close()
+        assert tried(home, CONNECTS, at, way=(runtime, way.path))[at] in ("", "ConnectionResetError")
+
+
+@needs_namespaces
+def test_no_datagram_leaves_its_network_and_it_has_no_power_over_it(home, short):
+    """Nor over any other: of root it has the name only."""
+    way = Way(short / "way", lambda *_: True)
+    said = tried(
+        home,
+        """
+        import ctypes, json, os, socket, sys
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53))
+            sent = "done"
+        except OSError as error:
+            sent = os.strerror(error.errno)
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+            raw = "done"
+        except OSError as error:
+            raw = type(error).__name__
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        held = int(status["CapEff"], 16) | int(status["CapPrm"], 16)
+        out = [libc.setns(os.pidfd_open(pid), 0x40000000) for pid in (1, int(sys.argv[1]))]
+        print(json.dumps({"sent": sent, "raw": raw, "held": held, "out": out}))
+        """,
+        os.getpid(),
+        way=(processes.free_port(), way.path),
+    )
+    way.close()
+    assert said.pop("sent") == "Network is unreachable"
+    assert said.pop("raw") == "PermissionError"
+    assert (said["held"], said["out"]) == (0, [-1, -1])
+
+
+@needs_namespaces
+def test_nor_does_the_process_that_leads_out_outlive_it(home, short):
+    way = Way(short / "way", lambda *_: True)
+    port = processes.free_port()
+    command = confined(
+        [sys.executable, "-c", "import time; time.sleep(600)"], **home.training_files(), way=(port, way.path)
+    )
+    process = processes.start(
+        command, env=processes.scrubbed(), cwd=home.path / "work", log=home.path / "clientapp.log"
+    )
+    until = time.monotonic() + 30
+    while not (leads := psutil.Process(process.pid).children()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while alive(leads[0].pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    way.close()
 
 
 def test_what_one_process_leaves_behind_is_not_run_unconfined_for_the_next(home):

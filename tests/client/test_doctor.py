@@ -5,6 +5,7 @@ import json
 import os
 import re
 import ssl
+import subprocess
 import sys
 import tarfile
 import threading
@@ -14,7 +15,7 @@ import pytest
 from world import TOY
 
 import client
-from client import doctor, policy
+from client import confine, doctor, policy
 from client.doctor import Doctor
 from client.signer import Signer
 from client.witness import Witness
@@ -388,3 +389,16 @@ def test_a_system_that_keeps_training_from_nothing_is_a_warning(node, monkeypatc
     with pytest.raises(doctor.Trouble, match="no Landlock") as caught:
         Doctor(node)._isolation()
     assert caught.value.state == "warning"
+
+
+@pytest.mark.skipif(not confine.offline(), reason="no namespaces for this user")
+def test_so_is_one_that_leaves_it_the_network(node):
+    """Whose user may make no namespaces: one that is in a namespace where the kernel's limit of them is nought."""
+    assert "of the network only its coordinator" in Doctor(node)._isolation()
+    asks = "import sys; from client.doctor import *; print(*Doctor(Home(Path(sys.argv[1]))).examine(), sep=chr(10))"
+    nought = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", nought, "sh", sys.executable, "-c", asks, node.path]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (found,) = (line for line in said.splitlines() if "check='isolation'" in line)
+    assert "state='warning'" in found
+    assert "it may use the network" in found
