@@ -28,11 +28,11 @@ from client import data
 from client.reexecute import Opening, State, replay, write
 from client.training import Training, build
 from server import outer
-from server.launch import SMALL
 from shared_models.lm import codecs, weights
 from shared_models.records.kinds import FIRST, Manifest, Receipt, Recipe
 from shared_models.rules.challenge import AUDITED, Point, Trajectory, committed, detection, drawn, ends
 from shared_models.rules.pricing import flop_per_token, tokens_asked
+from shared_models.rules.recipes import SMALL
 
 RECIPE = replace(TOY, width=32, context=32, batch=4, inner_steps=16, segment=4, inner="muon", inner_rate="0.008")
 TEXT, NEIGHBOUR = "python-stdlib:0/3", "python-stdlib:1/3"

@@ -25,10 +25,10 @@ from client.reexecute import distance_ppm
 from client.train import train
 from client.training import Machine, Training
 from server import outer
-from server.launch import SMALL
 from shared_models.lm import weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.recipes import SMALL
 
 # 113.7 M weights: 16 layers of 768, a step of 16 times 512 bytes.
 LARGE = replace(

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from bench import Figures, memory, report
+from client import speed
 from client.charter import vote
 from client.home import Home
 from client.invites import admit, invite
@@ -30,7 +31,8 @@ IDLE_S, ROUNDS, ROUND_S = 60.0, 4, 60.0
 LIMITS = {"join_s": 30.0, "daemon_rss_mb": 120.0, "daemon_cpu_share": 0.02, "round_overhead_s": 10.0}
 LIMITS["metering_share"] = 0.005
 MEANING = {
-    "join_s": "seconds of `join`, then of `join` and `up` until the SuperLink knows the node; votes not counted",
+    "join_s": "seconds of `join`, and after the votes of `join`, which calibrates, and `up`, until the SuperLink knows it",
+    "calibrated_over_rounds": "tokens/s as measured when joining / those of acme's rounds, beside birch's",
     "daemon_rss_mb": "memory of an idle daemon, MB",
     "supernode_rss_mb": "memory of Flower's SuperNode beside it, MB",
     "daemon_cpu_share": "CPU time of an idle daemon / wall time",
@@ -141,7 +143,11 @@ def _join(founded: Founded, started: Running) -> dict[str, float]:
     subprocess.run(command, capture_output=True, check=True)
     started.start("up", "--home", str(guest.path), name="cedar")
     _wait(lambda: _online(guest))
-    return {"join_s": asked_s + time.monotonic() - began}
+    joined_s, measured = asked_s + time.monotonic() - began, speed.kept(guest)
+    assert measured is not None
+    worked = [each for leaf in founded.member("acme").signed() if isinstance(each := entries.peek(leaf), Receipt)]
+    in_rounds = sum(each.tokens for each in worked) / sum(each.busy_ms for each in worked) * 1000
+    return {"join_s": joined_s, "calibrated_over_rounds": measured.tokens_per_s / in_rounds}
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from client import data, half, policy
 from client.memory import Turn
 from client.train import BrokenOff, Trained, train
 from server import outer
-from server.launch import SMALL
 from shared_models.claims import Progress
 from shared_models.lm import weights
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import SMALL
 
 HOUR_MS, DAYS, ROUNDS, WATTS = 3_600_000, 14, 42, 350
 WEEK = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)  # A Monday.

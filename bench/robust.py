@@ -21,11 +21,11 @@ from bench import Figures, report, training
 from client.train import train
 from consortium.faults import POISONS
 from server import outer
-from server.launch import SMALL
 from shared_models.lm import codecs, corpus, hygiene, robust
 from shared_models.lm.hygiene import Judged
 from shared_models.lm.weights import Weights
 from shared_models.records.kinds import Recipe
+from shared_models.rules.recipes import SMALL
 
 MEMBERS = [f"m{number}" for number in range(training.MEMBERS)]
 LIAR, VICTIM = MEMBERS[-1], MEMBERS[0]

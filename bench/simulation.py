@@ -12,9 +12,9 @@ from client import data
 from client.train import train
 from consortium.simulate import simulate
 from server import outer
-from server.launch import SMALL
 from shared_models.lm import weights
 from shared_models.records.kinds import Recipe
+from shared_models.rules.recipes import SMALL
 
 MEMBERS = {"acme": 2, "birch": 1, "cedar": 1}
 ROUNDS = 2

@@ -34,11 +34,11 @@ from bench import coordinator, report
 from client.train import train
 from client.training import ONE, Machine
 from server import outer
-from server.launch import SMALL
 from shared_models.lm import codecs, corpus, gpt, weights
 from shared_models.lm import outer as steps
 from shared_models.lm.corpus import Tokens
 from shared_models.records.kinds import BILLION, Recipe
+from shared_models.rules.recipes import SMALL
 
 MEMBERS = 4
 RATES = ("0.004", "0.008", "0.016")

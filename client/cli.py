@@ -13,6 +13,8 @@ from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAI
 
 if TYPE_CHECKING:
     from client.charter import Said
+    from client.home import Home
+    from client.speed import Speed
     from shared_models.records.keys import SigningKey
     from shared_models.rules.audit import Report
 
@@ -82,6 +84,7 @@ def _status_text(status: dict[str, Any], *, as_json: bool) -> tuple[str, int]:
 def _doctor_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--calibrate", action="store_true", help="measure first how fast this machine trains")
     parser.add_argument(
         "--bundle", type=Path, metavar="FILE", help="also write a .tar.gz for a helper, without secrets"
     )
@@ -89,11 +92,13 @@ def _doctor_arguments(parser: ArgumentParser) -> None:
 
 
 def _doctor(args: Namespace) -> int:
-    """Look at everything that keeps a node from working, and print what mends it. Nothing is changed."""
+    """Look at everything that keeps a node from working, and print what mends it. Nothing else is changed."""
     from client.doctor import Doctor, bundle
     from client.home import Home
 
     home, found = Home(args.home), []
+    if args.calibrate:
+        _calibrate(home)
     for each in Doctor(home).examine():
         found.append(each)
         if not args.json:
@@ -109,6 +114,15 @@ def _doctor(args: Namespace) -> int:
             print(f"in {args.bundle}: {name}, {size:,} bytes")
         print(f"{len(found)} checks: {states.count('fail')} failed, {states.count('warning')} warnings")
     return WRONG if "fail" in states else UNKNOWN if "unknown" in states else RIGHT
+
+
+def _calibrate(home: "Home") -> "Speed":
+    """Measure how fast this machine trains: the newest run that asks for it, or the small GPT."""
+    from client import speed
+    from shared_models.rules.recipes import SMALL
+
+    run = speed.newest_run(home, home.ledger(patience_s=0))
+    return speed.calibrate(home, SMALL if run is None else run.recipe)
 
 
 def _policy_explain_arguments(parser: ArgumentParser) -> None:
@@ -1088,7 +1102,7 @@ def _join(args: Namespace) -> int:
     """Make keys, which never leave, and answer an invite with their public halves; or see whether it was voted on."""
     import time
 
-    from client import charter
+    from client import charter, speed
     from client.join import join
     from shared_models.invites import Invite
     from shared_models.rules.agreement import Agreement
@@ -1111,6 +1125,8 @@ def _join(args: Namespace) -> int:
         if joined.at is not None:
             print("changed in the charter since you accepted it:", *charter.lines(list(joined.changed)), sep="\n")
             print(f"{member} is a member: entry {joined.at}, proven in the log; the charter names your keys")
+            if speed.kept(joined.home) is None:
+                print(_calibrated(joined.home))
             print(f"start its node: consortium up --home {args.dir}")
             return RIGHT
         if not told:
@@ -1123,6 +1139,17 @@ def _join(args: Namespace) -> int:
             return WAITING
         sys.stdout.flush()
         time.sleep(2.0)
+
+
+def _calibrated(home: "Home") -> str:
+    """How fast it trains, said; what keeps that from being measured keeps nobody from being a member."""
+    from client import speed
+    from shared_models.records.refusals import Refused
+
+    try:
+        return f"this machine trains {speed.said(home, _calibrate(home))}"
+    except Refused as refused:
+        return f"how fast this machine trains was not measured: {refused}; {refused.remedy}"
 
 
 def _asked(question: str) -> bool:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client import confine, policy
+from client import confine, policy, speed
 from client.energy import MEASURED, Energy
 from client.home import Home
 from shared_models import durable
@@ -75,12 +75,13 @@ class Trouble(Exception):
         self.state, self.do = state, do
 
 
-@dataclass(frozen=True)
+@dataclass
 class Doctor:
     """The checks of one member's folder."""
 
     home: Home
     now: Callable[[], float] = time.time  # What this machine takes for the time, in seconds.
+    _bytes_per_s: float | None = None  # To the coordinator, once that was measured.
 
     def examine(self) -> Iterator[Found]:
         """Every check, one after another; only the first, if the folder is none."""
@@ -104,6 +105,7 @@ class Doctor:
             "disk": self._disk,
             "memory": self._memory,
             "device": self._device,
+            "speed": self._speed,
             "energy": self._energy,
             "text": self._text,
             "isolation": self._isolation,
@@ -114,7 +116,9 @@ class Doctor:
             "history": self._history,
             "outbox": self._outbox,
             "coordinator": self._coordinator,
+            "bandwidth": self._bandwidth,
             "rounds": self._rounds,
+            "next round": self._next_round,
             "daemon": self._daemon,
         }
 
@@ -188,6 +192,16 @@ class Doctor:
             raise Trouble("fail", refused.detail, "correct it in member.toml") from None
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "flwr"))
         return f"{settings.devices} × {settings.device} of {os.cpu_count()} cores here; {versions}"
+
+    def _speed(self) -> str:
+        found = speed.kept(self.home)
+        if found is None:
+            return f"not measured: consortium doctor --calibrate --home {self.home.path} takes some seconds"
+        day, says = time.strftime("%Y-%m-%d", time.gmtime(found.at_ms / 1000)), speed.said(self.home, found)
+        if speed.utilisation(self.home, found) > 1:
+            do = "propose a charter that gives it more: receipts of work above it are refused"
+            raise Trouble("warning", f"on {day}: {says}", do)
+        return f"on {day}: {says}"
 
     def _energy(self) -> str:
         settings, watts = self.home.settings, policy.read(self.home.policy_path).watts
@@ -323,6 +337,13 @@ class Doctor:
             raise Trouble("fail", f"{address}/health answered {status}", "ask whoever runs `consortium coordinate`")
         return f"{address} is up, and is who ca.crt vouches for, for {days:.0f} days"
 
+    def _bandwidth(self) -> str:
+        try:
+            self._bytes_per_s = speed.bandwidth(self.home)
+        except (OSError, http.client.HTTPException) as error:
+            raise Trouble("unknown", f"nothing could be sent to {self.home.settings.superlink}: {error}", "") from None
+        return f"{self._bytes_per_s / 1e6:,.1f} MB/s up to {self.home.settings.superlink}"
+
     def _rounds(self) -> str:
         receipts = self._receipts()[-5:]
         if not receipts:
@@ -331,6 +352,21 @@ class Doctor:
         sent = sum(each.bytes_up for each in receipts) / len(receipts) / 1e6
         each_s, share = wall_s / len(receipts), busy_s / wall_s if wall_s else 0
         return f"the newest {len(receipts)} took {each_s:.0f} s each, {share:.0%} of it training; {sent:.1f} MB up"
+
+    def _next_round(self) -> str:
+        manifest = speed.newest_run(self.home, self.home.ledger(patience_s=0))
+        if manifest is None:
+            return "no run asks for you yet"
+        found = speed.kept(self.home)
+        if found is None or self._bytes_per_s is None or importlib.util.find_spec("torch") is None:
+            return f"of {manifest.run}: how long it takes here is not known, for its parts were not measured"
+        takes, deadline_s = speed.expected(manifest, found, self._bytes_per_s), manifest.deadline_ms / 1000
+        says = f"of {manifest.run}: about {takes.seconds:,.1f} s here, {takes.train_s:,.1f} s of training and"
+        says += f" {takes.travel_s:,.1f} s for {takes.bytes / 1e6:,.1f} MB; its deadline is {deadline_s:,.0f} s"
+        if takes.seconds > deadline_s:
+            do = "ask for a longer deadline or fewer inner steps, or give more devices: you would miss it every time"
+            raise Trouble("warning", says, do)
+        return says
 
     def _daemon(self) -> str:
         path, start = self.home.path / "status.json", f"consortium up --home {self.home.path}"

@@ -60,14 +60,7 @@ class Executor:
         self._secret.unlink(missing_ok=True)
         with os.fdopen(os.open(self._secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))
-        self._env = processes.scrubbed(
-            HOME=str(home.path / "work"),
-            FLWR_HOME=str(home.path / "flwr"),
-            OMP_NUM_THREADS=str(home.settings.devices),
-            CUDA_DEVICE_ORDER="PCI_BUS_ID",  # As who measures its energy numbers them: client/energy.py.
-            TMPDIR=str(home.path / "work" / "tmp"),
-        )
-        (home.path / "work" / "tmp").mkdir(exist_ok=True)
+        self._env = home.training_env()
         with redirect_stdout(io.StringIO()):  # It tells a person where, who did not ask.
             install_from_fab(bundle.data, install_dir=home.path / "flwr", skip_prompt=True)
         self._client = self._connect(

@@ -15,6 +15,7 @@ quotes/           0700: what was sealed, and will be opened: a quote is lost wit
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
+speed.json        how fast this node trains, as it was measured: client/speed.py
 halted.json       what that round used until then, as the daemon measured it
 signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py
 status.json       what the daemon is doing now, for whoever looks
@@ -33,7 +34,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared_models import durable
+from shared_models import durable, processes
 from shared_models.folder import Folder, read_settings, write_settings
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import tlog
@@ -65,6 +66,10 @@ class Home(Folder):
     @property
     def verified_path(self) -> Path:
         return self.path / "verified.json"
+
+    @property
+    def speed_path(self) -> Path:
+        return self.path / "speed.json"
 
     @property
     def memory_path(self) -> Path:
@@ -102,6 +107,18 @@ class Home(Folder):
         kind, _, path = self.text.partition(":")
         text = [Path(path)] if kind == "file" else []
         return {"read": [self.path / "flwr", self.path / "ca.crt", *text], "write": [self.path / "work"]}
+
+    def training_env(self) -> dict[str, str]:
+        """The environment of the training process: nothing of ours. Its folder for what is temporary is made."""
+        work = self.path / "work"
+        (work / "tmp").mkdir(exist_ok=True)
+        return processes.scrubbed(
+            HOME=str(work),
+            FLWR_HOME=str(self.path / "flwr"),
+            OMP_NUM_THREADS=str(self.settings.devices),
+            CUDA_DEVICE_ORDER="PCI_BUS_ID",  # As who measures its energy numbers them: client/energy.py.
+            TMPDIR=str(work / "tmp"),
+        )
 
     def machine(self) -> dict[str, str]:
         """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""

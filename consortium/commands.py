@@ -85,8 +85,9 @@ def _simulate(args: Namespace) -> int:
     from client.bill import text
     from consortium.faults import LIES, POISONS, How, Slow
     from consortium.simulate import simulate
-    from server.launch import SMALL, read_recipe
+    from server.launch import read_recipe
     from shared_models.records.refusals import Refusal, Refused
+    from shared_models.rules.recipes import SMALL
 
     names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
     how: list[How] = ["late"] * args.late + ["dead"] * args.dead + args.lie + [Slow(times) for times in args.slow]

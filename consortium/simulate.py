@@ -32,7 +32,7 @@ from ledger.billing import close
 from server import blobs
 from server.app import HOME
 from server.app import app as server_app
-from server.launch import SMALL, keep_text, propose
+from server.launch import keep_text, propose
 from shared_models import processes
 from shared_models.bundle import build
 from shared_models.published import fetch, reader
@@ -40,6 +40,7 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Manifest, Recipe, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
+from shared_models.rules.recipes import SMALL
 
 RUN = "r1"
 ENGINES = ("threads", "ray")

@@ -31,7 +31,7 @@ def start(
 
     It and what it starts run on the first so many `cores` of those that this thread may use.
     """
-    with open(log, "ab") as output, _on(cores):
+    with open(log, "ab") as output, on_cores(cores):
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -44,8 +44,11 @@ def start(
 
 
 @contextmanager
-def _on(cores: int | None) -> Iterator[None]:
-    """What this thread starts meanwhile inherits where it runs: sched_setaffinity(2). Linux only; elsewhere nothing."""
+def on_cores(cores: int | None) -> Iterator[None]:
+    """What this thread starts meanwhile runs on the first so many of those that it may use: sched_setaffinity(2).
+
+    Linux only; elsewhere nothing, and nothing without a number.
+    """
     if cores is None or sys.platform != "linux":
         yield
         return

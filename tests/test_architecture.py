@@ -39,6 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "shared_models": {"shared_models"},
     "client.app": {"client", "shared_models", "flwr"},
     "client.train": {"client", "shared_models", "numpy"},
+    "client.calibrate": {"client", "shared_models"},
     "client.training": {"client", "shared_models", "torch"},
     "client.team": {"client", "shared_models", "torch", "numpy"},
     "client.data": {"shared_models", "numpy"},

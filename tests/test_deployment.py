@@ -30,7 +30,7 @@ from consortium.found import PRICE, Founded, found
 from consortium.running import running
 from consortium.simulate import simulate
 from server import outer
-from server.launch import SMALL, launch, resume
+from server.launch import launch, resume
 from server.rounds import Coordinator
 from server.superlink import Control
 from shared_models import bundle, processes
@@ -42,6 +42,7 @@ from shared_models.records import entry as entries
 from shared_models.records.kinds import Receipt
 from shared_models.records.refusals import Refused
 from shared_models.rules.audit import audit
+from shared_models.rules.recipes import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -7,6 +7,37 @@ from shared_models.records.kinds import CODECS, FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import flop_per_token
 
+# What a run trains that names no other: a small GPT, by which a consortium sees that all of it works.
+SMALL = Recipe(
+    vocabulary=256,
+    layers=4,
+    heads=4,
+    kv_heads=0,
+    width=96,
+    context=128,
+    feed="gelu",
+    rank=0,
+    shared=1,
+    experts=0,
+    experts_per_token=0,
+    adapter=0,
+    batch=8,
+    inner_steps=40,
+    inner="muon",
+    inner_rate="0.008",
+    outer="nesterov",
+    outer_rate="1",
+    outer_momentum="0.6",
+    aggregate="mean",
+    influence="0.5",
+    corpus="python-stdlib",
+    seed=1,
+    up="fp32",
+    down="fp32",
+    segment=10,
+    precision="fp32",
+)
+
 
 def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe by which nothing could be trained, or which says that it saves and does not. Raises `Refused`:

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from world import TOY
@@ -18,6 +19,7 @@ import client
 from client import confine, doctor, policy
 from client.doctor import Doctor
 from client.signer import Signer
+from client.speed import Speed, bandwidth, calibrate, kept
 from client.witness import Witness
 from consortium.cli import main
 from consortium.found import PRICE, Founded, found
@@ -25,9 +27,12 @@ from ledger.api import serving
 from server.launch import propose
 from shared_models.bundle import build
 from shared_models.ledger_http import LedgerHttp
+from shared_models.lm import codecs, gpt
 from shared_models.processes import free_port
+from shared_models.records import canonical
 from shared_models.records.keys import SigningKey
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import SMALL
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -35,6 +40,16 @@ class Health(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(self.server.status if self.path == "/health" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        """It reads a body, as slowly as it is told, before it refuses it."""
+        began, length = time.monotonic(), int(self.headers["Content-Length"])
+        self.rfile.read(length)
+        if self.server.bytes_per_s:
+            time.sleep(max(0.0, length / self.server.bytes_per_s - (time.monotonic() - began)))
+        self.send_response(415)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -58,6 +73,7 @@ def node(tmp_path):
     context.load_cert_chain(tls / "server.crt", tls / "server.key")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", other), Health)
     server.socket, server.status = context.wrap_socket(server.socket, server_side=True), 200
+    server.bytes_per_s = 0
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     with serving(founded.ledger, port) as ledger:
@@ -327,7 +343,7 @@ def test_what_was_signed_is_held_against_what_the_log_has(node):
 
 def test_the_command_prints_what_to_do_and_its_code_says_whether_it_can_work(node, capsys):
     assert main(["doctor", "--home", str(node.path)]) == 0
-    assert "18 checks: 0 failed, 0 warnings" in capsys.readouterr().out
+    assert "21 checks: 0 failed, 0 warnings" in capsys.readouterr().out
     policy.pause(node.path, "", now=False)
     assert main(["doctor", "--home", str(node.path)]) == 0
     assert f"do consortium policy resume --home {node.path}" in capsys.readouterr().out
@@ -339,6 +355,86 @@ def test_the_command_prints_what_to_do_and_its_code_says_whether_it_can_work(nod
     settings(node, ledger=f"http://{unused(node)}")
     (node.path / "keys").chmod(0o700)
     assert main(["doctor", "--home", str(node.path), "--json"]) == 1
+
+
+def says(node, check: str) -> tuple[str, str]:
+    found = next(each for each in Doctor(type(node)(node.path)).examine() if each.check == check)
+    return found.state, f"{found.says} {found.do}"
+
+
+def test_how_fast_the_coordinator_is_reached_is_measured(node):
+    node.server.bytes_per_s = 4_000_000
+    assert bandwidth(node) == pytest.approx(4e6, rel=0.25)
+    node.server.bytes_per_s = 0
+    assert bandwidth(node) > 2e7
+    settings(node, superlink=unused(node))
+    assert says(node, "bandwidth")[0] == "unknown"
+
+
+def test_how_long_a_round_takes_here_is_told_before_it_begins(node):
+    """And whether that is longer than it may take: the speed and the way are measured, the rest is the run's."""
+    assert says(node, "next round") == ("ok", "no run asks for you yet ")
+    assert says(node, "speed")[1].startswith("not measured")
+    ledger = LedgerHttp(node.ledger_url)
+    coordinator, bundle = Founded(node.path.parent, ("acme", "birch"), b"").coordinator, build()
+    recipe, agreed = replace(SMALL, inner_steps=2000, up="int8", down="int4"), coordinator.keyring.agreement
+    slow = propose(agreed, "r1", recipe, bundle, rounds=1, quorum=1, deadline_ms=1_000)
+    coordinator.say(ledger, coordinator.key, slow)
+    assert "not measured" in says(node, "next round")[1]
+    assert main(["doctor", "--home", str(node.path), "--calibrate"]) == 0
+    found = kept(node)
+    assert found.flop_per_s == found.tokens_per_s * slow.flop_per_token
+    node.server.bytes_per_s = 2_000_000
+    state, told = says(node, "next round")
+    takes_s = 2000 * recipe.batch * recipe.context / found.tokens_per_s
+    size = sum(codecs.total(codec, gpt.shapes(gpt.Shape.of(recipe))) for codec in ("int8", "int4"))
+    numbers = re.search(r"of r1: about ([\d.]+) s here, ([\d.]+) s of training and ([\d.]+) s for ([\d.]+) MB", told)
+    whole, train, travel, sent = map(float, numbers.groups())
+    assert (state, train, sent) == ("warning", pytest.approx(takes_s, abs=0.06), pytest.approx(size / 1e6, abs=0.06))
+    assert travel == pytest.approx(size / 2e6, rel=0.3, abs=0.06)
+    assert whole == pytest.approx(train + travel, abs=0.11)
+    assert "its deadline is 1 s" in told
+    coordinator.say(
+        ledger, coordinator.key, propose(agreed, "r2", recipe, bundle, rounds=1, quorum=1, deadline_ms=10**7)
+    )
+    assert says(node, "next round")[0] == "ok"
+    settings(node, devices=2)  # What was measured was another machine.
+    assert "not measured" in says(node, "next round")[1]
+
+
+def test_a_machine_that_is_faster_than_its_class_can_be_is_told_before_its_work_is_refused(node):
+    peak = next(each.peak_flops for each in node.charter.devices if each.name == node.settings.device)
+    fast = Speed(
+        tokens_per_s=1,
+        flop_per_s=peak + 1,
+        device=node.settings.device,
+        devices=1,
+        build="2.13.0/AVX512/1/float32/x86_64",
+        at_ms=0,
+    )
+    node.speed_path.write_bytes(canonical.encode(fast))
+    state, told = says(node, "speed")
+    assert (state, "propose a charter" in told) == ("warning", True)
+    node.speed_path.write_bytes(canonical.encode(replace(fast, flop_per_s=peak)))
+    assert says(node, "speed")[0] == "ok"
+    node.speed_path.write_bytes(b"spoilt")
+    assert says(node, "speed")[1].startswith("not measured")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"data": "file:nowhere"}, Refusal.NO_TEXT),
+        ({"processor": "cuda:99"}, Refusal.NOT_SET_UP),
+        ({"processes": 3}, Refusal.BAD_FIELD),
+    ],
+)
+def test_what_keeps_it_from_being_measured_is_named_and_nothing_is_kept(node, changes, refusal):
+    settings(node, **changes)
+    with pytest.raises(Refused) as refused:
+        calibrate(type(node)(node.path), SMALL)
+    assert refused.value.refusal is refusal
+    assert kept(node) is None
 
 
 def test_what_a_helper_is_sent_holds_no_secret_and_is_listed(node, tmp_path, capsys):

@@ -14,6 +14,7 @@ from databases import KINDS, change, fresh
 
 import client.invites
 import client.join
+from client import speed
 from client.charter import propose, vote
 from client.home import Home
 from client.invites import admit, pending
@@ -586,13 +587,17 @@ def test_the_commands(consortium, ledger, capsys, monkeypatch):
         assert (code, f"  words of dogwood: {heard}" in out.splitlines()) == (0, True)
     code, out, _ = run("join", text.strip(), "--dir", folder, "--wait")
     assert (code, out.splitlines()[-1]) == (0, f"start its node: consortium up --home {folder}")
-    assert out.splitlines()[-2] == "dogwood is a member: entry 3, proven in the log; the charter names your keys"
-    assert out.splitlines()[:-2] == [
+    assert out.splitlines()[-3] == "dogwood is a member: entry 3, proven in the log; the charter names your keys"
+    measured = speed.kept(Home(consortium.folder / "dogwood"))
+    assert out.splitlines()[-2].startswith(f"this machine trains {measured.tokens_per_s:,} tokens/s, ")
+    assert out.splitlines()[:-3] == [
         "changed in the charter since you accepted it:",
         "  members/dogwood: nothing -> benefit 2, pledge 0",
         "  quorum: 2 -> 3",
         "  approvals: 2 -> 3",
     ]
+    code, out, _ = run("join", text.strip(), "--dir", folder)  # Once more: it is not measured again.
+    assert (code, "tokens/s" in out) == (0, False)
     code, _, err = run("join", text.strip() + "A", "--dir", folder)
     assert (code, err.startswith("error bad_invite: ")) == (2, True)
 

@@ -17,7 +17,6 @@ from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from server.journal import Turn
-from server.launch import SMALL
 from shared_models import huggingface
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
@@ -25,6 +24,7 @@ from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import SMALL
 
 TWO = {"acme": 2, "birch": 1}
 RECIPE = replace(TOY, up="int4", outer="nesterov", outer_momentum="0.5")

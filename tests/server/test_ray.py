@@ -8,11 +8,11 @@ import pytest
 
 from consortium import ray_engine
 from consortium.simulate import simulate
-from server.launch import SMALL
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import Receipt, RoundClose
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import SMALL
 
 MEMBERS = dict.fromkeys(("acme", "birch", "cedar"), 1)
 
