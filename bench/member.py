@@ -31,7 +31,7 @@ IDLE_S, ROUNDS, ROUND_S = 60.0, 4, 60.0
 LIMITS = {"join_s": 30.0, "daemon_rss_mb": 120.0, "daemon_cpu_share": 0.02, "round_overhead_s": 10.0}
 LIMITS["metering_share"] = 0.005
 MEANING = {
-    "join_s": "seconds of `join`, and after the votes of `join`, which calibrates, and `up`, until the SuperLink knows it",
+    "join_s": "seconds of `join`, then, the votes being in, of `join`, which calibrates, and `up` until it is online",
     "calibrated_over_rounds": "tokens/s as measured when joining / those of acme's rounds, beside birch's",
     "daemon_rss_mb": "memory of an idle daemon, MB",
     "supernode_rss_mb": "memory of Flower's SuperNode beside it, MB",

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _told(refused: Refused) -> int:
-    print(f"error {refused}\n  do  {refused.remedy}", file=sys.stderr)
+    parts = {"do": refused.remedy, "kept": refused.kept, "more": refused.page}
+    print(f"error {refused}", *(f"  {name:4}  {said}" for name, said in parts.items()), sep="\n", file=sys.stderr)
     return UNKNOWN
 
 

@@ -61,13 +61,14 @@ _PROBLEM: Schema = {
         "type": {"type": "string", "description": "where this refusal is explained"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "code": {"type": "string", "description": "the name of the refusal: docs/refusals.md"},
+        "code": {"type": "string", "description": "the name of the refusal: docs/errors has a page of each"},
         "detail": {"type": "string", "description": "the cause"},
         "fix": {"type": "string", "description": "what to do, where there is one the command to type"},
+        "kept": {"type": "string", "description": "what is there afterwards"},
         "instance": {"type": "string", "description": "the path that was asked for"},
         **_ENTRY_HASH,
     },
-    "required": ["type", "title", "status", "code", "detail", "fix", "instance"],
+    "required": ["type", "title", "status", "code", "detail", "fix", "kept", "instance"],
     "additionalProperties": False,
 }
 

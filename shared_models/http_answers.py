@@ -34,14 +34,15 @@ _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,
 
 
 def problem(refused: Refused, path: str, entry: str = "") -> dict[str, str | int]:
-    """RFC 9457: what was refused, why, and what to do; `entry` is the leaf hash of what was refused."""
+    """RFC 9457: what was refused, why, what to do, and what is kept; `entry` is the leaf hash of what was refused."""
     body: dict[str, str | int] = {
-        "type": f"docs/refusals.md#{refused.refusal.value}",
+        "type": refused.page,
         "title": refused.refusal.value.replace("_", " "),
         "status": STATUS.get(refused.refusal, 422),
         "code": refused.refusal.value,
         "detail": refused.detail,
         "fix": refused.remedy,
+        "kept": refused.kept,
         "instance": path,
     }
     return body | ({"entry": entry} if entry else {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared_models.records.kinds import KINDS
-from shared_models.records.refusals import REMEDY
+from shared_models.records.refusals import REMEDY, Refusal, Refused
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -31,9 +31,24 @@ def test_files_that_are_named_are_there(page):
 
 
 def test_every_refusal_and_its_remedy_is_in_the_documentation():
-    rows = re.findall(r'^\| <a id="(\w+)"></a>`(\w+)` \| (.+) \|$', (ROOT / "docs" / "refusals.md").read_text(), re.M)
-    assert all(anchor == name for anchor, name, _ in rows)
-    assert {name: remedy for _, name, remedy in rows} == {refusal.value: fix for refusal, fix in REMEDY.items()}
+    row = r'^\| <a id="(\w+)"></a>\[`(\w+)`\]\(errors/(\w+)\.md\) \| (.+) \|$'
+    rows = re.findall(row, (ROOT / "docs" / "refusals.md").read_text(), re.M)
+    assert all(anchor == name == page for anchor, name, page, _ in rows)
+    assert {name: remedy for _, name, _, remedy in rows} == {refusal.value: fix for refusal, fix in REMEDY.items()}
+
+
+def test_every_refusal_has_a_page_and_no_page_is_of_none():
+    there = {path.stem for path in (ROOT / "docs" / "errors").iterdir()}
+    assert there == {refusal.value for refusal in Refusal}
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_its_page_says_what_it_means_what_to_do_and_what_is_kept(refusal):
+    refused = Refused(refusal, "")
+    title, means, do, kept, back = (ROOT / refused.page).read_text().rstrip("\n").split("\n\n")
+    assert (title, do, kept) == (f"# `{refusal.value}`", f"**Do.** {refused.remedy}", f"**Kept.** {refused.kept}")
+    assert len(means.removeprefix("**What it means.** ").split()) > 7
+    assert back == f"[All refusals](../refusals.md#{refusal.value})"
 
 
 def test_the_protocol_page_names_every_kind():

@@ -220,6 +220,28 @@ REMEDY: dict[Refusal, str] = {
     Refusal.OTHER_SITE: "open the ledger's own page and go on from there",
 }
 
+KEPT: dict[Refusal, str] = {  # What is there afterwards, where more is to be said than that nothing was written.
+    Refusal.LATE: "the receipt: it goes into the log with the next round",
+    Refusal.DEAD: "what the member has signed: its daemon hands it in when it is back",
+    Refusal.FAILED: "the checkpoint, and what the optimiser remembered, as they were before the round",
+    Refusal.POLICY: "the member's consent, and its place in the rounds to come",
+    Refusal.TAKEN_AWAY: "how far training came, and what it used, until the round is over",
+    Refusal.NO_CHECKPOINT: "the member's place in the round: it is sent the whole",
+    Refusal.BAD_MEMORY: "the checkpoint, and what of earlier updates is still unsent",
+    Refusal.FORK: "both heads, in fork.json; nothing is signed while that is there",
+    Refusal.EXPIRED: "the folder and its keys, if they were made; nobody was admitted",
+    Refusal.INVITE_USED: "the folder and its keys, if they were made; nobody was admitted by it",
+    Refusal.ALREADY_MEMBER: "the folder and its keys, if they were made; the member that stands there",
+    Refusal.WRONG_WORDS: "the invite and its answer, until they expire; nobody was admitted",
+    Refusal.CORRUPT: "everything else that lies there",
+    Refusal.BEHIND: "the log, as far as it was published",
+    Refusal.STOPPED: "every entry that was answered as logged",
+    Refusal.UNREACHABLE: "what was signed, in its author's folder, and of a blob the bytes that came",
+    Refusal.DEFECT: "what was answered before; whether this is, the log tells: the same bytes may be sent again",
+    Refusal.OS_ERROR: "what the command had finished before that",
+}
+NOTHING = "nothing of it was written; what was there before is as it was"
+
 
 class Refused(Exception):
     """Wrong input, by name, with the detail that the sender needs."""
@@ -236,3 +258,13 @@ class Refused(Exception):
     def remedy(self) -> str:
         """What its sender can do about it."""
         return REMEDY[self.refusal]
+
+    @property
+    def kept(self) -> str:
+        """What is there afterwards."""
+        return KEPT.get(self.refusal, NOTHING)
+
+    @property
+    def page(self) -> str:
+        """Where the documentation says more."""
+        return f"docs/errors/{self.refusal.value}.md"

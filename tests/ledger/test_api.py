@@ -126,7 +126,8 @@ def test_a_refusal_is_a_problem_with_its_name_and_its_remedy(ledger, world, chan
     got, kind, body = post(ledger, change(leaf))
     problem = json.loads(body)
     assert (got, kind, problem["code"], problem["status"]) == (status, "application/problem+json", code, status)
-    assert problem["fix"] == REMEDY[Refusal(code)]
+    assert (problem["fix"], problem["type"]) == (REMEDY[Refusal(code)], f"docs/errors/{code}.md")
+    assert problem["kept"] == Refused(Refusal(code), "").kept
     assert problem["detail"]
     assert ledger.size() == size
 
