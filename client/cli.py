@@ -862,6 +862,46 @@ def _key_add(args: Namespace) -> int:
     return RIGHT
 
 
+def _key_auditor_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("key", metavar="KEY", help="what `consortium key make` has printed for the auditor")
+    _home(parser)
+    parser.add_argument("--end", action="store_true", help="it reads no more, from now on")
+
+
+def _key_auditor(args: Namespace) -> int:
+    """Let an auditor read what members read, by a key that signs nothing else; or no more."""
+    from client.keys import auditor, holder
+
+    held = holder(args.home, "admin")
+    index = auditor(held, args.key, end=args.end)
+    if args.end:
+        print(f"it reads no more: entry {index}")
+        return RIGHT
+    print(f"it reads, from entry {index} on; the auditor signs in, and audits, by:")
+    print(f"  consortium open --ledger {held.ledger.url} --key FILE")
+    print(f"  consortium audit {held.ledger.url} --key FILE --charter {held.folder.charter_entry.hash.hex()}")
+    return RIGHT
+
+
+def _key_make_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="MEMBER/auditor", help="the member that lets you read, and what you are to it")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="where to put the key, for you alone")
+
+
+def _key_make(args: Namespace) -> int:
+    """Make a key by which an auditor reads a ledger for members, and print what the member is to be given of it."""
+    from shared_models.records.entry import READER_ROLES
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    if args.name.rpartition("/")[2] not in READER_ROLES:
+        raise Refused(Refusal.BAD_FIELD, f"{args.name}: only auditors make keys here, MEMBER/auditor")
+    if args.to.exists():
+        raise Refused(Refusal.LOCKED, f"{args.to} is there; keys are never overwritten")
+    print(SigningKey.create(args.to, args.name).verify_key.text())
+    return RIGHT
+
+
 def _key_revoke_arguments(parser: ArgumentParser) -> None:
     _key(parser)
     parser.add_argument("id", help="of the key, eight hex digits: see `consortium key list`")
@@ -1245,6 +1285,8 @@ COMMANDS = (
     Command("key revoke", NODE, "End a key, from this entry of the log on.", _key_revoke_arguments, _key_revoke),
     Command("key affirm", NODE, "Stand by what a revoked key had signed.", _key_affirm_arguments, _key_affirm),
     Command("key list", NODE, "Which keys count, from which entry to which.", _key_list_arguments, _key_list),
+    Command("key auditor", NODE, "Let an auditor read, or no more.", _key_auditor_arguments, _key_auditor),
+    Command("key make", NODE, "Make a key to read by, as an auditor.", _key_make_arguments, _key_make),
     Command("work challenged", NODE, "What the log asks to see.", _challenged_arguments, _challenged, "train"),
     Command("work open", NODE, "Show how you trained a part of a round.", _open_arguments, _open, "train"),
     Command("work replay", NODE, "Train what another has shown again.", _replay_arguments, _replay, "train"),

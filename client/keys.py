@@ -14,7 +14,8 @@ from typing import NamedTuple
 from shared_models import durable
 from shared_models.folder import Folder
 from shared_models.ledger_http import LedgerHttp
-from shared_models.records.keys import MLDSA44, SigningKey
+from shared_models.records.entry import READER_ROLES
+from shared_models.records.keys import MLDSA44, SigningKey, VerifyKey
 from shared_models.records.kinds import FIRST, KeyAdd, KeyAffirm, KeyRevoke
 from shared_models.records.refusals import Refusal, Refused
 
@@ -121,7 +122,24 @@ def affirm(held: Holder, key_id: str, start: int, end: int) -> int:
     return _said(held, record)
 
 
-def _said(held: Holder, record: KeyRevoke | KeyAffirm) -> int:
+def auditor(held: Holder, text: str, *, end: bool = False) -> int:
+    """Let who has the private half of this key read what members read, or no more; the index of the entry that does.
+
+    `held` is the admin's. A ledger that answers everybody asks no auditor for a key. Raises `Refused`: BAD_KEY,
+    BAD_FIELD for another's key or a role that writes; UNKNOWN_KEY to end one that does not count.
+    """
+    key = VerifyKey.parse(text)
+    owner, _ = held.name
+    if key.name not in {f"{owner}/{role}" for role in READER_ROLES}:
+        raise Refused(Refusal.BAD_FIELD, f"{key.name} is no key that only reads for {owner}")
+    role = key.name.rpartition("/")[2]
+    if not end:
+        return _said(held, KeyAdd(seq=0, prev=FIRST, holder=owner, role=role, key=text))
+    size = held.ledger.size()
+    return _said(held, KeyRevoke(seq=0, prev=FIRST, holder=owner, role=role, id=key.id.hex(), suspect_from=size))
+
+
+def _said(held: Holder, record: KeyAdd | KeyRevoke | KeyAffirm) -> int:
     """Say it, if it can still be said: who says a thing twice in other words has equivocated."""
     held.folder.learn_keys(held.ledger)
     held.folder.keyring.check(record, held.ledger.size())

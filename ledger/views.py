@@ -325,6 +325,12 @@ def members_page(books: Books, after: int | None) -> dict[str, Any]:
             last = books.chains.get(f"{member.name}/{role}")
             key = getattr(member, role)
             keys.append({"member": member.name, "role": role, "key": key, "last": last.at if last else None})
+        for role in entries.READER_ROLES:
+            keys += [
+                {"member": member.name, "role": role, "key": key.text(), "last": None}
+                for named, key in books.keyring.keys.items()
+                if key.name == f"{member.name}/{role}" and books.keyring.counts(*named)
+            ]
         rows.append(
             {
                 "name": member.name,

@@ -25,6 +25,7 @@ MEMBER_ROLES = {
     "witness": (COSIGNATURE, MLDSA44),
     "attest": (COSIGNATURE, MLDSA44),
 }
+READER_ROLES = {"auditor": (ED25519,)}  # Of a member, and in no charter: they read, and write nothing.
 CONSORTIUM_ROLES = {"admin": (ED25519,), "coordinator": (ED25519,), "log": (ED25519, MLDSA44)}
 SIGN_CHARTER = ("admin", "coordinator", "log")  # With these a charter is signed, and vouches for the others.
 
@@ -142,7 +143,7 @@ def holder_roles(charter: Charter, holder: str) -> dict[str, tuple[bytes, ...]]:
     """The roles that a holder of keys has, with the types of key for each; none if the charter does not name it."""
     if holder == charter.consortium:
         return CONSORTIUM_ROLES
-    return MEMBER_ROLES if any(member.name == holder for member in charter.members) else {}
+    return MEMBER_ROLES | READER_ROLES if any(member.name == holder for member in charter.members) else {}
 
 
 def roles(charter: Charter) -> list[tuple[str, str, str]]:

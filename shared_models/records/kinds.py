@@ -130,7 +130,8 @@ class Charter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAdd:
-    """A holder has one more key for a role, from the next entry on. By a key of that role, or the holder's admin.
+    """A holder has one more key for a role, from the next entry on. By a key of that role, or the holder's admin; of an
+    auditor, who only reads, by the admin.
 
     Where neither is left, more than half of the members' admins sign it, the first of them as its author.
     """

@@ -92,7 +92,9 @@ class Keyring:
                     f"{entry.author} wrote a {record.kind} of {record.member}; that is for its admin",
                 )
             return
-        own = {"admin", record.role} if isinstance(record, KeyAdd) else {"admin"}
+        own = {"admin"}
+        if isinstance(record, KeyAdd) and record.role not in entries.READER_ROLES:
+            own.add(record.role)
         speaker, _, role = entry.author.rpartition("/")
         if speaker == record.holder and role in own and entry.signers[0].kind == ED25519:
             return

@@ -16,12 +16,15 @@ import client.join
 from client.charter import vote
 from client.invites import admit
 from client.keys import add, holder, revoke
+from consortium.cli import main
 from ledger import guard
 from ledger.signers import FRESH_S
 from shared_models import http_signatures
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader
+from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import FIRST, Settlement
 from shared_models.records.refusals import Refused
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
@@ -195,6 +198,57 @@ def as_key(fields: dict[str, str], key: SigningKey) -> dict[str, str]:
     """The same signature under another key's name."""
     named = re.sub(r'keyid="[^"]*"', f'keyid="{key.name}+{key.verify_key.id.hex()}"', fields["Signature-Input"])
     return fields | {"Signature-Input": named}
+
+
+# Auditors.
+
+
+def test_an_auditor_reads_what_a_member_reads_writes_nothing_and_is_let_go(founded, url, tmp_path, capsys):
+    acme, file = founded.member("acme"), tmp_path / "auditor.key"
+    assert main(["key", "make", "acme/auditor", "--to", str(file)]) == 0
+    text = capsys.readouterr().out.strip()
+    auditor = Asker(url, SigningKey.load(file))
+    assert json.loads(auditor("/v1/runs").body)["code"] == "unknown_key"
+    assert main(["key", "auditor", text, "--home", str(acme.path)]) == 0
+    said = capsys.readouterr().out
+    for path in reads(Asker(url, acme.key("compute"))):
+        assert auditor(path).status == Asker(url, acme.key("compute"))(path).status, path
+    assert f"consortium open --ledger {url} --key FILE" in said
+    assert main(["open", "--ledger", url, "--key", str(file)]) == 0
+    browser = Asker(url, headers={"Accept": "text/html"})
+    assert browser.post("/open", capsys.readouterr().out.strip().partition("link=")[2]).status == 303
+    assert b"signed in as <strong>acme/auditor</strong>" in browser("/open").body
+    assert text.encode() in browser("/members").body
+    assert main(["audit", url, "--key", str(file), "--charter", said.split()[-1]]) == 0
+
+    size = founded.member("acme").ledger().size()
+    record = Settlement(
+        seq=0, prev=FIRST, member="acme", period="2026-11", netting=0, payer="birch", payee="acme", amount=1
+    )
+    leaf = entries.sign(record, founded.member("acme").charter.consortium, [SigningKey.load(file)])
+    assert json.loads(auditor("/v1/entries", "POST", leaf).body)["code"] == "wrong_role"
+    for method, query in (("GET", "?access=0"), ("PUT", "")):
+        answer = auditor(f"/v1/artefacts/{'0' * 64}{query}", method)
+        assert json.loads(answer.body)["code"] == ("unknown_key" if method == "GET" else "not_found"), method
+    assert acme.ledger().size() == size
+
+    assert main(["key", "auditor", text, "--end", "--home", str(acme.path)]) == 0
+    assert json.loads(auditor("/v1/runs").body)["code"] == "revoked"
+    assert browser("/overview").status == 401
+    assert main(["key", "auditor", text, "--end", "--home", str(acme.path)]) == 2
+
+
+def test_a_key_that_is_no_auditor_s_is_not_let_in_as_one(founded, url, tmp_path, capsys):
+    acme, birch = (founded.member(name) for name in ("acme", "birch"))
+    other = SigningKey.create(tmp_path / "birch.key", "birch/auditor").verify_key.text()
+    size = acme.ledger().size()
+    for text in ("nothing", other, acme.key("compute").verify_key.text(), acme.key("witness").verify_key.text()):
+        assert main(["key", "auditor", text, "--home", str(acme.path)]) == 2
+    assert main(["key", "make", "acme/admin", "--to", str(tmp_path / "x.key")]) == 2
+    assert not (tmp_path / "x.key").exists()
+    assert main(["key", "make", "birch/auditor", "--to", str(tmp_path / "birch.key")]) == 2
+    assert SigningKey.load(tmp_path / "birch.key").verify_key.text() == other
+    assert (acme.ledger().size(), birch.ledger().size()) == (size, size)
 
 
 # Signing in.

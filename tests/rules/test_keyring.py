@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from world import CONSORTIUM, World, added, affirmed, charter, key, revoked
+from world import CONSORTIUM, World, added, affirmed, charter, key, revoked, whole
 
 from shared_models.records import entry as entries
 from shared_models.records import note
@@ -68,6 +68,38 @@ def test_until_it_is_revoked_an_old_key_counts_beside_the_new_one():
 def test_a_key_that_may_not_be_added_is_refused(author, holder, role, new, refusal):
     world = World()
     refuses(world, world.sign(author, added(holder, role, new)), refusal)
+
+
+def test_an_auditor_s_key_is_given_by_its_member_s_admin_and_by_nobody_else():
+    world, first, second = World(), key("acme/auditor"), key("acme/auditor", 2)
+    for author in ("acme/compute", "acme/auditor", "birch/admin", f"{CONSORTIUM}/admin"):
+        leaf = world.sign(author, added("acme", "auditor", first))
+        refuses(world, leaf, Refusal.UNKNOWN_KEY if author == "acme/auditor" else Refusal.WRONG_ROLE)
+    refuses(world, world.sign("acme/admin", added("acme", "auditor", key("birch/auditor"))), Refusal.BAD_FIELD)
+    world.say("acme/admin", added("acme", "auditor", first))
+    refuses(world, world.sign("acme/auditor", added("acme", "auditor", second)), Refusal.WRONG_ROLE)
+    refuses(world, world.sign("acme/auditor", revoked("acme", "auditor", first)), Refusal.WRONG_ROLE)
+    world.say("acme/admin", added("acme", "auditor", second))  # Several may read.
+    world.say("acme/admin", revoked("acme", "auditor", first))
+    assert [world.books.keyring.counts(each.name, each.verify_key.id) for each in (first, second)] == [False, True]
+
+
+def test_the_consortium_has_no_auditor_and_no_charter_names_one():
+    world = World()
+    new = key(f"{CONSORTIUM}/auditor")
+    refuses(world, by_all(world, added(CONSORTIUM, "auditor", new), "acme/admin", "birch/admin"), Refusal.BAD_FIELD)
+    assert not {role for _, role, _ in entries.roles(charter({"acme": 1}))} & set(entries.READER_ROLES)
+
+
+def test_an_auditor_writes_no_record_of_any_kind():
+    world, kinds = whole(), set[str]()
+    world.say("acme/admin", added("acme", "auditor", key("acme/auditor")))
+    for leaf in world.leaves[1:]:
+        record = replace(entries.peek(leaf), seq=0, prev=FIRST)
+        kinds.add(record.kind)
+        leaf = entries.sign(record, CONSORTIUM, [key("acme/auditor")])
+        refuses(world, leaf, Refusal.WRONG_ROLE)
+    assert len(kinds) > 15
 
 
 def test_a_witness_key_signs_no_entries():
