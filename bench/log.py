@@ -139,16 +139,16 @@ def _serving(arguments: list[str], url: str, **environment: str) -> Iterator[psu
 
 
 @contextmanager
-def _ledger(folder: Path) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
+def serving_ledger(folder: Path) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
     """`consortium serve` on this folder."""
-    _write_log_key(folder)
+    write_log_key(folder)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _serving(["consortium", "serve", "--dir", str(folder), "--port", str(port)], f"{url}/healthz") as process:
         yield process, LedgerHttp(url)
 
 
-def _write_log_key(folder: Path) -> None:
+def write_log_key(folder: Path) -> None:
     log = key(f"{CONSORTIUM}/log")
     seed = base64.b64encode(log.verify_key.kind + log._private.private_bytes_raw()).decode()
     (folder / "log.key").write_text(f"PRIVATE+KEY+{log.name}+{log.verify_key.id.hex()}+{seed}\n")
@@ -165,7 +165,7 @@ def _appending(consortium: Consortium, batches: list[list[bytes]], signed: Signe
 
     def append(columns: list[list[list[bytes]]], path: str) -> Callable[[], float]:
         def work() -> float:
-            with tempfile.TemporaryDirectory() as folder, _ledger(Path(folder)) as (process, ledger):
+            with tempfile.TemporaryDirectory() as folder, serving_ledger(Path(folder)) as (process, ledger):
                 for leaf in consortium.begin:
                     ledger.append(leaf)
                 started, count = _cpu_s(process), sum(len(leaves) for column in columns for leaves in column)
@@ -328,10 +328,10 @@ def _proving(log: Path, consortium: Consortium) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shutil.move(log, folder / "log")
-        _write_log_key(folder)
-        _fill(folder, consortium)
+        write_log_key(folder)
+        fill(folder, consortium)
         FileRegister(folder / "register").swap(None, (folder / "log" / tlog.HEAD).read_bytes())
-        with _ledger(folder) as (process, ledger):
+        with serving_ledger(folder) as (process, ledger):
             assert ledger.size() == ALL
             started = _cpu_s(process)
             for _ in range(PROOFS):
@@ -339,12 +339,12 @@ def _proving(log: Path, consortium: Consortium) -> float:
             return 1e3 * (_cpu_s(process) - started) / PROOFS
 
 
-def _fill(folder: Path, consortium: Consortium) -> None:
-    """The database of a published log, as its ledger has it."""
+def fill(folder: Path, consortium: Consortium, count: int = ALL) -> None:
+    """The database of a published log of so many entries, as its ledger has it."""
     store, books, tree = SqlStore(f"sqlite:///{folder / 'ledger.db'}", folder), Books(), merkle.Tree()
     read = reader(str(folder / "log"))
     try:
-        for bundle in bundles(read, ALL):
+        for bundle in bundles(read, count):
             rows = list[Row]()
             for leaf in bundle.leaves:
                 context = books.context
