@@ -7,6 +7,7 @@ escaped, and no page may load, run or send anything but what this ledger serves.
 Who may read them, ledger/guard.py says. Nothing here writes.
 """
 
+import time
 from collections.abc import Callable, Coroutine
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -41,6 +42,7 @@ HEADERS = {
 STATIC = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "countdown.js": "text/javascript; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
     "verify.js": "text/javascript; charset=utf-8",
 }
@@ -176,6 +178,10 @@ def _shown(request: Request, template: str, found: dict[str, Any]) -> Response:
     return Response(as_csv(rows, columns), media_type="text/csv; charset=utf-8; header=present", headers=named)
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _refusal(request: Request, refused: Refused) -> HTMLResponse:
     told = problem(refused, request.url.path)
     page = _page("refused", problem=told)
@@ -208,7 +214,7 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
     def overview(request: Request, against: Against = "rounds") -> Response:
         seen = witnesses.state()
         with log.reading() as books:
-            found = views.overview_page(log, books, seen)
+            found = views.overview_page(log, books, seen, _now_ms())
             of = track(books, books.runs[found["run"]["name"]]) if found["run"] else None
         return _shown(request, "overview", found | curve_of(request, of, against))
 
@@ -235,8 +241,8 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
     @pages.get("/runs/{name}/{number}")
     def turn(request: Request, name: Named, number: Number, after: At = None) -> Response:
         with log.reading() as books:
-            found = views.round_page(log, books, name, number, after)
-        return _shown(request, "round", found)
+            found = views.round_page(log, books, name, number, after, _now_ms())
+        return _shown(request, "round", {"round": found, "rows": found["rows"]})
 
     @pages.get("/bills")
     def bills(request: Request, before: At = None) -> Response:

@@ -82,6 +82,20 @@ def moment(ms: int) -> Shown:
     return Shown(f"{found:%Y-%m-%d %H:%M:%S} UTC", f"{ms} ms since 1970", ms)
 
 
+def lasting(ms: int) -> str:
+    """How long this is, cut, in the two largest units that it has: `2 h 5 min`, `42 s`. So does `countdown.js`."""
+    seconds = ms // 1000
+    parts = [seconds // 86_400, seconds // 3_600 % 24, seconds // 60 % 60, seconds % 60]
+    first = next((at for at, each in enumerate(parts) if each), 3)
+    named = [f"{each} {unit}" for each, unit in zip(parts, ("d", "h", "min", "s"), strict=True)]
+    return " ".join(named[first : first + 2])
+
+
+def remaining(ms: int) -> str:
+    """How long it is until then; or, if it is less than nothing, since."""
+    return f"in {lasting(ms)}" if ms >= 0 else f"passed {lasting(-ms)} ago"
+
+
 def took(ms: int) -> Shown:
     return Shown(f"{ms / 1000:,.1f} s", f"{ms} ms", ms)
 

@@ -9,10 +9,33 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from ledger.log import Log
-from ledger.shown import ROWS, SHOWN_NAMES, amount, count, loss, moment, names, newest, oldest, size, took, work
+from ledger.shown import (
+    ROWS,
+    SHOWN_NAMES,
+    amount,
+    count,
+    loss,
+    moment,
+    names,
+    newest,
+    oldest,
+    remaining,
+    size,
+    took,
+    work,
+)
 from shared_models.records import entry as entries
 from shared_models.records import note
-from shared_models.records.kinds import Charter, Receipt, RoundClose, RoundOpen, Statement, StatementLine, Transfer
+from shared_models.records.kinds import (
+    Charter,
+    Manifest,
+    Receipt,
+    RoundClose,
+    RoundOpen,
+    Statement,
+    StatementLine,
+    Transfer,
+)
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import CLAUSES
 from shared_models.rules.books import Books, Run
@@ -20,7 +43,7 @@ from shared_models.rules.currency import money
 from shared_models.rules.pricing import FLOP_PER_NCU
 from shared_models.rules.settlement import Open
 
-R = TypeVar("R", RoundOpen, RoundClose, Receipt, Statement)
+R = TypeVar("R", Manifest, RoundOpen, RoundClose, Receipt, Statement)
 
 
 def run_row(name: str, run: Run) -> dict[str, Any]:
@@ -71,8 +94,8 @@ def found_run(books: Books, name: str) -> Run:
     return books.runs[name]
 
 
-def round_page(log: Log, books: Books, name: str, number: int, after: int | None) -> dict[str, Any]:
-    """One round: who was asked, who has answered by a receipt in the log, and what became of it.
+def round_page(log: Log, books: Books, name: str, number: int, after: int | None, now_ms: int) -> dict[str, Any]:
+    """One round: who was asked, who has answered by a receipt in the log, and what became of it; at this time, UTC.
 
     Raises `Refused(NOT_FOUND)`.
     """
@@ -86,17 +109,23 @@ def round_page(log: Log, books: Books, name: str, number: int, after: int | None
     reasons = {each.member: each.reason for each in closed.excluded} if closed else {}
     nodes = dict(sorted(turn.said, reverse=True))  # Of each member the first one, if it has several.
     invited = sorted(turn.invited)
+    is_open = closed is None and run.ended is None
+    missing = [member for member in invited if member not in nodes] if is_open else []
     part, rows = oldest(len(invited), after), []
     for place in part.places:
         member = invited[place]
         receipt_at, receipt = None, None
         if member in nodes:
             receipt_at, receipt = said(log, f"{member}/compute", Receipt, f"{name}/{number}/{nodes[member]}")
+        if closed is not None:
+            state = "included" if member in counted else "left out"
+        else:
+            state = "answered" if member in nodes else "waited for" if is_open else "no answer"
         rows.append(
             {
                 "member": member,
-                "state": "included" if member in counted else "left out" if closed else "answered",
-                "waited": closed is None and member not in nodes,
+                "state": state,
+                "waited": is_open and member not in nodes,
                 "reason": reasons.get(member, ""),
                 "judged": counted[member].judged if member in counted else "",
                 "receipt": receipt_at,
@@ -113,14 +142,46 @@ def round_page(log: Log, books: Books, name: str, number: int, after: int | None
         "opened": moment(opened.opened_ms),
         "opened_at": opened_at,
         "deadline": moment(opened.deadline_ms),
+        "left_ms": opened.deadline_ms - now_ms,
+        "left": remaining(opened.deadline_ms - now_ms),
+        "open": is_open,
         "closed_at": closed_at,
         "loss": loss(closed.loss_unats) if closed else None,
         "checkpoint": closed.checkpoint if closed else None,
-        "waited": sum(1 for member in invited if member not in nodes) if closed is None else 0,
+        "asked": len(invited),
+        "missing": len(missing),
+        "waited": names(missing),  # For whom.
         "late": [each.member for each in closed.late] if closed else [],
         "rows": rows,
         "part": part,
     }
+
+
+def training(books: Books) -> str | None:
+    """The run that trains now: of those that have not ended the newest that has begun, or the newest; else the last."""
+    going = [name for name, run in books.runs.items() if run.ended is None]
+    begun = [name for name in going if books.runs[name].rounds]
+    return next(reversed(begun or going or list(books.runs)), None)
+
+
+def between(log: Log, books: Books, name: str) -> dict[str, Any] | None:
+    """Who is waited for, what for, and since which entry, while no round of this run is open; None while one is, and
+    when it has ended.
+    """
+    run, author = books.runs[name], f"{books.charter.consortium}/coordinator"
+    if run.ended is not None:
+        return None
+    if run.rounds:
+        last = run.rounds[-1]
+        if last.closed is None:
+            return None
+        what = f"to open round {last.number + 1}" if last.number < run.manifest.rounds else "to end the run"
+        return {"who": "the coordinator", "what": what, "since": last.closed.at}
+    since, _ = said(log, author, Manifest, name)
+    silent = [member for member in run.manifest.members if member not in run.consents]
+    if silent:
+        return {"who": names(silent).text, "what": "to consent", "since": since}
+    return {"who": "the coordinator", "what": "to open round 1", "since": since}
 
 
 def said(log: Log, author: str, kind: type[R], idem: str) -> tuple[int, R]:
@@ -244,17 +305,20 @@ def formula(bill: Statement, terms: Charter, line: StatementLine, flop: int, who
     return told
 
 
-def overview_page(log: Log, books: Books, cosigned: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """The newest run, but for its curve, and its newest round, the last bill, the log and who has cosigned it."""
+def overview_page(log: Log, books: Books, cosigned: dict[str, dict[str, int]], now_ms: int) -> dict[str, Any]:
+    """The run that trains, but for its curve, and its newest round at this time; the last bill; the log, and who has
+    cosigned it.
+    """
     charter, head = books.charter, log.head
-    name = next(reversed(books.runs), None)
+    name = training(books)
     run = books.runs[name] if name is not None else None
     bill = books.statements[-1] if books.statements else None
-    found = round_page(log, books, name, len(run.rounds), None) if name and run and run.rounds else None
+    found = round_page(log, books, name, len(run.rounds), None, now_ms) if name and run and run.rounds else None
     return {
         "consortium": charter.consortium,
         "currency": charter.currency,
         "run": run_row(name, run) if name is not None and run is not None else None,
+        "waiting": between(log, books, name) if name is not None else None,
         "round": found,
         "answers": found["rows"] if found else [],
         "bill": bill_row(bill, charter) if bill else None,

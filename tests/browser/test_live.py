@@ -1,6 +1,7 @@
 """A page that is open moves on by itself when the log grows, and leaves its reader where she is."""
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from looking import looking
 from reading import served
 from world import World
 
+from ledger.shown import remaining
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records.kinds import FIRST, Settlement
 
@@ -248,3 +250,61 @@ def test_a_page_that_nobody_sees_does_not_listen(chromium, live):
         page.evaluate(hide, False)
         seen(page, "tbody:not(details *) > tr >> nth=0", "answered")
         assert wrong == []
+
+
+COUNTDOWN = "[role=timer]"
+
+
+@pytest.fixture
+def soon(tmp_path) -> Iterator[Live]:
+    """A round is open, in which nobody has answered yet, for 90 s more."""
+    world = World()
+    world.start()
+    now_ms = time.time_ns() // 1_000_000
+    world.say(world.coordinator, world.opened(opened_ms=now_ms, deadline_ms=now_ms + 90_000))
+    with served(world, tmp_path) as ledger:
+        yield Live(ledger, world)
+
+
+@pytest.mark.parametrize("path", ["/overview", "/runs/r1/1"])
+def test_the_countdown_to_a_deadline_ticks_and_says_when_that_has_passed(chromium, soon, path):
+    with looking(chromium, 390, "light") as (page, wrong):
+        page.clock.install(time=0)  # The reader's clock is wrong by half a century.
+        page.goto(f"{soon.ledger.url}{path}")
+
+        def left_s() -> int:
+            minutes, seconds = re.fullmatch(r"in (?:(\d+) min )?(\d+) s", page.inner_text(COUNTDOWN)).groups("0")
+            return 60 * int(minutes) + int(seconds)
+
+        before = left_s()
+        assert 60 < before <= 90
+        page.clock.run_for(50_000)
+        assert before - 60 <= left_s() <= before - 50
+        assert page.get_attribute(COUNTDOWN, "class") != "warn"
+        page.clock.run_for(50_000)
+        assert re.fullmatch(r"passed \d+ s ago", page.inner_text(COUNTDOWN))
+        assert page.get_attribute(COUNTDOWN, "class") == "warn"
+        # What the page brings when it moves on is counted from anew, by the ledger's clock: that goes as it did.
+        soon.say(said(soon, "acme"))
+        seen(page, "main", "Waited for: birch, cedar")
+        page.clock.run_for(1_000)
+        assert before - 60 < left_s() < before
+        assert wrong == []
+
+
+def test_without_javascript_the_countdown_stands_as_it_was_when_the_page_was_made(chromium, soon):
+    with looking(chromium, 390, "dark", java_script_enabled=False) as (page, wrong):
+        page.goto(f"{soon.ledger.url}/overview")
+        assert re.search(r"Waited for: acme, birch, cedar; .* UTC: in (1 min )?\d+ s\.", page.inner_text("main"))
+        assert wrong == []
+
+
+def test_a_countdown_reads_in_the_browser_as_the_ledger_spells_it(chromium, soon):
+    spans = [0, 999, 42_000, 59_999, 60_000, 3_599_999, 3_600_000, 7_505_000, 86_400_000, 10**12, -1, -61_000]
+    with looking(chromium, 1280, "light") as (page, _):
+        page.goto(f"{soon.ledger.url}/overview")
+        said = page.evaluate(
+            "async spans => spans.map((await import('/static/countdown.js')).remaining)",
+            spans,
+        )
+    assert said == [remaining(each) for each in spans]

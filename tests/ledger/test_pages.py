@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import time
 import urllib.parse
 from collections.abc import Iterable
 from fractions import Fraction
@@ -16,7 +17,8 @@ from world import CONSORTIUM, World, digest, whole
 from ledger.curve import drawn, track
 from ledger.log import open_log
 from ledger.projections import Projector
-from ledger.shown import ROWS, amount, moment, newest, oldest, work
+from ledger.shown import ROWS, amount, lasting, moment, newest, oldest, remaining, work
+from ledger.views import training
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Price, QuoteOpen, QuoteSeal, Receipt
@@ -141,7 +143,7 @@ def test_no_page_may_load_or_run_what_this_ledger_does_not_serve(ledger, path):
     )
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
     assert not re.search(r"<[^>]*\s(style|on\w+)=", page)
-    scripts = {f'<script type="module" src="/static/{name}.js">' for name in ("live", "verify")}
+    scripts = {f'<script type="module" src="/static/{name}.js">' for name in ("countdown", "live", "verify")}
     assert set(re.findall(r"<script[^>]*>", page)) <= scripts
     assert all(link.startswith(("/", "?")) for link in links(page))
 
@@ -179,8 +181,8 @@ def test_an_entry_is_shown_as_it_was_signed_and_with_its_proof(ledger, world):
 def test_the_overview_says_who_is_waited_for_since_when_and_until_when(ledger, world):
     said = text(get(ledger, "/overview")[2])
     assert "Round 1 of 3" in said
-    assert "birch waited for since 1970-01-01 00:16:40 UTC, until 1970-01-01 00:17:40 UTC" in said
-    assert "1 of those asked have no receipt in the log yet." in said
+    since = r"Since 1970-01-01 00:16:40 UTC \( entry \d+ \), until 1970-01-01 00:17:40 UTC : passed \d+ d \d+ h ago \."
+    assert re.search(r"Waited for: birch ; 1 of 1 that were asked have no receipt in the log\. " + since, said)
     assert f"{world.books.tree.size} entries" in said
 
 
@@ -194,7 +196,72 @@ def test_who_has_answered_is_not_waited_for(tmp_path):
     assert "birch answered" in said
     assert "1.2 s landlock-6" in said
     assert "acme waited for" in said
-    assert "2 of those asked have no receipt" in said
+    assert "Waited for: acme, cedar ; 2 of 3 that were asked have no receipt" in said
+
+
+def test_until_the_deadline_it_is_said_how_long_that_is_without_a_script(tmp_path):
+    world, hour_ms = World(), 3_600_000
+    world.start()
+    now_ms = time.time_ns() // 1_000_000
+    world.say(world.coordinator, world.opened(opened_ms=now_ms - hour_ms, deadline_ms=now_ms + hour_ms))
+    with served(world, tmp_path) as ledger:
+        for path in ("/overview", "/runs/r1/1"):
+            page = get(ledger, path)[2]
+            assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC : in 59 min \d+ s \.", text(page))
+            (left_ms,) = re.findall(r'<span role="timer" data-left-ms="(-?\d+)">', page)
+            assert 0 < hour_ms - int(left_ms) < 60_000
+            assert '<script type="module" src="/static/countdown.js">' in page
+
+
+def test_at_each_step_of_a_run_it_is_said_who_is_waited_for(tmp_path):
+    world = World()
+    with served(world, tmp_path) as ledger:
+
+        def waited(path: str = "/overview") -> list[str]:
+            """For whom, after what has been said since."""
+            for leaf in world.leaves[ledger.size() :]:
+                ledger.append(leaf)
+            return re.findall(r"Waited for: .*?(?= since| that were asked|: all)", text(get(ledger, path)[2]))
+
+        assert waited() == []
+        world.say(world.coordinator, world.manifest(rounds=1))
+        world.say("birch/compute", world.consent("birch"))
+        assert waited() == ["Waited for: acme, cedar , to consent,"]
+        for member in ("acme", "cedar"):
+            world.say(f"{member}/compute", world.consent(member))
+        assert waited() == ["Waited for: the coordinator , to open round 1,"]
+        world.say(world.coordinator, world.opened())
+        hashes = {member: world.say(f"{member}/compute", world.receipt(member)) for member in ("acme", "birch")}
+        assert waited() == waited("/runs/r1/1") == ["Waited for: cedar ; 1 of 3"]
+        hashes["cedar"] = world.say("cedar/compute", world.receipt("cedar"))
+        assert waited() == waited("/runs/r1/1") == ["Waited for: the coordinator , to close the round"]
+        world.say(world.coordinator, world.close(hashes, excluded=()))
+        assert waited() == ["Waited for: the coordinator , to end the run,"]
+        world.say(world.coordinator, world.end())
+        assert waited() == []
+        world.start("r2", rounds=2)
+        world.round("r2")
+        assert waited() == ["Waited for: the coordinator , to open round 2,"]
+        world.say(world.coordinator, world.opened("r2"))
+        world.say(world.coordinator, world.end("r2", status="failed", reason="power cut"))
+        assert waited() == waited("/runs/r2/2") == []
+        said = text(get(ledger, "/runs/r2/2")[2])
+        assert "and never closed: the run has ended." in said
+        assert "acme no answer" in said
+
+
+def test_the_overview_is_of_the_run_that_trains_and_not_of_one_that_was_only_proposed():
+    world = World()
+    assert training(world.books) is None
+    world.start("r1")
+    world.say(world.coordinator, world.manifest("r2"))
+    assert training(world.books) == "r2"
+    world.round("r1")
+    assert training(world.books) == "r1"
+    world.say(world.coordinator, world.end("r1", status="failed", reason="power cut"))
+    assert training(world.books) == "r2"
+    world.say(world.coordinator, world.end("r2", status="failed", reason="power cut"))
+    assert training(world.books) == "r2"
 
 
 def test_a_round_shows_who_was_left_out_and_why(ledger):
@@ -517,6 +584,27 @@ def test_numbers_for_people():
     assert work(380_507_258_880) == ("380 GFLOP", "380,507,258,880 FLOP", "380507258880")
     assert work(7) == ("7 FLOP", "7 FLOP", "7")
     assert moment(10**18).text == f"{10**18} ms"
+
+
+@pytest.mark.parametrize(
+    ("ms", "said"),
+    [
+        (0, "0 s"),
+        (999, "0 s"),
+        (42_000, "42 s"),
+        (59_999, "59 s"),
+        (60_000, "1 min 0 s"),
+        (3_599_999, "59 min 59 s"),
+        (3_600_000, "1 h 0 min"),
+        (7_505_000, "2 h 5 min"),
+        (86_400_000, "1 d 0 h"),
+        (10**15, "11574074 d 1 h"),
+    ],
+)
+def test_how_long_that_is(ms, said):
+    assert lasting(ms) == said
+    assert remaining(ms) == f"in {said}"
+    assert remaining(-ms - 1000) == f"passed {lasting(ms + 1000)} ago"
 
 
 def test_an_entry_that_the_database_has_changed_is_not_shown(tmp_path, monkeypatch):
