@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ledger.projections import Projector
 from ledger.shown import ROWS, Shown, amount, count, energy, hours, loss, work
-from shared_models.records.kinds import Charter
+from shared_models.records.kinds import Charter, Manifest
 from shared_models.rules.books import Books, Closed, Run
 from shared_models.rules.pricing import value
 
@@ -60,20 +60,23 @@ class Spending:
 
 
 class Track(NamedTuple):
-    """The closed rounds of a run, as the books have them: what a curve is drawn of when the books are free again."""
+    """The rounds of a run, as the books have them: of this a curve is drawn when the books are free again."""
 
     charter: Charter
-    loss_unats: int  # Before the first of them.
-    flop_per_token: int
+    manifest: Manifest
     closed: list[Closed]
-    prices: list[Fraction]  # Minor units for one NCU, for what each of them counts.
+    prices: list[Fraction]  # Minor units for one NCU, for what each of them counts;
+    price: Fraction  # and for what comes next.
+    opened_ms: list[int]  # When each round was opened, by the coordinator's clock.
+    ended: bool
 
 
 def track(books: Books, run: Run) -> Track:
-    """What is closed of this run so far."""
+    """What there is of this run so far."""
     closed = [each.closed for each in run.rounds if each.closed is not None]
-    prices = [books.accounts.price_at(each.at) for each in closed]
-    return Track(books.charter, run.manifest.loss_unats, run.manifest.flop_per_token, closed, prices)
+    prices, price = [books.accounts.price_at(each.at) for each in closed], books.accounts.price_at(books.tree.size)
+    opened_ms = [each.opened_ms for each in run.rounds]
+    return Track(books.charter, run.manifest, closed, prices, price, opened_ms, run.ended is not None)
 
 
 def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None = None) -> dict[str, Any] | None:
@@ -95,12 +98,12 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         said = [Spent(), *accumulate(each_said, Spent.plus)]
     step = -(-done // ROWS)
     chosen = [0, *sorted({*range(step, done + 1, step), done})]
-    losses = [run.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]
+    losses = [run.manifest.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]
     rows = [
         {
             "round": number,
             "loss": loss(unats),
-            "tokens": count(flop[number] // run.flop_per_token),
+            "tokens": count(flop[number] // run.manifest.flop_per_token),
             "work": work(flop[number]),
             "cost": amount(cost[number], run.charter),
             "energy": said and energy(said[number].energy_mj),

@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ledger import decided, views
 from ledger.curve import DECLARED, Spending, Track, drawn, track
+from ledger.forecast import forecast
 from ledger.invites import Invites
 from ledger.log import Log
 from ledger.projections import Projector
@@ -81,6 +82,7 @@ TABLES: dict[str, dict[str, str]] = {
     "models": {"rows": "artefact form size:bytes publisher at"},
     "overview": {
         "answers": "member state waited reason judged tokens work:flop took:ms isolation receipt",
+        "forecast": "what rounds work:flop cost:minor takes:ms until:ms chance",
         "curve": CURVE,
         "nets": "member net:minor",
         "witnesses": "member size behind time:ms",
@@ -212,10 +214,12 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
 
     @pages.get("/overview")
     def overview(request: Request, against: Against = "rounds") -> Response:
-        seen = witnesses.state()
+        seen, now_ms = witnesses.state(), _now_ms()
         with log.reading() as books:
-            found = views.overview_page(log, books, seen, _now_ms())
+            found = views.overview_page(log, books, seen, now_ms)
             of = track(books, books.runs[found["run"]["name"]]) if found["run"] else None
+        spent = forecast(of, now_ms) if of is not None else None
+        found |= {"spent": spent, "forecast": spent["rows"] if spent else []}
         return _shown(request, "overview", found | curve_of(request, of, against))
 
     @pages.get("/runs")

@@ -91,6 +91,11 @@ def lasting(ms: int) -> str:
     return " ".join(named[first : first + 2])
 
 
+def span(ms: int) -> Shown:
+    """For programs it is text, as every time that was added up."""
+    return Shown(lasting(ms), f"{ms:,} ms", str(ms))
+
+
 def remaining(ms: int) -> str:
     """How long it is until then; or, if it is less than nothing, since."""
     return f"in {lasting(ms)}" if ms >= 0 else f"passed {lasting(-ms)} ago"

@@ -304,7 +304,9 @@ class World:
             base=turn.base,
             checkpoint=digest(f"checkpoint {turn.number}") if len(included) > 1 else turn.base,
             included=tuple(counted(*each, BILLION // len(included)) for each in sorted(included.items())),
-            excluded=tuple(Excluded(member=member, reason="late") for member in self.members if member not in included),
+            excluded=tuple(
+                Excluded(member=each, reason="late") for each in sorted(turn.invited) if each not in included
+            ),
             late=(),
             loss_unats=3_000_000,
             state=digest(f"state {turn.number}"),
@@ -312,12 +314,12 @@ class World:
         )
         return replace(whole, **changes)
 
-    def round(self, run: str = "r1", members: Iterable[str] | None = None) -> None:
-        """A whole round in which these members answer; all of them by default."""
-        self.say(self.coordinator, self.opened(run))
+    def round(self, run: str = "r1", members: Iterable[str] | None = None, **opened: Any) -> None:
+        """A whole round, so opened, in which these members answer; all that are asked by default."""
+        self.say(self.coordinator, self.opened(run, **opened))
         hashes = {
             member: self.say(f"{member}/compute", self.receipt(member, run))
-            for member in (self.members if members is None else members)
+            for member in (sorted(self.books.runs[run].rounds[-1].invited) if members is None else members)
         }
         self.say(self.coordinator, self.close(hashes, run))
 

@@ -86,6 +86,7 @@ class Round:
     base: str
     invited: frozenset[str]
     sealed: str  # Nothing, when it is closed.
+    opened_ms: int  # By the coordinator's clock.
     said: Set[tuple[str, str]] = field(default_factory=set)  # (member, node) of each receipt, for ever.
     receipts: dict[str, Work] = field(default_factory=dict)  # By leaf hash, for as long as it is open.
     closed: Closed | None = None
@@ -599,7 +600,8 @@ class Books:
                 self.runs[record.run].consents.add(record.member)
             case RoundOpen():
                 invited = self._one(frozenset(record.invited))
-                self.runs[record.run].rounds.append(Round(record.round, hashed, record.base, invited, record.sealed))
+                turn = Round(record.round, hashed, record.base, invited, record.sealed, record.opened_ms)
+                self.runs[record.run].rounds.append(turn)
                 self.accounts.quotes.begin(index)
             case Receipt():
                 self._add_receipt(Skimmed.of(entry), index, hashed)

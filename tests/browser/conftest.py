@@ -13,6 +13,7 @@ from world import TOY, whole
 from consortium.found import Founded
 from consortium.simulate import simulate
 from ledger.api import serving
+from ledger.forecast import FEW
 from shared_models.processes import free_port
 from shared_models.records.kinds import Artefact, Checkpoint
 
@@ -68,10 +69,14 @@ def real(tmp_path_factory) -> Iterator[Real]:
 
 @pytest.fixture(scope="session")
 def every_kind(tmp_path_factory) -> Iterator[str]:
-    """A log with every kind of entry, in which somebody is waited for."""
-    world, folder = whole(), tmp_path_factory.mktemp("whole")
-    world.say(world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=("birch", "cedar")))
+    """A log with every kind of entry, in which somebody is waited for, and of whose run a forecast can be made."""
+    world, folder, members = whole(), tmp_path_factory.mktemp("whole"), ("birch", "cedar")
+    world.say(
+        world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=members, rounds=2 * FEW)
+    )
     world.say("birch/compute", world.consent("birch", "r4"))
+    for _ in range(FEW):
+        world.round("r4", invited=("birch",))
     world.say(world.coordinator, world.opened("r4", invited=("birch",)))
     with served(world, folder) as ledger:
         yield ledger.url

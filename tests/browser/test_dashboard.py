@@ -99,6 +99,7 @@ def test_so_are_pages_with_everything_that_a_log_can_hold(chromium, every_kind, 
         assert overflow(page) <= 0
         page.goto(f"{every_kind}/overview")
         assert "waited for" in page.locator("main").inner_text()
+        assert page.locator("table:visible", has_text="To come, at most").locator("tbody tr").count() == 5
         assert wrong == []
 
 

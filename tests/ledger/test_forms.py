@@ -11,6 +11,7 @@ import pytest
 from reading import get, links, rows, served, tables
 from world import World, whole
 
+from ledger.forecast import FEW
 from ledger.pages import TABLES
 from ledger.shown import Shown, as_csv, as_json
 from shared_models.records.kinds import FIRST, Amendment, Dispute
@@ -53,6 +54,10 @@ def world():
         Amendment(seq=0, prev=FIRST, member="birch", amendment="price", replaces=agreement.hash, charter=charter),
     )
     world.say(world.coordinator, world.end("r2", status="failed", reason=FORMULA))
+    world.say(world.coordinator, world.manifest("r4", charter=agreement.hash, members=("birch", "cedar"), rounds=9))
+    world.say("birch/compute", world.consent("birch", "r4"))
+    for _ in range(FEW + 1):
+        world.round("r4", invited=("birch",))
     return world
 
 
