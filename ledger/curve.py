@@ -5,9 +5,9 @@ projection of them has: they are the word of each member's own daemon, and added
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from ledger.projections import Projector
@@ -79,6 +79,20 @@ def track(books: Books, run: Run) -> Track:
     return Track(books.charter, run.manifest, closed, prices, price, opened_ms, run.ended is not None)
 
 
+def worth(run: Track, rounds: Iterable[int]) -> list[Fraction]:
+    """What is counted up to each of these rounds, from the lowest on, is worth: each round at the price of its period.
+
+    In minor units, exact. A run has many more rounds than prices: those of one price are added up first.
+    """
+    found, total, done = list[Fraction](), Fraction(0), 0
+    for upto in rounds:
+        for price, part in groupby(range(done, upto), run.prices.__getitem__):
+            total += value(sum(run.closed[each].flop for each in part), price)
+        found.append(total)
+        done = upto
+    return found
+
+
 def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None = None) -> dict[str, Any] | None:
     """The held-out loss before the first round and after others, at most `ROWS` of them, evenly; None before the first.
 
@@ -89,35 +103,34 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
     done = len(run.closed)
     if done < 1:
         return None
-    flop = [0, *accumulate(each.flop for each in run.closed)]
-    worth = [value(each.flop, price) for each, price in zip(run.closed, run.prices, strict=True)]
-    cost = [Fraction(0), *accumulate(worth)]
-    said = None
-    if spent is not None:
-        each_said = (spent.get(each.at, Spent()) for each in run.closed)
-        said = [Spent(), *accumulate(each_said, Spent.plus)]
     step = -(-done // ROWS)
     chosen = [0, *sorted({*range(step, done + 1, step), done})]
+    flop = _upto(chosen, (each.flop for each in run.closed))
+    cost = worth(run, chosen)
+    said = None
+    if spent is not None:
+        columns = zip(*(spent.get(each.at, Spent()) for each in run.closed), strict=True)
+        said = [Spent(*each) for each in zip(*(_upto(chosen, column) for column in columns), strict=True)]
     losses = [run.manifest.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]
     rows = [
         {
             "round": number,
             "loss": loss(unats),
-            "tokens": count(flop[number] // run.manifest.flop_per_token),
-            "work": work(flop[number]),
-            "cost": amount(cost[number], run.charter),
-            "energy": said and energy(said[number].energy_mj),
-            "measured": said and said[number].measured,
-            "receipts": said and said[number].receipts,
-            "busy": said and hours(said[number].busy_ms),
-            "wall": said and hours(said[number].wall_ms),
+            "tokens": count(flop[at] // run.manifest.flop_per_token),
+            "work": work(flop[at]),
+            "cost": amount(cost[at], run.charter),
+            "energy": said and energy(said[at].energy_mj),
+            "measured": said and said[at].measured,
+            "receipts": said and said[at].receipts,
+            "busy": said and hours(said[at].busy_ms),
+            "wall": said and hours(said[at].wall_ms),
         }
-        for number, unats in zip(chosen, losses, strict=True)
+        for at, (number, unats) in enumerate(zip(chosen, losses, strict=True))
     ]
     along: dict[str, list[int] | list[Fraction]] = {"rounds": chosen, "tokens": flop, "work": flop, "cost": cost}
     if said is not None:
         along |= {"kwh": [each.energy_mj for each in said], "hours": [each.wall_ms for each in said]}
-    where = along[against] if against == "rounds" else [along[against][number] for number in chosen]
+    where: list[int | Fraction] = [*along[against]]
     high, low, most = max(losses), min(losses), where[-1] or 1
     points = [
         (10 + (WIDE - 20) * x // most, 10 + (HIGH - 20) * (high - y) // max(1, high - low))
@@ -139,3 +152,9 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         "measured": said and said[-1].measured,
         "rows": rows,
     }
+
+
+def _upto(chosen: Iterable[int], of_rounds: Iterable[int]) -> list[int]:
+    """The sums of these numbers of each round up to those that were chosen."""
+    sums = [0, *accumulate(of_rounds)]
+    return [sums[number] for number in chosen]

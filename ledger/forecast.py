@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ledger.curve import Track
+from ledger.curve import Track, worth
 from ledger.shown import Shown, amount, moment, span, work
 from shared_models.rules.pricing import value
 
@@ -53,8 +53,8 @@ def so_far(run: Track) -> Sum:
     """
     first, newest = (run.opened_ms[0], run.opened_ms[-1]) if run.opened_ms else (0, 0)
     flop = sum(each.flop for each in run.closed)
-    worth = (value(each.flop, price) for each, price in zip(run.closed, run.prices, strict=True))
-    return Sum(len(run.closed), flop, sum(worth, Fraction(0)), newest - first, newest)
+    (cost,) = worth(run, [len(run.closed)])
+    return Sum(len(run.closed), flop, cost, newest - first, newest)
 
 
 def chance(seen: int, left: int) -> Fraction:
