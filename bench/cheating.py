@@ -233,6 +233,7 @@ def _receipt(turn: Round, trajectory: Trajectory, update: str) -> Receipt:
         devices=1,
         energy_mj=0,
         energy_method="none",
+        memory_bytes=0,
         isolation="none",
         bytes_down=1_000,
         bytes_up=1_000,

@@ -237,6 +237,7 @@ class _Pen:
             devices=1,
             energy_mj=0,
             energy_method="none",
+            memory_bytes=0,
             isolation="none",
             bytes_down=1_000,
             bytes_up=1_000,

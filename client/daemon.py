@@ -74,7 +74,7 @@ class Daemon:
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._energy: tuple[Energy, float] | None = None  # Of the task at work, and when its counters were last read.
-        self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and what bounds it.
+        self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and the policy that may bound it.
         self._outgrown: dict[str, int] = {}  # How many bytes each run took that was stopped for that.
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
@@ -242,18 +242,18 @@ class Daemon:
         settings = self.home.settings
         energy = Energy(settings.processor, rules.watts, settings.devices)
         self._energy = energy, time.monotonic()
-        meter = ProcessMeter(child.pid, energy, confine.version(), offline=confine.offline())
-        self._meter, self._opened, self._claimed = meter, "", False
+
+        def end() -> None:
+            log.warning("the training process is ended: it took too much memory")
+            processes.end(child, grace_s=0)
+
+        watch = Watch(child.pid, rules.memory, lambda taken: self._seen(rules.too_much(taken)), end)
+        self._watch = watch, rules
+        landlock, offline = confine.version(), confine.offline()
+        self._meter = ProcessMeter(child.pid, energy, landlock, offline=offline, memory=watch.peak)
+        self._opened, self._claimed = "", False
         self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
-        if rules.memory is not None:
-
-            def end() -> None:
-                log.warning("the training process is ended: it took too much memory")
-                processes.end(child, grace_s=0)
-
-            told = rules.too_much
-            self._watch = Watch(child.pid, rules.memory, lambda taken: self._seen(told(taken)), end), rules
         return child
 
     def _lets_out(self, host: str, port: int) -> bool:

@@ -166,6 +166,8 @@ def _receipt(opened: Opened, leaf: bytes) -> str:
     per_token = opened.manifests[receipt.run].flop_per_token
     done = f"{receipt.tokens:,} tokens x {per_token:,} = {receipt.flop:,} FLOP"
     by = f"run {receipt.run}, round {receipt.round}, node {receipt.node}, isolation {receipt.isolation}"
+    if receipt.memory_bytes:
+        by += f", {receipt.memory_bytes / 1e6:,.0f} MB of memory"
     return f"receipt of {by}: {done}"
 
 

@@ -34,14 +34,20 @@ def taken(pid: int, proc: Path = Path("/proc")) -> int:
 class Watch:
     """Looks at a process until it has ended. One that takes more than it may is told so when it next asks (`check`)."""
 
-    def __init__(self, pid: int, most: int, above: Callable[[int], None], end: Callable[[], None]) -> None:
+    def __init__(self, pid: int, most: int | None, above: Callable[[int], None], end: Callable[[], None]) -> None:
         """`above` is told once how many bytes it took; `end` ends it, if it has not stopped by itself in `GRACE_S`, or
-        takes a quarter more than it may. Both are called in the watch's own thread.
+        takes a quarter more than it may. Both are called in the watch's own thread. None: it may take what there is.
         """
         self.above = 0  # How many bytes it took that was more than it may.
+        self._peak = 0
         self._pid, self._most, self._told, self._end = pid, most, above, end
         self._over = threading.Event()
         threading.Thread(target=self._look, name=f"memory of {pid}", daemon=True).start()
+
+    def peak(self) -> int:
+        """The most bytes that it took at a time, as far as it was looked at: now, too."""
+        self._peak = max(self._peak, taken(self._pid))
+        return self._peak
 
     def stop(self) -> None:
         """Look no more: the process has ended, and its number may become another's."""
@@ -51,6 +57,9 @@ class Watch:
         until = float("inf")
         while not self._over.wait(LOOK_S):
             found = taken(self._pid)
+            self._peak = max(self._peak, found)
+            if self._most is None:
+                continue
             if found > self._most and not self.above:
                 self.above, until = found, time.monotonic() + GRACE_S
                 self._told(found)

@@ -1,6 +1,7 @@
 """What training used, measured from outside the process that trains."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,6 +22,7 @@ class Usage:
     energy_method: str = "none"
     landlock: int = 0  # The version that kept it in (client/confine.py); 0: none did.
     offline: bool = False  # Whether it was kept from the network.
+    memory_bytes: int = 0  # The most that it took at a time, with its children; 0: nobody looked.
 
     def plus(self, more: "Usage") -> "Usage":
         """This, and what was used later. Energy is known if it was known of both in the same way; what kept
@@ -36,6 +38,7 @@ class Usage:
             self.energy_method if known else "none",
             min(self.landlock, more.landlock),
             self.offline and more.offline,
+            max(self.memory_bytes, more.memory_bytes),
         )
 
 
@@ -58,17 +61,26 @@ class _Clock:
 
 
 class ProcessMeter:
-    """CPU time of a process and of all its children, those that have ended too, as the kernel counts it; and energy."""
+    """CPU time of a process and of all its children, ended ones too, as the kernel counts it; energy and memory."""
 
-    def __init__(self, pid: int, energy: Energy | None = None, landlock: int = 0, *, offline: bool = False) -> None:
-        self._clock, self._energy, self._confined = _Clock(), energy, (landlock, offline)
+    def __init__(
+        self,
+        pid: int,
+        energy: Energy | None = None,
+        landlock: int = 0,
+        *,
+        offline: bool = False,
+        memory: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`memory` says how many bytes it took at the most so far: client/limits.py."""
+        self._clock, self._energy, self._confined, self._memory = _Clock(), energy, (landlock, offline), memory
         self._process = psutil.Process(pid)
         self.before: Usage | None = None  # What the same work used before, in a process that has ended.
 
     def read(self) -> Usage:
         cpu_s = sum(_cpu_s(each) for each in (self._process, *self._process.children(recursive=True)))
         landlock, offline = self._confined
-        usage = replace(self._clock.usage(cpu_s), landlock=landlock, offline=offline)
+        usage = replace(self._clock.usage(cpu_s), landlock=landlock, offline=offline, memory_bytes=self._memory())
         if self._energy is not None:
             energy_mj, method = self._energy.used(usage.wall_ms)
             usage = replace(usage, energy_mj=energy_mj, energy_method=method)

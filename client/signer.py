@@ -185,6 +185,7 @@ class Signer:
                 devices=settings.devices,
                 energy_mj=usage.energy_mj,
                 energy_method=usage.energy_method,
+                memory_bytes=usage.memory_bytes,
                 isolation=confine.word(usage.landlock, usage.offline),
                 bytes_down=claim.bytes_down,
                 bytes_up=claim.bytes_up,

@@ -361,6 +361,7 @@ def test_training_processes_that_start_anew_find_their_checkpoint_and_who_lost_i
             for codec in ("fp32", "int4")
         )
         assert {receipt.bytes_up for receipt in said} == {step}
+        assert all(50e6 < receipt.memory_bytes < 4e9 for receipt in said)
         assert {receipt.isolation for receipt in said} == {confine.word(confine.version(), confine.offline())}
         assert {name: [each.bytes_down for each in said if each.member == name] for name in founded.members} == {
             "acme": [whole, step, step],

@@ -347,6 +347,7 @@ class Receipt:
     devices: Positive
     energy_mj: Count
     energy_method: Word  # How energy was measured; `none` means it was not.
+    memory_bytes: Count  # The most that the training process and its children took at a time; 0: not measured.
     isolation: Isolation  # What kept the training process from the member's keys and files, as its daemon says.
     bytes_down: Count  # The tensors that came with the task,
     bytes_up: Count  # and those of the answer; the coordinator counted these too.

@@ -114,6 +114,7 @@ _UNUSED = (
     "energy_method",
     "energy_mj",
     "isolation",
+    "memory_bytes",
 )  # To be in their domains is enough.
 _RECEIPT = canonical.regular(Receipt, {each.name for each in fields(Receipt)}.difference(_UNUSED), _HASHES)
 MANY = 1_000  # Rounds, or what is said of them, that are kept at hand.

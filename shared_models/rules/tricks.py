@@ -244,6 +244,7 @@ class Play:
             devices=1,
             energy_mj=0,
             energy_method="none",
+            memory_bytes=0,
             isolation="none",
             bytes_down=0,
             bytes_up=0,

@@ -165,6 +165,8 @@ def test_what_a_round_used_before_it_was_broken_off_counts_with_what_it_used_aft
     assert before.plus(after) == Usage(1_500, 1_300, 5_000, 60_500, 100, "rapl")
     unknown = replace(after, energy_mj=0, energy_method="none")
     assert before.plus(unknown) == Usage(1_500, 1_300, 5_000, 60_500, 0, "none")
+    more = replace(before, memory_bytes=9).plus(replace(after, memory_bytes=5))
+    assert more.memory_bytes == 9  # They were not there at a time.
     two, six = replace(before, landlock=2), replace(after, landlock=6, offline=True)
     assert [two.plus(six).landlock, six.plus(two).landlock, two.plus(after).landlock] == [2, 2, 0]  # In all of it.
     assert [six.plus(six).offline, six.plus(two).offline, two.plus(six).offline] == [True, False, False]

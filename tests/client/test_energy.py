@@ -106,7 +106,9 @@ def test_a_receipt_says_what_was_counted_and_what_kept_it_in_while_a_process_tra
     signer = parties.consenting("acme")
     signer.begin(parties.begin("acme", *parties.say(parties.opened())))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        meter = ProcessMeter(process.pid, Energy("cpu", Fraction(0), 1, root), landlock=6, offline=True)
+        meter = ProcessMeter(
+            process.pid, Energy("cpu", Fraction(0), 1, root), landlock=6, offline=True, memory=lambda: 77
+        )
         use(root, "intel-rapl:1", 123_456_789)
         claim = parties.claim()
         while meter.read().wall_ms < claim.busy_ms:
@@ -115,7 +117,7 @@ def test_a_receipt_says_what_was_counted_and_what_kept_it_in_while_a_process_tra
         process.communicate(b"\n")
     receipt = entries.peek(leaf)
     assert (receipt.energy_mj, receipt.energy_method) == (123_456, "rapl")
-    assert receipt.isolation == "landlock-6+netns"
+    assert (receipt.isolation, receipt.memory_bytes) == ("landlock-6+netns", 77)
     parties.log.append(leaf)
     parties.log.close()
 

@@ -12,6 +12,7 @@ import pytest
 
 from client import limits
 from client.limits import Watch, taken
+from client.meter import ProcessMeter
 from shared_models import processes
 
 MB = 1 << 20
@@ -103,6 +104,34 @@ def test_who_takes_a_quarter_more_is_ended_at_once_and_who_keeps_to_it_is_not(wa
         quiet.told.clear(), quiet.ended.clear()
         assert not quiet.ended.wait(0.3)
         assert (quiet.told, watch.above) == ([], 0)
+
+
+def test_the_most_that_it_took_is_known_after_it_has_given_it_back_whether_or_not_it_is_bounded(watched):
+    lets_go = "held = bytearray(b'x') * (80 << 20); input(); del held; print('ready', flush=True); input()"
+    for most in (None, 1 << 40):
+        command = [sys.executable, "-c", lets_go]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            watch, seen = watched(process.pid, most)
+            meter = ProcessMeter(process.pid, memory=watch.peak)
+            until(lambda watch=watch: watch.peak() > 80 * MB)
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"ready\n"
+            assert taken(process.pid) < 40 * MB
+            assert 80 * MB < meter.read().memory_bytes < 120 * MB
+            assert (seen.told, watch.above) == ([], 0)
+            process.kill()
+
+
+def test_a_peak_between_two_readings_is_not_missed(watched):
+    """Nobody asks while it is there: the watch has looked by itself."""
+    passing = "import time; held = bytearray(b'x') * (80 << 20); time.sleep(1); del held; print('ready', flush=True)"
+    passing += "; input()"
+    with subprocess.Popen([sys.executable, "-c", passing], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        watch, _ = watched(process.pid, None)
+        assert process.stdout.readline() == b"ready\n"
+        assert watch.peak() > 80 * MB > 2 * taken(process.pid)
+        process.kill()
 
 
 def test_a_process_and_its_children_run_on_the_cores_that_they_were_given(tmp_path):

@@ -64,6 +64,7 @@ values = {
     "wall_ms": edges,
     "cpu_ms": edges,
     "energy_mj": edges,
+    "memory_bytes": edges,
     "bytes_down": edges,
     "started_ms": edges,
     "ended_ms": edges,
