@@ -13,10 +13,10 @@ A run may begin with such a folder, if it holds the very model of its recipe.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,13 +62,12 @@ def export(checkpoint: weights.Tensors, recipe: Recipe, folder: Path, origin: Ma
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(Refusal.BAD_FIELD, f"--to {folder}: it is there already, and nothing is written over")
-    check_weights(checkpoint, recipe)
-    config = _config(recipe)
+    whole, config = Whole(checkpoint, recipe), _config(recipe)
     durable.make_folder(folder.absolute().parent)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     aside.mkdir()
     try:
-        _write_weights(checkpoint, recipe, aside / "model.safetensors")
+        _write_weights(whole, aside / "model.safetensors")
         files = {"config.json": config}
         if recipe.vocabulary == BYTES:
             files |= {"tokenizer.json": _tokenizer(), "tokenizer_config.json": _tokenizer_config(recipe)}
@@ -81,6 +80,36 @@ def export(checkpoint: weights.Tensors, recipe: Recipe, folder: Path, origin: Ma
         raise
     durable.sync_folder(folder.absolute().parent)
     return str(config["model_type"])
+
+
+class Whole(Mapping[str, weights.Tensor]):
+    """The same model without what saved training only: two matrices of a rank are multiplied, layers that share weights
+    have each its own. Each is put together when it is asked for; a product in float64, and rounded once.
+    """
+
+    def __init__(self, checkpoint: weights.Tensors, recipe: Recipe) -> None:
+        """Raises `Refused(WRONG_MODEL)` if the weights are not of this recipe, or an adapter, which is no model."""
+        if recipe.adapter:
+            raise Refused(Refusal.WRONG_MODEL, f"adapter = {recipe.adapter}: merge it with what it stands beside")
+        check_weights(checkpoint, recipe)
+        self.recipe = replace(recipe, rank=0, shared=1)  # That of what this holds.
+        self._checkpoint, self._shared = checkpoint, recipe.shared
+        self._names = gpt.shapes(gpt.Shape.of(self.recipe))
+
+    def __getitem__(self, name: str) -> weights.Tensor:
+        """Raises KeyError."""
+        held = re.sub(r"(?<=^blocks\.)\d+", lambda layer: str(int(layer[0]) // self._shared), name)
+        if held in self._checkpoint:
+            return self._checkpoint[held]
+        first, then = (self._checkpoint[f"{held.removesuffix('weight')}{each}.weight"] for each in (0, 1))
+        product: weights.Tensor = (then.astype(np.float64) @ first.astype(np.float64)).astype(np.float32)
+        return product
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Merged(Mapping[str, weights.Tensor]):
@@ -166,12 +195,15 @@ class Place(NamedTuple):
     """Where a tensor of transformers' files is in ours."""
 
     theirs: str  # Its name there.
-    ours: str  # That of a matrix or a norm here, without what comes behind it: `.weight`, or `.0` and `.1` of a rank.
+    ours: str  # That of a matrix or a norm here, without the `.weight` behind it.
     start: int = 0  # It is these rows of it.
     end: int | None = None
 
+    def rows(self, found: weights.Tensors) -> weights.Tensor:
+        return found[f"{self.ours}.weight"][self.start : self.end]
 
-def _places(recipe: Recipe) -> Iterator[Place]:
+
+def places_of(recipe: Recipe) -> Iterator[Place]:
     """Every tensor of transformers' files. Layers that share weights have several, all at one place."""
     yield Place(EMBED, "embed")
     yield Place("model.norm.weight", "norm")
@@ -197,24 +229,14 @@ def _places(recipe: Recipe) -> Iterator[Place]:
                 yield Place(there, f"{block}.experts.{expert}.{part}")
 
 
-def _write_weights(checkpoint: weights.Tensors, recipe: Recipe, path: Path) -> None:
+def _write_weights(whole: Whole, path: Path) -> None:
     """One tensor at a time, so that memory holds no second model: first their shapes, then they."""
-    made = {place.theirs: partial(_made, checkpoint, place) for place in _places(recipe)}
+    places = {place.theirs: place for place in places_of(whole.recipe)}
     with durable.writing(path) as file:
-        shapes = {name: make().shape for name, make in made.items()}
+        shapes = {name: place.rows(whole).shape for name, place in places.items()}
         writer = weights.Writer(file, shapes, {"format": "pt"})  # Without it, transformers 4 reads nothing.
-        for name, make in made.items():
-            writer.put(name, make())
-
-
-def _made(checkpoint: weights.Tensors, place: Place) -> weights.Tensor:
-    if f"{place.ours}.weight" in checkpoint:
-        return checkpoint[f"{place.ours}.weight"][place.start : place.end]
-    return _product(checkpoint[f"{place.ours}.1.weight"], checkpoint[f"{place.ours}.0.weight"])
-
-
-def _product(left: weights.Tensor, right: weights.Tensor) -> weights.Tensor:
-    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)
+        for name, place in places.items():
+            writer.put(name, place.rows(whole))
 
 
 # Back.
@@ -250,7 +272,7 @@ class Folder(Mapping[str, weights.Tensor]):
         """
         self._files, self._folder = _files(folder, recipe), folder
         self._places: dict[str, list[Place]] = {}
-        for place in _places(recipe):
+        for place in places_of(recipe):
             self._places.setdefault(f"{place.ours}.weight", []).append(place)
         wanted = gpt.shapes(gpt.Shape.of(recipe))
         if odd := sorted(wanted.keys() ^ self._places.keys()):
@@ -373,11 +395,11 @@ def _tokenizer() -> dict[str, Any]:
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-        "model": {"type": "BPE", "vocab": {_shown(byte): byte for byte in range(BYTES)}, "merges": []},
+        "model": {"type": "BPE", "vocab": {shown(byte): byte for byte in range(BYTES)}, "merges": []},
     }
 
 
-def _shown(byte: int) -> str:
+def shown(byte: int) -> str:
     """The letter that stands for a byte in GPT-2's alphabet: itself if it can be printed, else one from 256 on."""
     printed = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
     if byte in printed:
