@@ -1,11 +1,17 @@
 """The commands that need everybody: the demo and the simulation."""
 
+import hashlib
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WRONG, Command
+
+if TYPE_CHECKING:
+    from shared_models.lm.weights import Tensors
+    from shared_models.records.kinds import Recipe
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -128,12 +134,20 @@ def _simulate(args: Namespace) -> int:
 
 def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="weights as a round has left them: safetensors, float32")
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="is made here, or is there and empty")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="PATH", help="made here: a folder, or with --gguf a file"
+    )
     parser.add_argument("--base", type=Path, metavar="FILE", help="what an adapter stands beside: the run's start")
     ways = parser.add_mutually_exclusive_group(required=True)
     ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
     ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
     parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+    parser.add_argument(
+        "--gguf", choices=("f32", "f16", "q8_0", "q4_0"), help="a file for llama.cpp instead, its numbers of this type"
+    )
+    parser.add_argument(
+        "--held-out", type=Path, metavar="FILE", help="say how good it is on this text, before and after"
+    )
 
 
 def _export(args: Namespace) -> int:
@@ -150,6 +164,10 @@ def _export(args: Namespace) -> int:
     from shared_models.records.keys import SigningKey
     from shared_models.records.refusals import Refusal, Refused
 
+    if args.held_out and not args.gguf:
+        raise Refused(
+            Refusal.BAD_FIELD, "--held-out FILE: in a folder no number is rounded; in a file, --gguf, they are"
+        )
     checkpoint: weights.Tensors
     checkpoint, digest = weights.read(args.file)
     origin, wanted = {"digest of the weights": digest}, ""
@@ -185,8 +203,30 @@ def _export(args: Namespace) -> int:
         checkpoint = huggingface.Merged(checkpoint, base, recipe)
         origin |= {"merged": f"an adapter of rank {recipe.adapter}, drawn by seed {recipe.seed}", "its base": held}
         recipe = replace(recipe, adapter=0)
+    if args.gguf:
+        return _export_gguf(args, checkpoint, recipe, origin)
     kind = huggingface.export(checkpoint, recipe, args.to, origin)
     print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
+    return RIGHT
+
+
+def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Recipe", origin: dict[str, str]) -> int:
+    from shared_models import gguf
+    from shared_models.lm import corpus
+
+    text = None
+    if args.held_out:
+        text = corpus.given(args.held_out, recipe.context + 1)
+        origin["held-out text"] = f"sha256:{hashlib.sha256(text.data).hexdigest()}"
+    written = gguf.export(checkpoint, recipe, args.to, args.gguf, origin, text)
+    print(f"{args.to} has {written.size:,} bytes, for llama.cpp: llama-cli -m {args.to}")
+    if written.in_half:
+        print(f"in f16, for their rows are no whole blocks of {gguf.BLOCK}: {', '.join(written.in_half)}")
+    if written.losses is None:
+        print("held-out loss: not measured, for no text was given: --held-out FILE")
+    else:
+        before, after = written.losses
+        print(f"held-out loss, nats per byte: {before:.4f} as trained, {after:.4f} in {args.gguf}")
     return RIGHT
 
 
@@ -201,5 +241,12 @@ COMMANDS = (
         _simulate,
         "train",
     ),
-    Command("model export", MONEY, "Write a model out for transformers.", _export_arguments, _export, "train"),
+    Command(
+        "model export",
+        MONEY,
+        "Write a model out for transformers, or for llama.cpp.",
+        _export_arguments,
+        _export,
+        "train",
+    ),
 )

@@ -53,6 +53,7 @@ GUARDED: dict[str, list[str]] = {
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
+    "shared_models/gguf.py": ["tests/client/test_gguf.py"],
     "shared_models/huggingface.py": [
         "tests/client/test_huggingface.py",
         "tests/training/test_adapter.py",
@@ -171,7 +172,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/ledger/test_kill.py",
     ],
     "shared_models/lm/weights.py": ["tests/training", "tests/client/test_huggingface.py"],
-    "shared_models/lm/corpus.py": ["tests/server/test_simulation.py"],
+    "shared_models/lm/corpus.py": ["tests/server/test_simulation.py", "tests/client/test_gguf.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "client/doctor.py": ["tests/client/test_doctor.py"],
@@ -211,7 +212,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_simulation.py",
         "tests/server/test_adapted.py",
     ],
-    "consortium/commands.py": ["tests/test_cli.py", "tests/server/test_adapted.py"],
+    "consortium/commands.py": ["tests/test_cli.py", "tests/server/test_adapted.py", "tests/client/test_gguf.py"],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.
 # Mutants that change nothing anybody could see, each with its reason.

@@ -34,6 +34,7 @@ FLOORS: dict[str, set[str]] = {
     },
     "shared_models.messages": {"shared_models", "flwr"},
     "shared_models.bundle": {"flwr"},
+    "shared_models.gguf": {"shared_models", "numpy"},
     "shared_models.huggingface": {"shared_models", "numpy"},
     "shared_models.shelf": {"shared_models", "obstore"},
     "shared_models": {"shared_models"},

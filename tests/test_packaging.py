@@ -53,6 +53,7 @@ BUNDLE = [
     "shared_models/command.py",
     "shared_models/durable.py",
     "shared_models/folder.py",
+    "shared_models/gguf.py",
     "shared_models/http_answers.py",
     "shared_models/http_signatures.py",
     "shared_models/huggingface.py",

@@ -108,9 +108,20 @@ def scored_on(name: str, texts: Path, at_least: int) -> Tokens:
     with path.open("rb") as file:
         if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
             raise Refused(Refusal.CORRUPT, f"{path} is sha256:{found}")
-    if (size := path.stat().st_size) < at_least:
-        raise Refused(Refusal.BAD_FIELD, f"the text {name} has {size} bytes, too few to score by: {at_least}")
-    return np.memmap(path, np.uint8, "r")
+    return given(path, at_least)
+
+
+def given(path: Path, at_least: int) -> Tokens:
+    """The text of this file, read where it is drawn from. Raises `Refused`: NOT_FOUND; BAD_FIELD if it has not so many
+    tokens.
+    """
+    try:
+        size = path.stat().st_size
+        if size < at_least:
+            raise Refused(Refusal.BAD_FIELD, f"the text {path} has {size} bytes, too few to score by: {at_least}")
+        return np.memmap(path, np.uint8, "r")
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"the text {path}: {error.strerror}") from None
 
 
 def windows(tokens: Tokens, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,345 @@
+"""A checkpoint as one file that llama.cpp opens, and whatever is built on it: GGUF, its numbers whole or in few bits.
+
+Its architecture is `llama`, with experts too; llama.cpp has none that computes GELU without gates behind RMSNorm. The
+format: github.com/ggml-org/ggml, docs/gguf.md, version 3; blocks of numbers: src/ggml-quants.c there. The package
+`gguf` is what tests compare with, to the bit: as a writer it brings an HTTP client, opens its file by itself and leaves
+out empty lists, which llama.cpp asks for; and it says of its rounding to 4 bits that it may change.
+
+The same weights make the same bytes on every machine, for each number is rounded by itself, as IEEE 754 says; but the
+product of two matrices of a rank is a sum, whose last bit may be another elsewhere.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shared_models import durable, huggingface
+from shared_models.lm import gpt, hygiene, weights
+from shared_models.lm.corpus import Tokens
+from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
+
+VERSION, ALIGNMENT, QUANTISATION = 3, 32, 2
+BLOCK = 32  # So many numbers of a row have one scale.
+HALF_MOST = 65_504.0  # The largest number of float16.
+LEAST = np.finfo(np.float32).tiny  # Of a smaller scale the inverse may be infinite; in float16 it is zero anyway.
+END = 0xFF  # Readers want a token at which a text ends: UTF-8 never has this byte.
+NORMAL, CONTROL, UNUSED = 1, 3, 5  # Kinds of token.
+NAMES = {  # Of the tensors, by what transformers calls them.
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "block_sparse_moe.experts.w1": "ffn_gate_exps",
+    "block_sparse_moe.experts.w2": "ffn_down_exps",
+    "block_sparse_moe.experts.w3": "ffn_up_exps",
+}
+
+Bytes = npt.NDArray[np.uint8]
+Value = bool | int | float | str | list[str] | npt.NDArray[np.int32]
+
+
+class Dtype(NamedTuple):
+    """How numbers stand in a file: `block` of them in `size` bytes."""
+
+    number: int  # ggml's, of a tensor;
+    file: int  # and of a file that holds mostly such.
+    block: int
+    size: int
+    most: float  # It holds no larger numbers.
+    write: Callable[[weights.Tensor], Bytes]  # (n, block) to (n, size),
+    read: Callable[[Bytes], weights.Tensor]  # and back.
+
+
+def _q8_0(blocks: weights.Tensor) -> Bytes:
+    """A scale, the largest number / 127, and each as a multiple of it, rounded, halves away from zero."""
+    scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+    times = (blocks * _inverse(scale)).astype(np.float64)
+    whole = np.copysign(np.floor(np.abs(times) + 0.5), times).astype(np.int8)
+    return np.concatenate([_half(scale), whole.view(np.uint8)], 1)
+
+
+def _q8_0_read(data: Bytes) -> weights.Tensor:
+    return _half_read(data[:, :2]) * data[:, 2:].view(np.int8).astype(np.float32)
+
+
+def _q4_0(blocks: weights.Tensor) -> Bytes:
+    """A scale, the largest number with its sign / -8, and each as a multiple of it from -8 to 7, plus 8.
+
+    The first 16 are the low halves of bytes, the others the high ones. Product and sum are rounded once, as by a fused
+    multiply-add; llama.cpp's own depend on its compiler.
+    """
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(1, keepdims=True), 1)
+    scale = largest / np.float32(-8)
+    times = blocks.astype(np.float64) * _inverse(scale).astype(np.float64)
+    whole = (times + 8.5).astype(np.float32).astype(np.uint8).clip(max=15)
+    return np.concatenate([_half(scale), whole[:, : BLOCK // 2] | whole[:, BLOCK // 2 :] << 4], 1)
+
+
+def _q4_0_read(data: Bytes) -> weights.Tensor:
+    whole = np.concatenate([data[:, 2:] & 15, data[:, 2:] >> 4], 1)
+    return _half_read(data[:, :2]) * (whole.astype(np.float32) - 8)
+
+
+def _inverse(scale: weights.Tensor) -> weights.Tensor:
+    return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=np.abs(scale) >= LEAST)
+
+
+def _single(numbers: weights.Tensor) -> Bytes:
+    return numbers.astype("<f4").view(np.uint8)
+
+
+def _single_read(data: Bytes) -> weights.Tensor:
+    return data.view("<f4").astype(np.float32, copy=False)
+
+
+def _half(numbers: weights.Tensor) -> Bytes:
+    return numbers.astype("<f2").view(np.uint8)
+
+
+def _half_read(data: Bytes) -> weights.Tensor:
+    return np.ascontiguousarray(data).view("<f2").astype(np.float32)
+
+
+DTYPES = {
+    "f32": Dtype(0, 0, 1, 4, float(np.finfo(np.float32).max), _single, _single_read),
+    "f16": Dtype(1, 1, 1, 2, HALF_MOST, _half, _half_read),
+    "q4_0": Dtype(2, 2, BLOCK, 2 + BLOCK // 2, 8 * HALF_MOST, _q4_0, _q4_0_read),
+    "q8_0": Dtype(8, 7, BLOCK, 2 + BLOCK, 127 * HALF_MOST, _q8_0, _q8_0_read),
+}
+
+
+def encode(dtype: str, name: str, tensor: weights.Tensor) -> Bytes:
+    """The bytes of a tensor of this name, whose rows are whole blocks, (blocks, size of one).
+
+    Raises `Refused(NOT_FINITE)` if a number is none, or too large.
+    """
+    found = DTYPES[dtype]
+    if not (most := np.abs(tensor).max()) <= found.most:
+        raise Refused(Refusal.NOT_FINITE, f"{name} has a number of size {most}, and {dtype} holds up to {found.most:g}")
+    return found.write(tensor.reshape(-1, found.block))
+
+
+def decode(dtype: str, data: Bytes, shape: tuple[int, ...]) -> weights.Tensor:
+    """The tensor of this shape that these bytes are."""
+    found = DTYPES[dtype]
+    return found.read(data.reshape(-1, found.size)).reshape(shape)
+
+
+def held_as(dtype: str, ours: str, shape: tuple[int, ...]) -> str:
+    """The dtype of a tensor of ours in a file that is mostly of another: llama.cpp wants norms and routers in float32,
+    and rows that are no whole blocks it holds in float16.
+    """
+    if len(shape) == 1 or ours.endswith("router.weight"):
+        return "f32"
+    return "f16" if shape[-1] % DTYPES[dtype].block else dtype
+
+
+class Rounded(Mapping[str, weights.Tensor]):
+    """The weights of a model as a file of this dtype holds them.
+
+    Blocks lie within rows, so that it does not matter in which order, and in which tensor, the file has the rows.
+    """
+
+    def __init__(self, whole: huggingface.Whole, dtype: str) -> None:
+        self._whole, self._dtype = whole, dtype
+
+    def __getitem__(self, name: str) -> weights.Tensor:
+        """Raises KeyError; `Refused` as `encode`."""
+        tensor = self._whole[name]
+        dtype = held_as(self._dtype, name, tensor.shape)
+        return decode(dtype, encode(dtype, name, tensor), tensor.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+
+class Written(NamedTuple):
+    """What came of an export."""
+
+    size: int  # Bytes.
+    in_half: list[str]  # The tensors that are in float16 though a file of fewer bits was asked for.
+    losses: tuple[float, float] | None  # Held-out, nats per byte: as trained, and as the file holds it.
+
+
+def export(
+    checkpoint: weights.Tensors,
+    recipe: Recipe,
+    path: Path,
+    dtype: str,
+    origin: Mapping[str, str],
+    text: Tokens | None = None,
+) -> Written:
+    """Write this file, whole or not at all. `origin`, where it is from, stands in it; and how good it is on the text.
+
+    Raises `Refused`: BAD_FIELD if something is there already, or if the architecture has no such model; WRONG_MODEL if
+    the weights are not of this recipe; NOT_FINITE if a number has no place in this dtype.
+    """
+    if path.exists():
+        raise Refused(Refusal.BAD_FIELD, f"--to {path}: it is there already, and nothing is written over")
+    if recipe.feed != "swiglu":
+        cause = f'feed = "{recipe.feed}": llama.cpp has no architecture that computes it; train with feed = "swiglu"'
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.vocabulary <= END:
+        raise Refused(Refusal.BAD_FIELD, f"vocabulary = {recipe.vocabulary}: llama.cpp wants a token for each byte")
+    whole = huggingface.Whole(checkpoint, recipe)
+    losses = None if text is None else measured(whole, dtype, text)
+    if losses is not None:
+        found = f"{losses[0]:.4f} nats per byte as trained, {losses[1]:.4f} as {dtype}"
+        origin = {**origin, "held-out loss": found}
+    parts = [Part.of(name, places, whole, dtype) for name, places in _grouped(whole.recipe).items()]
+    durable.make_folder(path.absolute().parent)
+    with durable.writing(path) as file:
+        file.write(_head(_about(whole.recipe, dtype, origin), parts))
+        for part in parts:
+            file.write(_filled(encode(part.dtype, part.name, part.tensor(whole)).tobytes()))
+        size = file.tell()
+    return Written(size, [part.name for part in parts if part.dtype == "f16" != dtype], losses)
+
+
+def measured(whole: huggingface.Whole, dtype: str, text: Tokens) -> tuple[float, float]:
+    """The loss on a text, in nats per byte: of these weights, and of what a file of this dtype holds of them.
+
+    On the sequences that a run scores its checkpoints on.
+    """
+    chosen = hygiene.spread(hygiene.EVALUATED, whole.recipe.context, text)
+    model = gpt.GPT(gpt.Shape.of(whole.recipe))
+    before, after = (hygiene.held_out_loss(model, each, chosen)(None) for each in (whole, Rounded(whole, dtype)))
+    return before, after
+
+
+class Part(NamedTuple):
+    """A tensor of the file."""
+
+    name: str
+    places: list[huggingface.Place]  # Of all experts, one each; else one.
+    turned: int  # Of queries and keys, how wide a head is; else 0.
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, name: str, places: list[huggingface.Place], whole: huggingface.Whole, dtype: str) -> "Part":
+        recipe = whole.recipe
+        turned = recipe.width // recipe.heads if "attn_q" in name or "attn_k" in name else 0
+        shape = cls(name, places, turned, dtype, ()).tensor(whole).shape
+        return cls(name, places, turned, held_as(dtype, f"{places[0].ours}.weight", shape), shape)
+
+    def tensor(self, whole: weights.Tensors) -> weights.Tensor:
+        """Rotary positions turn neighbours in llama.cpp, and here numbers that are half a head apart: so of queries and
+        keys the rows of each head are put in that order.
+        """
+        found = [place.rows(whole) for place in self.places]
+        tensor = found[0] if len(found) == 1 else np.stack(found)
+        if self.turned:
+            tensor = tensor.reshape(-1, 2, self.turned // 2, tensor.shape[1]).swapaxes(1, 2).reshape(tensor.shape)
+        return tensor
+
+
+def _grouped(recipe: Recipe) -> dict[str, list[huggingface.Place]]:
+    """Every tensor of the file, and where what it holds is in ours."""
+    found: dict[str, list[huggingface.Place]] = {}
+    for place in huggingface.places_of(recipe):
+        theirs = re.sub(r"(?<=\.experts)\.\d+", "", place.theirs.removesuffix(".weight"))
+        layer = re.match(r"model\.layers\.(\d+)\.", theirs)
+        name = f"blk.{layer[1]}.{NAMES[theirs[layer.end() :]]}" if layer else NAMES[theirs]
+        found.setdefault(f"{name}.weight", []).append(place)
+    return found
+
+
+def _about(recipe: Recipe, dtype: str, origin: Mapping[str, str]) -> dict[str, Value]:
+    """What stands at the head of the file."""
+    head = recipe.width // recipe.heads
+    tokens = [*map(huggingface.shown, range(END)), "<|endoftext|>"]
+    kinds = [NORMAL] * END + [CONTROL] + [UNUSED] * (recipe.vocabulary - len(tokens))
+    about: dict[str, Value] = {
+        "general.architecture": "llama",
+        "general.type": "model",
+        "general.name": "A model that several organisations have trained together",
+        "general.description": "\n".join(f"{name}: {value}" for name, value in origin.items()),
+        "general.file_type": DTYPES[dtype].file,
+        "general.quantization_version": QUANTISATION,
+        "general.alignment": ALIGNMENT,
+        "llama.vocab_size": recipe.vocabulary,
+        "llama.context_length": recipe.context,
+        "llama.embedding_length": recipe.width,
+        "llama.block_count": recipe.layers,
+        "llama.feed_forward_length": recipe.feed_width,
+        "llama.attention.head_count": recipe.heads,
+        "llama.attention.head_count_kv": recipe.kv_heads or recipe.heads,
+        "llama.attention.key_length": head,
+        "llama.attention.value_length": head,
+        "llama.attention.layer_norm_rms_epsilon": huggingface.NORM_EPS,
+        "llama.rope.dimension_count": head,
+        "llama.rope.freq_base": huggingface.ROTARY_BASE,
+    }
+    if recipe.experts:
+        about |= {"llama.expert_count": recipe.experts, "llama.expert_used_count": recipe.experts_per_token}
+    return about | {  # Byte-level BPE without merges: the number of a token is the byte.
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens + [f"[PAD{number}]" for number in range(len(tokens), recipe.vocabulary)],
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.merges": list[str](),
+        "tokenizer.ggml.bos_token_id": END,
+        "tokenizer.ggml.eos_token_id": END,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def _head(about: Mapping[str, Value], parts: list[Part]) -> bytes:
+    """All that stands before the numbers."""
+    head = b"GGUF" + struct.pack("<IQQ", VERSION, len(parts), len(about))
+    head += b"".join(_string(key) + _typed(value) for key, value in about.items())
+    at = 0
+    for part in parts:
+        dtype, shape = DTYPES[part.dtype], part.shape
+        head += _string(part.name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), dtype.number, at)
+        at += -(-math.prod(shape) // dtype.block * dtype.size // ALIGNMENT) * ALIGNMENT
+    return _filled(head)
+
+
+def _filled(data: bytes) -> bytes:
+    """These bytes, and zeros up to where the next may begin."""
+    return data.ljust(-(-len(data) // ALIGNMENT) * ALIGNMENT, b"\0")
+
+
+def _typed(value: Value) -> bytes:
+    """A value behind the number of its type; a list's is followed by that of what is in it, and by how many."""
+    match value:
+        case bool():
+            return struct.pack("<I?", 7, value)
+        case int():
+            return struct.pack("<II", 4, value)
+        case float():
+            return struct.pack("<If", 6, value)
+        case str():
+            return struct.pack("<I", 8) + _string(value)
+        case list():
+            return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_string, value))
+        case _:
+            return struct.pack("<IIQ", 9, 5, value.size) + value.astype("<i4").tobytes()
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
