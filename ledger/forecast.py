@@ -85,7 +85,7 @@ def band(run: Track, now_ms: int) -> Band | str:
         rounds = planned - len(run.closed)
         return Sum(rounds, rounds * flop, value(rounds * flop, run.price), until_ms - newest, until_ms)
 
-    flop = [each.flop for each in run.closed[:seen]]
+    flop = [each.flop for each in run.closed]
     return Band(each_as(min(took_ms), min(flop)), each_as(max(took_ms), max(flop)), seen, chance(seen, left))
 
 

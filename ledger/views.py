@@ -110,7 +110,7 @@ def round_page(log: Log, books: Books, name: str, number: int, after: int | None
     nodes = dict(sorted(turn.said, reverse=True))  # Of each member the first one, if it has several.
     invited = sorted(turn.invited)
     is_open = closed is None and run.ended is None
-    missing = [member for member in invited if member not in nodes] if is_open else []
+    missing = [member for member in invited if member not in nodes]
     part, rows = oldest(len(invited), after), []
     for place in part.places:
         member = invited[place]

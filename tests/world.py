@@ -64,6 +64,7 @@ from shared_models.records.kinds import (
 )
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.challenge import Challenge, drawn, ends
+from shared_models.rules.currency import spelled
 from shared_models.rules.pricing import flop_per_token, tokens_asked
 from shared_models.rules.quotes import sealed
 
@@ -382,6 +383,19 @@ class World:
             evidence=digest(f"invoice {name}"),
         )
         return replace(whole, **changes)
+
+    def quoted(self, price: Fraction, period: str = "2026-11") -> None:
+        """All members quote this price for an NCU, in minor units, and it is the period's."""
+        text = spelled(price / 10**self.charter.minor_digits, "a price")
+        for opening in (False, True):
+            for by in self.members:
+                said: dict[str, Any] = {"member": by, "about": "price", "period": period, "members": (by,)}
+                seal = sealed("price", period, (by,), text, digest(by))
+                more = {"amount": text, "salt": digest(by)} if opening else {"seal": seal}
+                self.say(f"{by}/admin", (QuoteOpen if opening else QuoteSeal)(seq=0, prev=FIRST, **said, **more))
+        median, names = self.books.accounts.quotes.median(period)
+        self.say(f"{CONSORTIUM}/admin", Price(seq=0, prev=FIRST, period=period, price=median, quotes=names))
+        assert median == price
 
     def statement(self, period: str = "2026-11") -> Statement:
         author = f"{CONSORTIUM}/admin"

@@ -21,11 +21,11 @@ FLOP = 4_276_224  # Of one member in one round.
 
 
 def trained(world: World, taken_s: tuple[int, ...] = TAKEN_S, is_open: bool = True, **manifest: int) -> Track:
-    """A run whose rounds have taken so long from one opening to the next; birch misses every third one."""
+    """A run whose rounds have taken so long from one opening to the next; birch misses the first."""
     world.start(**{"rounds": 8} | manifest)
     *before, newest = [BEGAN_MS + 1000 * each for each in accumulate(taken_s, initial=0)]
-    for number, at in enumerate(before if is_open else [*before, newest], 1):
-        who = [member for member in world.members if member != "birch" or number % 3]
+    for at in before if is_open else [*before, newest]:
+        who = ["acme", "cedar"] if at == BEGAN_MS else world.members
         world.round(members=who, opened_ms=at, deadline_ms=at + 60_000)
     if is_open:
         world.say(world.coordinator, world.opened(opened_ms=newest, deadline_ms=newest + 60_000))
@@ -55,7 +55,7 @@ def test_while_no_round_is_open_the_newest_one_s_work_is_known_and_its_time_is_n
     world = World()
     run = trained(world, is_open=False)
     newest, told = BEGAN_MS + 200_000, found(run)
-    assert so_far(run)[:2] == (6, 16 * FLOP)
+    assert so_far(run)[:2] == (6, 17 * FLOP)
     assert (told.least[:2], told.most[:2]) == ((2, 4 * FLOP), (2, 6 * FLOP))
     assert (told.least.until_ms, told.most.until_ms) == (newest + 90_000, newest + 150_000)
     assert (told.seen, told.chance) == (5, Fraction(5, 14))
@@ -98,7 +98,7 @@ def test_of_a_run_that_is_over_there_is_no_forecast():
     world.say(world.coordinator, world.end())
     told = forecast(track(world.books, world.books.runs["r1"]), BEGAN_MS)
     assert (told["rows"], told["why"]) == ([], "Nothing is to come: the run has ended.")
-    assert Fraction(told["cost"].plain) == value(16 * FLOP, world.charter.price)
+    assert Fraction(told["cost"].plain) == value(17 * FLOP, world.charter.price)
     world = World()
     trained(world)
     world.say(world.coordinator, world.end(status="failed", reason="power cut"))
@@ -111,11 +111,19 @@ def test_of_a_clock_that_has_gone_back_nothing_follows():
     assert told["why"].endswith("the coordinator's clock has gone back from one round to the next.")
 
 
-def test_what_is_to_come_is_at_the_price_in_force_and_what_was_spent_at_that_of_its_period():
-    run = trained(World())
-    dear = run._replace(price=3 * run.price)
-    assert so_far(dear) == so_far(run)
-    assert found(dear).most.cost == 3 * found(run).most.cost
+def test_what_was_spent_is_at_the_price_of_its_period_and_what_is_to_come_at_the_one_in_force():
+    world, quoted = World(), Fraction(7 * 10**12)
+    world.start(rounds=9)
+    world.quoted(quoted)
+    for number in range(6):
+        if number == 4:
+            world.bill()
+        world.round(members=["acme", "birch"] if number == 4 else ["acme"], opened_ms=BEGAN_MS + number)
+    run, price = track(world.books, world.books.runs["r1"]), world.charter.price
+    assert so_far(run).cost == value(4 * FLOP, quoted) + value(3 * FLOP, price)
+    assert quoted != price
+    told = found(run)
+    assert (told.least.cost, told.most.cost) == (value(3 * FLOP, price), value(6 * FLOP, price))
 
 
 # The chance.

@@ -21,11 +21,9 @@ from ledger.shown import ROWS, amount, lasting, moment, newest, oldest, remainin
 from ledger.views import training
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import entry as entries
-from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Price, QuoteOpen, QuoteSeal, Receipt
+from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import REMEDY, Refusal, Refused
-from shared_models.rules.currency import spelled
-from shared_models.rules.quotes import sealed
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x"
 
@@ -458,7 +456,7 @@ def test_against_cost_work_is_worth_what_it_is_billed_at(tmp_path):
     world = World()
     world.start(rounds=3)
     price = Fraction(7 * 10**12)
-    _quote(world, price)
+    world.quoted(price)
     world.round()
     world.round(members=["acme"])
     world.bill()
@@ -475,20 +473,6 @@ def test_against_cost_work_is_worth_what_it_is_billed_at(tmp_path):
         found = drawn(track(world.books, run), "cost")
         assert found is not None
         assert [x for x, _ in found["points"]] == [10 + 580 * each // sum(worth) for each in [0, *accumulate(worth)]]
-
-
-def _quote(world: World, price: Fraction) -> None:
-    """All members quote this price for an NCU in November."""
-    text, period = spelled(price / 100, "a price"), "2026-11"
-    for opening in (False, True):
-        for by in world.members:
-            said = {"member": by, "about": "price", "period": period, "members": (by,), "seq": 0, "prev": FIRST}
-            seal = sealed("price", period, (by,), text, digest(by))
-            record = QuoteOpen(amount=text, salt=digest(by), **said) if opening else QuoteSeal(seal=seal, **said)
-            world.say(f"{by}/admin", record)
-    median, names = world.books.accounts.quotes.median(period)
-    world.say(f"{CONSORTIUM}/admin", Price(seq=0, prev=FIRST, period=period, price=median, quotes=names))
-    assert median == price
 
 
 def declaring(world: World, number: int, said: dict[str, dict[str, object]], late: Iterable[str] = ()) -> None:
