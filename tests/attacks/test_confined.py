@@ -303,6 +303,26 @@ def test_what_one_process_leaves_behind_is_not_run_unconfined_for_the_next(home)
     assert not (home.path / "planted").exists()
 
 
+@pytest.mark.parametrize(("times", "runs"), [(2, True), (17, False)])
+def test_where_the_kernel_does_not_confine_it_it_does_not_run(home, times, runs):
+    """Landlock has at most 16 domains in one another (landlock(7))."""
+    command = [sys.executable, "-c", "print('it runs')"]
+    for _ in range(times):
+        command = confined(command, **home.training_files())
+    done = subprocess.run(command, capture_output=True, text=True, cwd=home.path / "work", check=False)
+    assert ((done.returncode == 0), ("it runs" in done.stdout)) == (runs, runs)
+    assert runs or "not confined" in done.stderr
+
+
+@needs_namespaces
+def test_nor_does_it_where_no_network_of_its_own_is_to_be_had(home, short):
+    command = confined([sys.executable, "-c", "print('it runs')"], **home.training_files(), way=(9, short / "way"))
+    nought = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    within = ["unshare", "--user", "--map-root-user", "sh", "-c", nought, "sh", *command]
+    done = subprocess.run(within, capture_output=True, text=True, cwd=home.path / "work", check=False)
+    assert (done.returncode == 0, done.stdout) == (False, "")
+
+
 def test_a_confined_process_cannot_let_itself_out_again(home):
     code = "import sys, subprocess; sys.exit(subprocess.call([sys.executable, '-m', *sys.argv[1:]]))"
     wide = json.dumps({"see": [], "read": ["/"], "write": []})

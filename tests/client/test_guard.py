@@ -241,8 +241,9 @@ def test_an_auditor_reads_what_a_member_reads_writes_nothing_and_is_let_go(found
 def test_a_key_that_is_no_auditor_s_is_not_let_in_as_one(founded, url, tmp_path, capsys):
     acme, birch = (founded.member(name) for name in ("acme", "birch"))
     other = SigningKey.create(tmp_path / "birch.key", "birch/auditor").verify_key.text()
+    new = SigningKey.create(tmp_path / "c.key", "acme/compute").verify_key.text()  # It would sign receipts.
     size = acme.ledger().size()
-    for text in ("nothing", other, acme.key("compute").verify_key.text(), acme.key("witness").verify_key.text()):
+    for text in ("nothing", other, new, acme.key("compute").verify_key.text(), acme.key("witness").verify_key.text()):
         assert main(["key", "auditor", text, "--home", str(acme.path)]) == 2
     assert main(["key", "make", "acme/admin", "--to", str(tmp_path / "x.key")]) == 2
     assert not (tmp_path / "x.key").exists()
