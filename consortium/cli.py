@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import client.cli
 import ledger.cli
@@ -12,21 +12,19 @@ from consortium import commands
 from shared_models.command import GROUPS, RIGHT, UNKNOWN, Command
 from shared_models.records.refusals import Refusal, Refused
 
+COMMANDS = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
 OURS = {"client", "consortium", "ledger", "server", "shared_models"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, call, print. Exit code 0: right; 1: wrong; 2: it could not be told, or not done; 6: it waits for votes."""
-    everything = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
-    parser, subparsers = _parser(everything)
+    parser, subparsers = parsers()
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--completion"]:
-        print(_completion(subparsers, _families(everything)))
+        print(_completion(subparsers, _families(COMMANDS)))
         return RIGHT
-    if " ".join(words[:2]) in subparsers:  # A command of two words, such as `ledger rebuild`.
-        words[:2] = [" ".join(words[:2])]
-    args = parser.parse_args(words)
-    command = next((each for each in everything if each.name == args.command), None)
+    args = parser.parse_args(joined(words, subparsers))
+    command = next((each for each in COMMANDS if each.name == args.command), None)
     if command is None:  # A family without its verb.
         subparsers[args.command].print_help(sys.stderr)
         return UNKNOWN
@@ -58,10 +56,16 @@ def _told(refused: Refused) -> int:
     return UNKNOWN
 
 
-def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def joined(words: Sequence[str], names: Container[str]) -> list[str]:
+    """The words as the parser takes them: a command of two, such as `ledger rebuild`, is one."""
+    pair = " ".join(words[:2])
+    return [pair, *words[2:]] if pair in names else list(words)
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser, and those under it by name: of each command, and of each family, which are the commands of two words
     that share the first one."""
-    groups = {group: [each for each in everything if each.group == group] for group in GROUPS}
+    groups = {group: [each for each in COMMANDS if each.group == group] for group in GROUPS}
     parser = argparse.ArgumentParser(
         prog="consortium",
         usage="consortium COMMAND [--help] ...",
@@ -73,10 +77,10 @@ def _parser(everything: list[Command]) -> tuple[argparse.ArgumentParser, dict[st
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)  # The usage says it: a screen is short.
     under = parser.add_subparsers(dest="command", required=True, metavar="", help=argparse.SUPPRESS)
     found = dict[str, argparse.ArgumentParser]()
-    for each in everything:
+    for each in COMMANDS:
         found[each.name] = under.add_parser(each.name, description=each.summary, prog=f"consortium {each.name}")
         each.arguments(found[each.name])
-    for word, verbs in _families(everything).items():
+    for word, verbs in _families(COMMANDS).items():
         if word not in found:
             found[word] = under.add_parser(
                 word,

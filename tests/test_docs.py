@@ -2,17 +2,25 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from consortium.cli import joined, parsers
 from shared_models.records.kinds import KINDS
 from shared_models.records.refusals import REMEDY, Refusal, Refused
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+
+PARSER, COMMANDS = parsers()
+for each in COMMANDS.values():
+    each.allow_abbrev = False  # What is written down is the whole option.
+# What is hashed or derived from, and is no command.
+LINES = {"consortium ticket", "consortium invite v1", "consortium words v1", "consortium blob capability v1"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -28,6 +36,45 @@ def test_files_that_are_named_are_there(page):
         r"`((?:tests|shared_models|client|server|ledger|consortium|docs)/[\w/.]+)`", page.read_text()
     ):
         assert (ROOT / name).exists(), name
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words behind `consortium` of every command in the page's blocks of shell, as a shell would part them."""
+    found = []
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.M | re.S):
+        text = re.sub(r"\\\n\s*", "", block) if language in ("", "console", "sh") else ""
+        for line in re.findall(r"(?<![\w-])consortium (.+)", text):
+            lexer = shlex.shlex(line.split("  ")[0], posix=True, punctuation_chars=True)  # What it is for stands apart.
+            lexer.whitespace_split = True
+            words = list(lexer)
+            ends = (number for number, word in enumerate(words) if set(word) <= set("();<>|&"))
+            found.append(words[: next(ends, len(words))])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_shown_are_those_that_there_are(page):
+    for words in commands(page.read_text()):
+        try:
+            PARSER.parse_args(joined(words, COMMANDS))
+        except SystemExit as stopped:
+            pytest.fail(f"consortium {shlex.join(words)}: {stopped}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_named_in_a_line_have_these_options(page):
+    for span in set(re.findall(r"`(consortium [^`]+)`", page.read_text())) - LINES:
+        command, *words = joined(span.split()[1:], COMMANDS)
+        taken = COMMANDS[command]._option_string_actions if command in COMMANDS else ()
+        assert {word for word in words if word.startswith("--")} <= {*taken}, span
+        assert command in {*COMMANDS, "--help", "--completion"}, span
+
+
+def test_a_command_that_there_is_not_would_be_seen():
+    page = "```sh\nfor each in a b; do\n    yes | consortium status \\\n        --hom $each &\ndone\n```\n"
+    assert commands(page) == [["status", "--hom", "$each"]]
+    with pytest.raises(SystemExit):
+        PARSER.parse_args(commands(page)[0])
 
 
 def test_every_refusal_and_its_remedy_is_in_the_documentation():
