@@ -8,7 +8,7 @@ TORCH_ARGS ?=
 JOBS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench mutate compose-test clean
+.PHONY: demo test lint docs bench mutate compose-test clean
 
 demo: $(VENV)/ready
 	@$(BIN)/consortium demo
@@ -22,6 +22,10 @@ lint: $(VENV)/ready
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+# The pages of docs/ as a site, in site/: any web server shows it, and a browser by itself all but the search.
+docs: $(VENV)/ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/ready
 	@$(BIN)/python -m bench
 
@@ -34,7 +38,7 @@ compose-test:
 	@bash tests/compose.sh
 
 clean:
-	rm -rf $(VENV) .consortium-demo build dist
+	rm -rf $(VENV) .consortium-demo build dist site
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

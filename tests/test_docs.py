@@ -103,6 +103,21 @@ def test_the_protocol_page_names_every_kind():
     assert set(re.findall(r"^\| `([a-z.]+)` \|", page, re.M)) >= set(KINDS)
 
 
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = [path.read_text() for path in tmp_path.rglob("*.html")]
+    assert len(pages) == len(PAGES)  # Not the README, and one more for an address that there is not.
+    loaded = re.compile(r"""<(?:iframe|img|link|script)\b[^>]*?\b(?:href|src)=["']?(?:https?:)?//[^>]*>""")
+    assert not [found for page in pages for found in loaded.findall(page)]
+
+
 def shown(command: str) -> list[str]:
     """What the README says that this command prints."""
     block = re.search(rf"```console\n\$ {re.escape(command)}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
