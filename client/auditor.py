@@ -192,10 +192,13 @@ class Auditor:
 def audited(home: Home) -> Books:
     """What the log at this member's ledger says, recomputed. Raises `Refused`: what the audit found first.
 
-    Who asks is about to sign something that follows from it.
+    Who asks is about to sign something that follows from it. The ledger is asked in the member's name.
     """
     report = Auditor(
-        charter=home.charter_entry.hash.hex(), witnessed=[home.witnessed()], verified_path=home.verified_path
+        charter=home.charter_entry.hash.hex(),
+        witnessed=[home.witnessed()],
+        verified_path=home.verified_path,
+        key=home.ledger().key,
     ).run(home.settings.ledger)
     if report.findings:
         raise Refused(report.findings[0].refusal, str(report.findings[0]))

@@ -13,6 +13,7 @@ from parties import three
 
 import client.invites
 import client.join
+import client.quotes
 from client.charter import vote
 from client.invites import admit
 from client.keys import add, holder, revoke
@@ -369,6 +370,10 @@ def test_members_write_read_join_and_audit_as_they_do_elsewhere(founded, url):
     for read in (lambda: fetch(reader(url)), LedgerHttp(url).size):
         with pytest.raises(Refused, match="not_signed_in"):
             read()
+
+
+def test_who_is_about_to_sign_what_follows_from_the_log_reads_it_by_its_own_key(founded):
+    assert client.quotes.seal(founded.member("acme").path, "price", "2026-11", "0.60") == 1
 
 
 def test_who_was_invited_reads_what_it_joins_by_the_invites_key_and_by_no_other(founded, url):
