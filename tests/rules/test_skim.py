@@ -137,6 +137,20 @@ def test_what_is_signed_but_not_canonical_is_not_skimmed(text):
     assert skim(note.sign(text, [key("acme/compute")]), CONTEXT) is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"busy_ms": HONEST.wall_ms + 1},
+        {"ended_ms": HONEST.started_ms - 1},
+        {"device": "h100"},
+        {"wall_ms": 0, "busy_ms": 0},
+    ],
+)
+def test_what_no_machine_can_have_done_in_that_time_is_not_skimmed(changes):
+    leaf = entries.sign(replace(HONEST, **changes), CONSORTIUM, [key("acme/compute")])
+    assert skim(leaf, CONTEXT) is None
+
+
 def test_who_vouches_for_a_signature_saves_its_verification():
     forged = LEAF.replace(b'"busy_ms":900', b'"busy_ms":901')
     assert skim(forged, CONTEXT) is None
