@@ -72,7 +72,7 @@ GUARDED: dict[str, list[str]] = {
     "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
     "ledger/guard.py": ["tests/client/test_guard.py"],
     "client/confine.py": ["tests/attacks/test_confined.py"],
-    "shared_models/relay.py": ["tests/attacks/test_confined.py"],
+    "shared_models/relay.py": ["tests/client/test_relay.py"],
     "client/speed.py": ["tests/client/test_doctor.py"],
     "ledger/limits.py": ["tests/ledger/test_limits.py", "tests/client/test_guard.py"],
     "ledger/ready.py": ["tests/ledger/test_ready.py"],
