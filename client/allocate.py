@@ -1,4 +1,4 @@
-"""Commands that try out the rules of money: what a rule would charge whom, and what training alone would cost."""
+"""Commands that try out the rules of money: what a rule would charge whom, what training would cost, and alone."""
 
 import hashlib
 import json
@@ -9,11 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared_models.command import MONEY, RIGHT, Command
+from shared_models.command import MONEY, RIGHT, WRONG, Command
 from shared_models.records.refusals import Refusal, Refused
 
 if TYPE_CHECKING:
     from shared_models.rules.games import Game
+    from shared_models.rules.quote import Quote
 
 SAMPLED = "sampled"  # The rule that is for information only: no pot can have it.
 NUMBER = re.compile(r"-?\d{1,30}(?:/\d{1,30}|(?:\.\d{1,30})?(?:[eE]\+?\d{1,2})?)")
@@ -198,41 +199,54 @@ def _numbers(asked: Any) -> dict[str, Fraction]:
     return {name: number(value) for name, value in asked.items()}
 
 
-def _quote_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--price", required=True, help="of a chip with its share of the server, when it was bought")
+def _hardware(parser: ArgumentParser, *, required: bool) -> None:
+    """What a chip costs, and what it draws."""
+    parser.add_argument("--price", required=required, help="of a chip with its share of the server, when bought")
     parser.add_argument("--years", default="0", help="from then to the start of training; default 0")
-    parser.add_argument("--chip-hours", help="number of chips × hours of training,")
-    parser.add_argument("--flop", help="or how much work it is, such as 3.8e25,")
-    parser.add_argument("--peak", help="with the peak FLOP/s of a chip, such as 989.4e12,")
-    parser.add_argument("--mfu", default="0.375", help="and the share of it that training reaches; default 0.375")
-    parser.add_argument("--watts", required=True, help="rated power of a chip")
-    parser.add_argument("--kwh", required=True, help="the price of a kWh")
+    parser.add_argument("--watts", required=required, help="rated power of a chip")
+    parser.add_argument("--kwh", required=required, help="the price of a kWh")
     parser.add_argument("--pue", default="1.25", help="energy of the building / of the servers; default 1.25")
     parser.add_argument("--overhead", default="1.64", help="price with the server / of the bare chip; default 1.64")
     parser.add_argument("--server-power", default="1.8", help="server / chips; H100 51/28, A100 65/32; default 1.8")
     parser.add_argument("--load", default="0.75", help="power drawn / rated; TPU 0.43; default 0.75")
     parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _on(args: Namespace, hours: Fraction) -> "Quote":
+    """What so many chip-hours of this hardware cost."""
+    from shared_models.rules.quote import Training, quote, value_after
+
+    return quote(
+        Training(
+            chip_hours=hours,
+            server_value=value_after(number(args.price), number(args.years)),
+            server_overhead=number(args.overhead),
+            chip_watt=number(args.watts),
+            server_power=number(args.server_power),
+            load=number(args.load),
+            pue=number(args.pue),
+            price_per_kwh=number(args.kwh),
+        )
+    )
+
+
+def _quote_arguments(parser: ArgumentParser) -> None:
+    _hardware(parser, required=True)
+    parser.add_argument("--chip-hours", help="number of chips × hours of training,")
+    parser.add_argument("--flop", help="or how much work it is, such as 3.8e25,")
+    parser.add_argument("--peak", help="with the peak FLOP/s of a chip, such as 989.4e12,")
+    parser.add_argument("--mfu", default="0.375", help="and the share of it that training reaches; default 0.375")
     parser.epilog = "All prices in one currency. The cost model and its defaults are Epoch AI's (arXiv:2405.21015)."
 
 
 def _quote(args: Namespace) -> int:
     """Print what training alone would cost, by part."""
-    from shared_models.rules.quote import Training, chip_hours, quote, value_after
+    from shared_models.rules.quote import chip_hours
 
     if (args.chip_hours is None) == (args.flop is None) or (args.flop is None) != (args.peak is None):
         raise Refused(Refusal.BAD_FIELD, "give --chip-hours, or --flop and --peak")
     hours = number(args.chip_hours) if args.flop is None else chip_hours(*map(number, (args.flop, args.peak, args.mfu)))
-    training = Training(
-        chip_hours=hours,
-        server_value=value_after(number(args.price), number(args.years)),
-        server_overhead=number(args.overhead),
-        chip_watt=number(args.watts),
-        server_power=number(args.server_power),
-        load=number(args.load),
-        pue=number(args.pue),
-        price_per_kwh=number(args.kwh),
-    )
-    found = quote(training)
+    found = _on(args, hours)
     parts = {name: getattr(found, name) for name in ("chips", "servers", "network", "energy", "total")}
     told = {"chip_hours": _cents(hours)} | {name: _cents(part) for name, part in parts.items()}
     if args.json:
@@ -244,6 +258,105 @@ def _quote(args: Namespace) -> int:
     return RIGHT
 
 
+def _plan_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("log", help="a log: a folder, a zip file, or the ledger's address")
+    parser.add_argument("--key", type=Path, help="ask by this key a ledger for members only")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--loss", help="to come to, in nats per byte, such as 1.2; or")
+    target.add_argument("--budget", help="for accepted work, in units of the charter's currency")
+    parser.add_argument("--run", action="append", default=[], help="plan by this run; may be repeated; default all")
+    _hardware(parser, required=False)
+    parser.epilog = "With --price, --watts and --kwh of a chip: also what it would cost each member to train it alone."
+
+
+def _plan(args: Namespace) -> int:
+    """Print what a run would take. 1 if the log is not right: then nothing is planned by it."""
+    from client import plan
+    from client.notebook import Ledger
+    from shared_models.rules.currency import money
+
+    loss, budget = (None if each is None else number(each) for each in (args.loss, args.budget))
+    if loss is not None and loss <= 0:
+        raise Refused(Refusal.BAD_FIELD, f"a loss of {args.loss}: it is above zero")
+    hardware = [each for each in (args.price, args.watts, args.kwh) if each is not None]
+    if len(hardware) not in (0, 3):
+        raise Refused(Refusal.BAD_FIELD, "give --price, --watts and --kwh, or none of them")
+    log = Ledger.connect(args.log, key=args.key)
+    if log.findings:
+        print(f"this log is not right, and nothing is planned by it: consortium audit {args.log}", file=sys.stderr)
+        return WRONG
+    unit = 10**log.charter.minor_digits
+    found, without = plan.plans(
+        log,
+        args.run,
+        loss=None if loss is None else float(loss),
+        budget=None if budget is None else budget * unit,
+    )
+    best, said = found[0], plan.receipts(log, found[0].run)
+    shares = plan.members(log, best, said)
+    cost = sum((charge for _, charge in shares.values()), Fraction(0))
+    hours = {name: said[name].chip_hours(best.flop) if name in said else None for name in shares}
+    alone = {name: _on(args, each).total * unit for name, each in hours.items() if hardware and each is not None}
+    whole = sum(said.values(), plan.Said())
+    kwh = whole.kwh(best.flop)
+    far = best.rounds > plan.BEYOND * best.seen
+    if args.json:
+        told: dict[str, Any] = {"schema": "consortium.plan/1", "run": best.run, "rounds_seen": best.seen}
+        told |= {"rounds": best.rounds, "rounds_least": best.least, "rounds_most": best.most, "tokens": best.tokens}
+        told |= {"loss": best.loss, "loss_least": best.lowest, "loss_most": best.highest, "beyond": far}
+        told |= {"flop": str(best.flop), "cost": str(cost), "ms": best.rounds * best.round_ms}
+        told |= {"kwh": None if kwh is None else float(kwh), "measured": whole.measured, "receipts": whole.receipts}
+        told["members"] = {
+            name: {
+                "credit": str(credit),
+                "charge": str(charge),
+                "chip_hours": None if hours[name] is None else str(hours[name]),
+                "alone": str(alone[name]) if name in alone else None,
+            }
+            for name, (credit, charge) in shares.items()
+        }
+        others = {each.run: {"flop": str(each.flop), "loss": each.loss} for each in found[1:]}
+        print(json.dumps(told | {"others": others, "without": without}))
+        return RIGHT
+    recipe, most = best.manifest.recipe, "no bound" if best.most is None else f"{best.most:,}"
+    rows = [
+        (
+            "by",
+            f"{best.run}: {recipe.layers} layers of {recipe.width}, {best.seen} rounds seen; no other size than seen",
+        ),
+        ("loss", f"{best.loss:.3f}, between {best.lowest:.3f} and {best.highest:.3f} nats per byte"),
+        ("rounds", f"{best.rounds:,}, between {best.least:,} and {most}"),
+        ("tokens", f"{best.tokens:,}"),
+        ("work", f"{best.flop:,} FLOP, {float(best.ncu):.6g} NCU"),
+        ("worth", f"{money(cost, log.charter)} {log.charter.currency} at the price in force"),
+        ("time", f"{best.rounds * best.round_ms / 3_600_000:,.2f} h, as the median round"),
+        ("energy", _energy(kwh, whole.measured, whole.receipts)),
+    ]
+    for name, text in rows:
+        print(f"{name:8}{text}")
+    print(f"{'':16}{'work':>16}{'charge':>16}{'chip-hours alone':>18}{'cost alone':>16}")
+    for name, (credit, charge) in shares.items():
+        chips = "" if (each := hours[name]) is None else _cents(each)
+        own = money(alone[name], log.charter) if name in alone else ""
+        print(f"{name:16}{money(credit, log.charter):>16}{money(charge, log.charter):>16}{chips:>18}{own:>16}")
+    for other in found[1:]:
+        print(f"by {other.run} it would be {other.flop:,} FLOP and a loss of {other.loss:.3f}")
+    for why in without.values():
+        print(f"left out: {why}")
+    if far:
+        print(f"BEYOND {plan.BEYOND} times the rounds seen: the loss may well be outside of what is said here")
+    print(
+        "the band is what laws fitted to parts of the run say, with and without a rest: no promise (docs/the-bill.md)"
+    )
+    return RIGHT
+
+
+def _energy(kwh: Fraction | None, measured: int, receipts: int) -> str:
+    if kwh is None:
+        return f"none of {receipts} receipts measured it"
+    return f"{float(kwh):.6g} kWh, by {measured} of {receipts} receipts that measured it"
+
+
 def _cents(amount: Fraction) -> str:
     """To two digits after the point, half to even."""
     whole, rest = divmod(round(amount * 100), 100)
@@ -252,5 +365,6 @@ def _cents(amount: Fraction) -> str:
 
 COMMANDS = (
     Command("allocate", MONEY, "Divide a cost by a rule, to try it out.", _allocate_arguments, _allocate, beside=True),
+    Command("plan", MONEY, "Plan a run.", _plan_arguments, _plan, beside=True),
     Command("quote", MONEY, "What training alone would cost.", _quote_arguments, _quote),
 )

@@ -159,7 +159,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.WRONG_PERIOD: "a period begins where the last one ended and ends in the log as it stands",
     Refusal.WRONG_STATEMENT: "recompute the statement from the entries it covers",
     Refusal.WRONG_EVIDENCE: "show two different notes of one author about one thing, the first one as it is logged",
-    Refusal.INFEASIBLE: "change what the message names by so much: no division of this cost keeps to every limit",
+    Refusal.INFEASIBLE: "change what the message names by so much: nothing keeps to every limit",
     Refusal.UNKNOWN_CURRENCY: "write the three letters of ISO 4217",
     Refusal.NO_RATE: "let the administrator enter the rate of that day first: `consortium rate`",
     Refusal.CLOSED: "this period has its statement: enter it for a later one, or correct it by a credit note",
