@@ -12,8 +12,11 @@ from shared_models import processes
 from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from client.charter import Said
     from client.home import Home
+    from client.runs import Asked
     from client.speed import Speed
     from shared_models.records.keys import SigningKey
     from shared_models.rules.audit import Report
@@ -712,6 +715,105 @@ def _rule(args: Namespace) -> int:
 _IS = {"stands": "stands", "void": "is void"}
 
 
+def _runs_show_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("run", nargs="?", help="all that it asks of you; by default a line for each")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _runs_show(args: Namespace) -> int:
+    """Print which runs ask for this member, and how it stands with each; or all that one asks."""
+    from client import runs
+    from client.home import Home
+
+    home = Home(args.home)
+    ledger = home.ledger()
+    found = [runs.one(home, ledger, args.run)] if args.run else list(runs.asked(home, ledger))
+    if args.json:
+        shown = [
+            {"run": each.manifest.run, "state": each.state, "manifest": each.hash, "consented": each.consented}
+            | {"refused": each.refused, "word": each.word and asdict(each.word)}
+            | {"round_flop": str(each.round_flop), "bundle": each.manifest.bundle, "rounds": each.manifest.rounds}
+            for each in found
+        ]
+        print(json.dumps({"schema": "consortium.runs/1", "runs": shown}))
+        return RIGHT
+    for each in found:
+        word = each.word.reason if each.word is not None else ""
+        print(f"{each.manifest.run:16} {each.state:10} {each.refused or word}".rstrip())
+    if not found:
+        print("no run asks for you")
+    if args.run:
+        print(*_said_of(home, found[0]), sep="\n")
+    return RIGHT
+
+
+def _said_of(home: "Home", asked: "Asked") -> "Iterator[str]":
+    """All that a run asks of this member, a line each."""
+    from fractions import Fraction
+
+    from shared_models.records.kinds import FIRST
+    from shared_models.rules.currency import money
+    from shared_models.rules.pricing import FLOP_PER_NCU
+
+    manifest, agreement = asked.manifest, home.keyring.agreement
+    price = agreement.charter.price
+    yield f"manifest        {asked.hash}"
+    yield f"bundle          {manifest.bundle}: {_build_is(manifest.bundle)}"
+    in_force = "" if manifest.charter == agreement.hash else "not "
+    yield f"charter         {manifest.charter}: {in_force}the one in force"
+    yield f"members         {', '.join(manifest.members)}; {manifest.quorum} of them make a round"
+    yield f"rounds          {manifest.rounds:,}, each of {manifest.deadline_ms / 1000:,.0f} s at most"
+    work = f"{float(Fraction(asked.round_flop, FLOP_PER_NCU)):.3g} NCU"
+    worth = f"{money(asked.round_worth(price), agreement.charter)} {agreement.charter.currency}"
+    yield f"a round         {work} of each member, {worth} at the charter's price"
+    yield f"begins with     {'weights that its seed draws' if manifest.start == FIRST else manifest.start}"
+    yield f"recipe          {', '.join(f'{name} = {value}' for name, value in asdict(manifest.recipe).items())}"
+
+
+def _build_is(bundle: str) -> str:
+    """Whether this machine would build it: the code of the run is what its operator has."""
+    try:
+        from shared_models.bundle import build
+    except ImportError:
+        return "what is installed here cannot build it to compare, without the extra train"
+    return "what you would build yourself" if build().sha256 == bundle else "other code than you would build yourself"
+
+
+def _runs_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("run", help="as `consortium runs show` lists it")
+
+
+def _runs_refuse_arguments(parser: ArgumentParser) -> None:
+    _runs_arguments(parser)
+    parser.add_argument("--reason", default="", help="shown to whoever asks this node to train")
+
+
+def _runs_approve(args: Namespace) -> int:
+    """Approve a run, as its manifest stands; where policy.toml says `ask = true`, the daemon consents then."""
+    return _runs_said(args, approved=True)
+
+
+def _runs_refuse(args: Namespace) -> int:
+    """Refuse a run: it is not consented to, and if it was, no round of it begins here any more."""
+    return _runs_said(args, approved=False)
+
+
+def _runs_said(args: Namespace, *, approved: bool) -> int:
+    from client import runs
+    from client.home import Home
+
+    home = Home(args.home)
+    found = runs.say(home, home.ledger(), args.run, approved=approved, reason=getattr(args, "reason", ""))
+    print(f"{args.run} is {'approved' if approved else 'refused'}, by manifest {found.hash}")
+    if found.refused:
+        print(f"the policy is against it all the same: {found.refused}")
+    elif approved and not found.consented:
+        print("the daemon consents to it, once it runs")
+    return RIGHT
+
+
 def _witness_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("--once", action="store_true", help="cosign the newest head, compare with the peers, and end")
@@ -1277,6 +1379,9 @@ COMMANDS = (
     Command("policy explain", NODE, "What may be trained here now.", _policy_explain_arguments, _policy_explain),
     Command("policy pause", NODE, "Train nothing for now.", _policy_pause_arguments, _policy_pause),
     Command("policy resume", NODE, "Train again.", _home, _policy_resume),
+    Command("runs show", NODE, "Which runs ask for you.", _runs_show_arguments, _runs_show),
+    Command("runs approve", NODE, "Take part in a run.", _runs_arguments, _runs_approve),
+    Command("runs refuse", NODE, "Take no part in it.", _runs_refuse_arguments, _runs_refuse),
     Command("witness", NODE, "Cosign the log's heads, without training.", _witness_arguments, _witness),
     Command("quorum", NODE, "Who must witness a head, and who has.", _quorum_arguments, _quorum, beside=True),
     Command("compare", NODE, "Hold another member's view of the log against yours.", _compare_arguments, _compare),

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from client import confine, policy
+from client import confine, policy, runs
 from client.attest import Attester
 from client.door import Door
 from client.energy import LOOK_S as METER_S
@@ -315,7 +315,8 @@ class Daemon:
             if self._leave_by is not None:
                 self._end_child()  # So that it says nothing, and is asked again when we are back.
             self._may_go_on()
-            self._check_policy(self._signer.manifest(opened))
+            manifest = self._signer.manifest(opened)
+            runs.check(self.home, self._check_policy(manifest), manifest, opened.manifest)
 
     def _to_end_now(self) -> bool:
         return (pause := policy.paused(self.home.path)) is not None and pause.now
@@ -358,7 +359,9 @@ class Daemon:
         try:
             manifest = entries.peek(leaf)
             if isinstance(manifest, Manifest):
-                policy.read(self.home.policy_path).check_run(manifest)
+                rules = policy.read(self.home.policy_path)
+                rules.check_run(manifest)
+                runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
         except Refused as refused:
             if self._unwanted.get(leaf) != str(refused):
                 self._unwanted[leaf] = str(refused)

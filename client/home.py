@@ -15,6 +15,7 @@ quotes/           0700: what was sealed, and will be opened: a quote is lost wit
 head.note         the newest tree head that was verified, cosigned by this member; a later one must continue it
 verified.json     up to which size, and under which root, an audit has verified every signature of the log
 fork.json         two heads of two histories, if the log has shown them: nothing is signed while this is there
+runs.json         which runs its operator has approved or refused by hand: client/runs.py
 speed.json        how fast this node trains, as it was measured: client/speed.py
 halted.json       what that round used until then, as the daemon measured it
 signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py

@@ -10,6 +10,7 @@ the line that refuses it; a file that cannot be read refuses everything. While H
     refuse = ["*-test"]          # none of these, whatever is allowed above
     rounds = 200                 # of a run, at most
     tokens = 50_000_000          # of a round, at most
+    ask = true                   # and of these none that was not approved: `consortium runs approve`
 
     [hours]                      # when a round may begin: on days that are not named, never; without hours, always
     mon-fri = "20:00-06:00"      # past midnight, it belongs to the day on which it began; a list names several
@@ -66,7 +67,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
 KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
     "": {"zone": "zone"},
-    "runs": {"allow": "names", "refuse": "names", "rounds": "count", "tokens": "count"},
+    "runs": {"allow": "names", "refuse": "names", "rounds": "count", "tokens": "count", "ask": "flag"},
     "price": {"hour": "number", "kwh": "number", "watts": "number"},
     "signal": {
         "file": "text",
@@ -274,6 +275,12 @@ class Policy:
         start_ms, end_ms = (receipt.started_ms, receipt.ended_ms) if now_ms is None else (now_ms, now_ms)
         price = self.tariff.mean_kwh(start_ms, end_ms, self._price("kwh"))
         return Spent(hours, kwh, hours * self._price("hour") + kwh * price)
+
+    @property
+    def asks(self) -> str:
+        """The line by which each run is to be approved; empty if none is."""
+        line, wanted = self.rules.get("runs.ask", (0, False))
+        return f"{self.path.name} line {line}, runs.ask" if wanted else ""
 
     @property
     def memory(self) -> int | None:

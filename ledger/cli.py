@@ -262,7 +262,7 @@ def _audit_rules(args: Namespace) -> int:
 
 
 COMMANDS = (
-    Command("serve", ADMIN, "Serve the ledger: a log of signed records.", _serve_arguments, _serve, "ledger"),
+    Command("serve", ADMIN, "Serve the ledger, a signed log.", _serve_arguments, _serve, "ledger", beside=True),
     Command("price", ADMIN, "Price a period to come by sealed quotes.", _period_arguments, _price),
     Command("close", ADMIN, "Close a period: sign its statement.", _close_arguments, _close, beside=True),
     Command("rate", ADMIN, "Enter a currency's rate of a day.", _rate_arguments, _rate),

@@ -121,6 +121,7 @@ GUARDED: dict[str, list[str]] = {
     "client/half.py": ["tests/training/test_training.py"],
     "client/train.py": ["tests/training/test_training.py"],
     "client/limits.py": ["tests/client/test_memory_limit.py"],
+    "client/runs.py": ["tests/client/test_site_policy.py"],
     "client/policy.py": ["tests/client/test_site_policy.py", "tests/client/test_tariff.py"],
     "client/tariff.py": ["tests/client/test_tariff.py"],
     "client/door.py": ["tests/client/test_door.py", "tests/client"],

@@ -25,6 +25,7 @@ from flwr.cli.build import build_fab_from_files
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from client import confine, limits, policy
+from consortium.cli import main
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
@@ -218,9 +219,11 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
 
 
 def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_without_it(home):
-    """One policy refuses the run, and one the hour; a pause ends the training that it finds."""
+    """One policy refuses the run, and one the hour; a pause ends the training that it finds. One asks for its
+    operator's word, who gives it, takes it back between two rounds, and gives it again."""
     with deployed(home) as (founded, _):
-        birch, cedar = founded.member("birch"), founded.member("cedar")
+        acme, birch, cedar = (founded.member(name) for name in founded.members)
+        acme.policy_path.write_text("[runs]\nask = true\n")
         birch.policy_path.write_text('[runs]\nrefuse = ["r*"]\n')
         cedar.policy_path.write_text("[hours]\n")
 
@@ -228,13 +231,18 @@ def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_withou
             run = pool.submit(
                 trained, founded, replace(TINY, inner_steps=200), quorum=1, rounds=4, consents_s=8, deadline_s=90
             )
+            wait_for(lambda: "runs.ask: nobody has approved the run r1" in told(acme).get("refused", ""))
+            assert main(["runs", "approve", "r1", "--home", str(acme.path)]) == 0
             wait_for(lambda: "no day is named" in told(cedar).get("refused", ""))
             assert not (cedar.path / "clientapp.log").exists()
             cedar.policy_path.unlink()
-            wait_for(lambda: told(cedar)["phase"] == "training")
+            wait_for(lambda: told(cedar)["phase"] == "training" and told(acme).get("round", 0) > 1)
+            assert main(["runs", "refuse", "r1", "--reason", "a move", "--home", str(acme.path)]) == 0
             policy.pause(cedar.path, "a visit", now=True)
             wait_for(lambda: told(cedar)["phase"] == "waiting")
             policy.resume(cedar.path)
+            wait_for(lambda: "refused by this member's operator: a move" in told(acme).get("refused", ""))
+            assert main(["runs", "approve", "r1", "--home", str(acme.path)]) == 0
             assert run.result()[0] == "finished:completed"
         found = report(founded)
         assert (found.findings, found.books.runs["r1"].consents) == ([], {"acme", "cedar"})
@@ -242,6 +250,7 @@ def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_withou
         turns = [(turn.included, dict(turn.excluded)) for turn in closed(founded)]
         assert turns[0] == (("acme",), {"cedar": "policy"})
         assert any(excluded.get("cedar") in ("dead", "failed", "late") for _, excluded in turns)
+        assert any(excluded.get("acme") == "policy" for _, excluded in turns[1:])
         assert turns[-1] == (("acme", "cedar"), {})
 
 

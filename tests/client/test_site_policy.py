@@ -11,17 +11,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parties import FakeTime, Parties, worked
+from parties import BUNDLE, FakeTime, Parties, worked
 from world import TOY
 
-from client import policy
+from client import policy, runs
 from client.door import Door
 from client.home import write_settings
 from consortium.cli import main
 from ledger.api import serving
 from shared_models.claims import Daemon
 from shared_models.processes import free_port
+from shared_models.records import merkle
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.currency import money
+from shared_models.rules.pricing import flop_per_token, tokens_asked, value
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -332,6 +335,78 @@ def test_the_operator_is_shown_each_line_and_pauses_and_resumes(tmp_path, capsys
     assert run("policy", "resume") == (0, "resumed\n")
     assert run("policy", "resume") == (0, "it was not paused\n")
     assert policy.paused(Path(home)) is None
+
+
+def test_the_operator_approves_and_refuses_runs_by_hand(tmp_path, capsys):
+    parties = Parties(tmp_path)
+    parties.log.close()
+    home, port = parties.founded.member("acme"), free_port()
+    write_settings(home.path / "member.toml", replace(home.settings, ledger=f"http://127.0.0.1:{port}"))
+    hashed = merkle.leaf_hash(parties.manifest_leaf).hex()
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["runs", *words, "--home", str(home.path)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    with serving(parties.founded.ledger, port):
+        assert run("show")[:2] == (0, f"{'r1':16} asks\n")
+        code, out, _ = run("show", "r1")
+        assert code == 0
+        for each in (
+            hashed,
+            BUNDLE,
+            "other code than you would build",
+            "acme, birch, cedar; 2 of them",
+            "inner_steps = ",
+        ):
+            assert each in out
+        worth = value(tokens_asked(TOY) * flop_per_token(TOY), home.charter.price)
+        assert f"{money(worth, home.charter)} EUR at the charter's price" in out
+        code, out, _ = run("refuse", "r1", "--reason", "not this month")
+        assert (code, out) == (0, f"r1 is refused, by manifest {hashed}\n")
+        assert run("show")[1] == f"{'r1':16} refused    not this month\n"
+        code, out, _ = run("approve", "r1")
+        assert out == f"r1 is approved, by manifest {hashed}\nthe daemon consents to it, once it runs\n"
+        home.policy_path.write_text("[runs]\nrounds = 1\n")
+        assert "the policy is against it all the same" in run("approve", "r1")[1]
+        (told,) = json.loads(run("show", "--json")[1])["runs"]
+        assert (told["state"], told["word"]["approved"], told["manifest"]) == ("refused", True, hashed)
+        assert "runs.rounds = 1" in told["refused"]
+        before = (home.path / runs.FILE).read_bytes()
+        code, _, err = run("approve", "r2")
+        assert (code, "no run r2 in the log asks for acme" in err) == (2, True)
+        assert (home.path / runs.FILE).read_bytes() == before
+        (home.path / runs.FILE).write_bytes(before[:-2])
+        code, _, err = run("refuse", "r1")
+        assert (code, "is not as it was written" in err) == (2, True)
+        assert (home.path / runs.FILE).read_bytes() == before[:-2]
+
+
+def test_what_the_operator_has_said_counts_for_one_manifest_and_a_spoilt_word_for_none(tmp_path):
+    parties = Parties(tmp_path)
+    parties.log.close()
+    home, hashed = parties.founded.member("acme"), merkle.leaf_hash(parties.manifest_leaf).hex()
+
+    def refusal(of: str = hashed) -> str:
+        try:
+            runs.check(home, policy.read(home.policy_path), parties.manifest, of)
+        except Refused as refused:
+            return str(refused)
+        return ""
+
+    assert refusal() == ""  # Whatever the policy allows.
+    home.policy_path.write_text("[runs]\nask = true\n")
+    assert "policy: policy.toml line 2, runs.ask: nobody has approved the run r1 yet" in refusal()
+    word = {"run": "r1", "approved": True, "reason": "", "at_ms": 1}
+    (home.path / runs.FILE).write_text(json.dumps({hashed: word}))
+    assert (refusal(), "nobody has approved" in refusal("0" * 64)) == ("", True)
+    (home.path / runs.FILE).write_text(json.dumps({hashed: word | {"approved": False, "reason": "no"}}))
+    home.policy_path.unlink()
+    assert refusal() == "policy: the run r1 was refused by this member's operator: no"
+    for spoilt in ("{", "[]", '{"x": 1}', '{"x": {"run": "r1"}}'):
+        (home.path / runs.FILE).write_text(spoilt)
+        assert "is not as it was written" in refusal()
 
 
 def test_the_operator_asks_about_a_run_that_the_ledger_has(tmp_path, capsys):
