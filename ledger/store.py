@@ -102,6 +102,9 @@ class SqlStore:
     def close(self) -> None:
         if self._writer is not None:
             with suppress(SQLAlchemyError):
+                if self.engine.dialect.name == "postgresql":  # Its server would only when it sees that we are gone.
+                    self._writer.execute(text("SELECT pg_advisory_unlock(:name)"), {"name": ADVISORY_LOCK})
+                    self._writer.commit()
                 self._writer.close()
         self.engine.dispose()
         self._lock_file.close()

@@ -182,7 +182,7 @@ def test_a_member_that_is_stopped_and_started_again_in_a_round_is_asked_again_an
             running.start("up", "--home", str(member.path), name="cedar", checkout=ROOT)
 
         threading.Thread(target=restart, daemon=True).start()
-        slow = replace(TINY, inner_steps=100)
+        slow = replace(TINY, inner_steps=500)
         assert trained(founded, slow, rounds=1, quorum=3, deadline_s=200)[0] == "finished:completed"
         assert before == [(1, ["run.consent"])]
         assert report(founded).findings == []

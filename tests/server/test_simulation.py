@@ -13,9 +13,11 @@ from world import TOY
 
 from client import steps
 from consortium.faults import LIES, POISONS, Away, Slow, resigned
+from consortium.found import PRICE, found
 from consortium.simulate import Result, simulate
 from server import outer
 from server.launch import propose
+from shared_models.bundle import build
 from shared_models.lm import codecs, corpus, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
@@ -101,13 +103,26 @@ def test_a_text_that_cannot_be_scored_on_starts_no_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "refusal"),
-    [({"kv_heads": 3}, Refusal.BAD_FIELD), ({"layers": 0}, Refusal.BAD_FIELD), ({"up": "int2"}, Refusal.UNKNOWN_CODEC)],
+    [
+        ({"kv_heads": 3}, Refusal.BAD_FIELD),
+        ({"layers": 0}, Refusal.BAD_FIELD),
+        ({"up": "int2"}, Refusal.UNKNOWN_CODEC),
+    ],
 )
 def test_a_recipe_that_cannot_be_followed_is_proposed_to_nobody(tmp_path, changes, refusal):
     """Before its model is made, which for some could not be."""
     with pytest.raises(Refused) as caught:
         toy(tmp_path, recipe=replace(TOY, **changes))
     assert caught.value.refusal is refusal
+
+
+def test_an_adapter_with_nothing_to_put_it_beside_is_not_proposed_either(tmp_path):
+    """The ledger would refuse it, too; but who proposes it is told before it is signed."""
+    parties = found(tmp_path, {"acme": 1}, ledger_url="", superlink="127.0.0.1:0", price=PRICE)
+    recipe, agreed = replace(TOY, adapter=2, width=64, heads=2), parties.coordinator.keyring.agreement
+    with pytest.raises(Refused) as caught:
+        propose(agreed, "r1", recipe, build(), rounds=1, quorum=1, deadline_ms=1_000)
+    assert caught.value.refusal is Refusal.WRONG_BASE
 
 
 def test_the_same_run_twice_gives_the_same_checkpoint_to_the_bit(tmp_path):
