@@ -10,6 +10,7 @@ from bench import (
     models,
     money,
     offpeak,
+    pages,
     path,
     quantised,
     recipes,
@@ -35,6 +36,7 @@ for each in (
     robust,
     offpeak,
     log,
+    pages,
     demo,
 ):
     for figure, value in each.figures().items():

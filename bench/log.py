@@ -141,14 +141,14 @@ def _serving(arguments: list[str], url: str, **environment: str) -> Iterator[psu
 @contextmanager
 def serving_ledger(folder: Path) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
     """`consortium serve` on this folder."""
-    write_log_key(folder)
+    _write_log_key(folder)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _serving(["consortium", "serve", "--dir", str(folder), "--port", str(port)], f"{url}/healthz") as process:
         yield process, LedgerHttp(url)
 
 
-def write_log_key(folder: Path) -> None:
+def _write_log_key(folder: Path) -> None:
     log = key(f"{CONSORTIUM}/log")
     seed = base64.b64encode(log.verify_key.kind + log._private.private_bytes_raw()).decode()
     (folder / "log.key").write_text(f"PRIVATE+KEY+{log.name}+{log.verify_key.id.hex()}+{seed}\n")
@@ -328,9 +328,7 @@ def _proving(log: Path, consortium: Consortium) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shutil.move(log, folder / "log")
-        write_log_key(folder)
         fill(folder, consortium)
-        FileRegister(folder / "register").swap(None, (folder / "log" / tlog.HEAD).read_bytes())
         with serving_ledger(folder) as (process, ledger):
             assert ledger.size() == ALL
             started = _cpu_s(process)
@@ -340,7 +338,7 @@ def _proving(log: Path, consortium: Consortium) -> float:
 
 
 def fill(folder: Path, consortium: Consortium, count: int = ALL) -> None:
-    """The database of a published log of so many entries, as its ledger has it."""
+    """The database and the register of a published log of so many entries, as its ledger has them."""
     store, books, tree = SqlStore(f"sqlite:///{folder / 'ledger.db'}", folder), Books(), merkle.Tree()
     read = reader(str(folder / "log"))
     try:
@@ -361,6 +359,7 @@ def fill(folder: Path, consortium: Consortium, count: int = ALL) -> None:
             store.append(rows, tree.size, tree.root())
     finally:
         store.close()
+    FileRegister(folder / "register").swap(None, (folder / "log" / tlog.HEAD).read_bytes())
 
 
 if __name__ == "__main__":

@@ -15,29 +15,19 @@ from typing import Any
 
 import torch
 
-from bench import TOY, report
+from bench import report
 from client import data
 from client.training import Training
 from server import outer
 from shared_models import gguf
 from shared_models.lm import corpus, hygiene, weights
 from shared_models.records.kinds import Recipe
+from shared_models.rules.recipes import SMALL
 
 STEPS = 1000
-DENSE = replace(
-    TOY,
-    layers=4,
-    heads=4,
-    width=96,
-    context=128,
-    feed="swiglu",
-    batch=8,
-    inner_steps=STEPS,
-    inner="muon",
-    inner_rate="0.008",
-)
+DENSE = replace(SMALL, feed="swiglu", inner_steps=STEPS)
 ROWS = {"dense": DENSE, "experts": replace(DENSE, experts=8, experts_per_token=2)}
-DTYPES = ("f32", "f16", "q8_0", "q4_0")
+DTYPES = tuple(gguf.DTYPES)  # The first is whole.
 MEANING = {
     f"{row}_{what}": f"{row}: {means}"
     for row in ROWS
