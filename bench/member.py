@@ -145,7 +145,7 @@ def _join(founded: Founded, started: Running) -> dict[str, float]:
     _wait(lambda: _online(guest))
     joined_s, measured = asked_s + time.monotonic() - began, speed.kept(guest)
     assert measured is not None
-    worked = [each for leaf in founded.member("acme").signed() if isinstance(each := entries.peek(leaf), Receipt)]
+    worked = founded.member("acme").receipts()
     in_rounds = sum(each.tokens for each in worked) / sum(each.busy_ms for each in worked) * 1000
     return {"join_s": joined_s, "calibrated_over_rounds": measured.tokens_per_s / in_rounds}
 

@@ -143,7 +143,7 @@ def _policy_explain(args: Namespace) -> int:
     from client import policy
     from client.home import Home
     from shared_models.records import entry as entries
-    from shared_models.records.kinds import Manifest, Receipt
+    from shared_models.records.kinds import Manifest
     from shared_models.records.refusals import Refusal, Refused
 
     home, manifest = Home(args.home), None
@@ -152,7 +152,7 @@ def _policy_explain(args: Namespace) -> int:
         manifest = next((each for each in found if isinstance(each, Manifest) and each.run == args.run), None)
         if manifest is None:
             raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")
-    receipts = [record for leaf in home.signed() if isinstance(record := entries.peek(leaf), Receipt)]
+    receipts = home.receipts()
     rules, now_ms = policy.read(home.policy_path), time.time_ns() // 1_000_000
     told = list(rules.told(receipts, now_ms, manifest))
     pause = policy.paused(home.path)

@@ -35,10 +35,8 @@ from client import confine, policy, speed
 from client.energy import MEASURED, Energy
 from client.home import Home
 from shared_models import durable
-from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
-from shared_models.records.kinds import Receipt
 from shared_models.records.refusals import Refusal, Refused
 
 CLOCK_S = 60.0  # A signed request is refused when it is five minutes old; half of the members may err the other way.
@@ -247,7 +245,7 @@ class Doctor:
         if (pause := policy.paused(self.home.path)) is not None:
             says = f"training is paused{': ' if pause.reason else ''}{pause.reason}"
             raise Trouble("warning", says, f"consortium policy resume --home {self.home.path}")
-        told = list(policy.read(self.home.policy_path).told(self._receipts(), round(1000 * self.now())))
+        told = list(policy.read(self.home.policy_path).told(self.home.receipts(), round(1000 * self.now())))
         if (no := next((each for each in told if not each.allows), None)) is not None:
             says = f"no round may begin now: line {no.line}, {no.rule}: {no.says}"
             raise Trouble("warning", says, f"consortium policy explain --home {self.home.path}")
@@ -345,7 +343,7 @@ class Doctor:
         return f"{self._bytes_per_s / 1e6:,.1f} MB/s up to {self.home.settings.superlink}"
 
     def _rounds(self) -> str:
-        receipts = self._receipts()[-5:]
+        receipts = self.home.receipts()[-5:]
         if not receipts:
             return "none yet"
         wall_s, busy_s = (sum(getattr(each, name) for each in receipts) / 1000 for name in ("wall_ms", "busy_ms"))
@@ -380,9 +378,6 @@ class Doctor:
         if "refused" in status:
             raise Trouble("warning", f"it runs; it was last refused {status['refused']}", status["remedy"])
         return f"it runs: {status['phase']}"
-
-    def _receipts(self) -> list[Receipt]:
-        return [record for leaf in self.home.signed() if isinstance(record := entries.peek(leaf), Receipt)]
 
 
 def bundle(found: Iterable[Found], home: Home, file: Path) -> list[tuple[str, int]]:

@@ -38,9 +38,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared_models import durable, processes
 from shared_models.folder import Folder, read_settings, write_settings
 from shared_models.ledger_http import LedgerHttp
+from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import Receipt
 from shared_models.records.merkle import EMPTY_ROOT
 from shared_models.rules.audit import Witnessed
 
@@ -151,6 +153,10 @@ class Home(Folder):
     def signed(self) -> list[bytes]:
         """Every entry that compute.key has signed here, oldest first."""
         return [path.read_bytes() for path in sorted((self.path / "entries").glob("*.note"))]
+
+    def receipts(self) -> list[Receipt]:
+        """Those among them that are for work."""
+        return [record for leaf in self.signed() if isinstance(record := entries.peek(leaf), Receipt)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,15 +100,23 @@ def one(home: Home, ledger: LedgerHttp, run: str) -> Asked:
 def asked(home: Home, ledger: LedgerHttp) -> Iterator[Asked]:
     """Every run that asks for this member, in the ledger's order. Raises `Refused`, as the ledger and `words`."""
     rules, every, member = policy.read(home.policy_path), words(home), home.settings.member
+    for manifest, leaf, consents in naming(member, ledger):
+        hashed, against = leaf_hash(leaf).hex(), ""
+        try:
+            rules.check_run(manifest)
+        except Refused as refused:
+            against = refused.detail
+        yield Asked(manifest, hashed, member in consents, every.get(hashed), against)
+
+
+def naming(member: str, ledger: LedgerHttp) -> Iterator[tuple[Manifest, bytes, list[str]]]:
+    """The manifest of every run that asks for this member, its leaf, and who has consented. Raises `Refused`, as the
+    ledger.
+    """
     for leaf, consents in ledger.runs():
         manifest = entries.peek(leaf)
         if isinstance(manifest, Manifest) and member in manifest.members:
-            hashed, against = leaf_hash(leaf).hex(), ""
-            try:
-                rules.check_run(manifest)
-            except Refused as refused:
-                against = refused.detail
-            yield Asked(manifest, hashed, member in consents, every.get(hashed), against)
+            yield manifest, leaf, consents
 
 
 def check(home: Home, rules: Policy, manifest: Manifest, hashed: str) -> None:

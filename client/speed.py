@@ -14,12 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from client import confine, policy
+from client import confine, policy, runs
 from client.home import Home
 from shared_models import durable, processes
 from shared_models.ledger_http import LedgerHttp
 from shared_models.records import canonical
-from shared_models.records import entry as entries
 from shared_models.records.canonical import Count, Name
 from shared_models.records.kinds import Build, Manifest, Positive, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -58,9 +57,8 @@ class Expected(NamedTuple):
 
 def newest_run(home: Home, ledger: LedgerHttp) -> Manifest | None:
     """The manifest of the newest run that asks for this member. Raises `Refused`, as the ledger."""
-    found = [entries.peek(leaf) for leaf, _ in ledger.runs()]
-    ours = [each for each in found if isinstance(each, Manifest) and home.settings.member in each.members]
-    return ours[-1] if ours else None
+    found = [manifest for manifest, _, _ in runs.naming(home.settings.member, ledger)]
+    return found[-1] if found else None
 
 
 def calibrate(home: Home, recipe: Recipe, seconds: float = SECONDS) -> Speed:
