@@ -64,7 +64,7 @@ def chance(seen: int, left: int) -> Fraction:
 
 def band(run: Track, now_ms: int) -> Band | str:
     """What is to come, of all that is known at this time; or why nothing can be said of it."""
-    planned, took_ms = run.manifest.rounds, [after - before for before, after in pairwise(run.opened_ms)]
+    planned, took_ms = run.manifest.rounds, _took_ms(run)
     if run.ended or len(run.closed) == planned:
         return "Nothing is to come: " + ("the run has ended." if run.ended else "every round is closed.")
     seen = len(took_ms)
@@ -89,6 +89,11 @@ def band(run: Track, now_ms: int) -> Band | str:
     return Band(each_as(min(took_ms), min(flop)), each_as(max(took_ms), max(flop)), seen, chance(seen, left))
 
 
+def _took_ms(run: Track) -> list[int]:
+    """What each round took that was seen from its opening to the next."""
+    return [after - before for before, after in pairwise(run.opened_ms)]
+
+
 def forecast(run: Track, now_ms: int) -> dict[str, Any]:
     """The same to be shown: what was spent, and either `rows` or `why` there are none."""
     spent, found = so_far(run), band(run, now_ms)
@@ -104,7 +109,7 @@ def forecast(run: Track, now_ms: int) -> dict[str, Any]:
     }
     if isinstance(found, str):
         return told
-    overdue = now_ms - run.opened_ms[-1] > max(after - before for before, after in pairwise(run.opened_ms))
+    overdue = now_ms - run.opened_ms[-1] > max(_took_ms(run))
     percent = None if overdue else Shown(f"{100 * found.chance // 1} %", str(found.chance), str(found.chance))
     rows = [_row("so far", spent, run, None)]
     bounds = {"at least": found.least, "at most": found.most}
