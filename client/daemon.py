@@ -26,7 +26,7 @@ from client.energy import LOOK_S as METER_S
 from client.energy import Energy
 from client.executor import HOST, Executor, Task
 from client.home import Home
-from client.limits import Watch
+from client.limits import Turns, Watch
 from client.meter import ProcessMeter, Usage
 from client.signer import Signer
 from client.tariff import Fetcher
@@ -74,7 +74,8 @@ class Daemon:
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._energy: tuple[Energy, float] | None = None  # Of the task at work, and when its counters were last read.
-        self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and the policy that may bound it.
+        self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and the policy that may bound it;
+        self._turns: Turns | None = None  # and of the time, which it may too.
         self._outgrown: dict[str, int] = {}  # How many bytes each run took that was stopped for that.
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
@@ -248,7 +249,7 @@ class Daemon:
             processes.end(child, grace_s=0)
 
         watch = Watch(child.pid, rules.memory, lambda taken: self._seen(rules.too_much(taken)), end)
-        self._watch = watch, rules
+        self._watch, self._turns = (watch, rules), Turns(child.pid, rules.share)
         landlock, offline = confine.version(), confine.offline()
         self._meter = ProcessMeter(child.pid, energy, landlock, offline=offline, memory=watch.peak)
         self._opened, self._claimed = "", False
@@ -264,9 +265,10 @@ class Daemon:
         return host == coordinator or (host, port) == (HOST, self._runtime)
 
     def _watch_no_more(self) -> None:
-        if self._watch is not None:
+        if self._watch is not None and self._turns is not None:
             self._watch[0].stop()
-        self._watch = None
+            self._turns.stop()
+        self._watch = self._turns = None
 
     def _may_go_on(self) -> None:
         """Raises `Refused`: POLICY if training has taken too much, so it ends, and tells the coordinator why;

@@ -1,34 +1,46 @@
-"""How much of this machine training may have: memory of all its processes together, looked at from outside.
+"""How much of this machine training may have: memory of all its processes together, and a share of the time.
 
-Counted is what they took for themselves (RssAnon and RssShmem of Linux's /proc/PID/status, proc(5)): not libraries, nor
-a text that is read where it lies, for which the kernel gives memory only while nobody needs it. It is a watch and no
-wall: between two looks they may take more. Who has no control group of his own, as without root, has no better one:
-RLIMIT_AS and RLIMIT_DATA count what is only set aside, of which PyTorch sets aside much, and each process by itself.
+Of memory is counted what they took for themselves (RssAnon and RssShmem of Linux's /proc/PID/status, proc(5)): not
+libraries, nor a text that is read where it lies, for which the kernel gives memory only while nobody needs it. It is a
+watch and no wall: between two looks they may take more. Who has no control group of his own, as without root, has no
+better one: RLIMIT_AS and RLIMIT_DATA count what is only set aside, of which PyTorch sets aside much, and each process
+by itself.
 """
 
+import os
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 LOOK_S = 0.25
+TURN_S = 4.0
 GRACE_S = 10.0
 TAKEN = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
-def taken(pid: int, proc: Path = Path("/proc")) -> int:
+def taken(pid: int) -> int:
     """Bytes that a process and all its children took; 0 once it has ended."""
-    found, waiting = 0, [pid]
-    while waiting:
-        there = proc / str(waiting.pop())
-        try:
-            found += 1024 * sum(int(each) for each in TAKEN.findall((there / "status").read_bytes()))
-            for task in (there / "task").iterdir():
-                waiting += map(int, (task / "children").read_bytes().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # It, or one of its threads, has ended meanwhile.
+    found = 0
+    for each in _family(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            status = Path(f"/proc/{each}/status").read_bytes()
+            found += 1024 * sum(int(size) for size in TAKEN.findall(status))
     return found
+
+
+def _family(pid: int) -> Iterator[int]:
+    """This process and all its children, and theirs; each before its own."""
+    waiting = [pid]
+    while waiting:
+        yield (each := waiting.pop())
+        with suppress(FileNotFoundError, ProcessLookupError):  # It, or one of its threads, has ended meanwhile.
+            for task in Path(f"/proc/{each}/task").iterdir():
+                waiting += map(int, (task / "children").read_bytes().split())
 
 
 class Watch:
@@ -66,3 +78,35 @@ class Watch:
             if 4 * found > 5 * self._most or time.monotonic() > until:
                 self._end()
                 return
+
+
+class Turns:
+    """Lets a process and all its children work a share of the time: of every `TURN_S` that much, and then they stand.
+
+    They cannot refuse it: SIGSTOP is the kernel's. What they have handed to a GPU before it, a step at the most, it
+    still computes. Their memory, on the GPU too, stays taken.
+    """
+
+    def __init__(self, pid: int, share: Fraction) -> None:
+        self._pid, self._works_s = pid, float(share) * TURN_S
+        self._over = threading.Event()
+        if share < 1:
+            threading.Thread(target=self._take, name=f"turns of {pid}", daemon=True).start()
+
+    def stop(self) -> None:
+        """No more turns: it works on, or has ended."""
+        self._over.set()
+
+    def _take(self) -> None:
+        while not self._over.wait(self._works_s):
+            stopped = [each for each in _family(self._pid) if _signalled(each, signal.SIGSTOP)]
+            self._over.wait(TURN_S - self._works_s)
+            for each in stopped:
+                _signalled(each, signal.SIGCONT)
+
+
+def _signalled(pid: int, number: signal.Signals) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+        return True
+    return False

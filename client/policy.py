@@ -29,7 +29,8 @@ the line that refuses it; a file that cannot be read refuses everything. While H
 
     [machine]                    # what training may have of this machine, read when it starts
     memory = "8 GiB"             # all its processes together; one that takes more is ended
-    cores = 4                    # its threads run on so many of the processor's
+    cores = 4                    # its threads run on so many of the processor's,
+    share = 0.5                  # and only so much of the time, on whatever device
 
     [spot]                       # a machine that may be taken away at short notice
     notice = true                # SIGTERM says that it will be
@@ -76,10 +77,11 @@ KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
         "carbon_below": "number",
         "cheapest_hours": "count",
     },
-    "machine": {"memory": "size", "cores": "count"},
+    "machine": {"memory": "size", "cores": "count", "share": "share"},
     "spot": {"notice": "flag", "file": "text", "seconds": "count"},
     "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
 }
+LEAST = Fraction(1, 20)  # Of the time: below it, training would stand for longer than others wait for an answer.
 NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 SIZE = re.compile(r"([0-9]{1,6}) (MiB|GiB|TiB)")
 UNITS = {"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -295,6 +297,12 @@ class Policy:
         return found
 
     @property
+    def share(self) -> Fraction:
+        """How much of the time it may work."""
+        found: Fraction = self.rules.get("machine.share", (0, Fraction(1)))[1]
+        return found
+
+    @property
     def spot(self) -> Spot:
         """What is said of a machine that is taken away; by default nobody tells."""
         said = {
@@ -410,8 +418,9 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
             return tuple(value)
         case "count" if type(value) is int and value > 0:
             return value
-        case "number" if type(value) in (int, str) and NUMBER.fullmatch(str(value)):
-            return Fraction(str(value))
+        case "number" | "share" if type(value) in (int, str) and NUMBER.fullmatch(str(value)):
+            if kind == "number" or LEAST <= Fraction(str(value)) <= 1:
+                return Fraction(str(value))
         case "text" if isinstance(value, str) and value:
             return value
         case "size" if isinstance(value, str) and (size := SIZE.fullmatch(value)) and int(size[1]) > 0:
@@ -432,6 +441,7 @@ def _value(path: Path, line: int, name: str, kind: str, value: object) -> Any:
         "flag": "true or false",
         "count": "a whole number above 0",
         "number": "a number, such as 12.5",
+        "share": f"a number from {float(LEAST)} to 1, such as 0.5",
     }
     raise _bad(path, line, f"{name} = {str(value)[:80]}; it is {asked.get(kind, 'a name')}")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 from client import confine, policy, runs
@@ -147,8 +148,10 @@ def bandwidth(home: Home) -> float:
     return size / max(took - alone, 1e-6)
 
 
-def expected(manifest: Manifest, speed: Speed, bytes_per_s: float) -> Expected:
+def expected(manifest: Manifest, speed: Speed, bytes_per_s: float, share: Fraction) -> Expected:
     """What a round of this run takes here, once its checkpoint is here: the first one brings that whole.
+
+    Training has this share of the time.
 
     By the FLOP that its recipe takes and the speed that was measured, be it of another recipe. Down is taken to be as
     fast as up. Takes PyTorch, for the shapes.
@@ -159,4 +162,4 @@ def expected(manifest: Manifest, speed: Speed, bytes_per_s: float) -> Expected:
     shapes = gpt.shapes(gpt.Shape.of(recipe))
     flop = recipe.inner_steps * recipe.batch * recipe.context * manifest.flop_per_token
     size = codecs.total(recipe.up, shapes) + codecs.total(recipe.down, shapes)
-    return Expected(flop / speed.flop_per_s, size / bytes_per_s, size)
+    return Expected(flop / speed.flop_per_s / float(share), size / bytes_per_s, size)

@@ -255,16 +255,19 @@ def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_withou
 
 
 def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_it(home):
-    """The coordinator is told by name and at once, in that round and the next. Another one keeps to one core."""
+    """The coordinator is told by name and at once, in that round and the next. Another one keeps to one core, and to
+    half of the time."""
     with deployed(home) as (founded, _):
         birch, cedar = founded.member("birch"), founded.member("cedar")
-        birch.policy_path.write_text("[machine]\ncores = 1\n")
+        birch.policy_path.write_text("[machine]\ncores = 1\nshare = 0.5\n")
         ran = set()
 
         def look() -> None:
             wait_for(lambda: told(birch)["phase"] == "training")
             (app,) = [each for each in alive(birch.path) if "flwr-clientapp" in each]
             pid = int(app.partition(" ")[0])
+            wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+            wait_for(lambda: psutil.Process(pid).status() != psutil.STATUS_STOPPED)
             most_mib = int(0.9 * limits.taken(pid) / (1 << 20))  # From the second round on.
             cedar.policy_path.write_text(f'[machine]\nmemory = "{most_mib} MiB"\n')
             ran.update(

@@ -394,6 +394,11 @@ def test_how_long_a_round_takes_here_is_told_before_it_begins(node):
     assert travel == pytest.approx(size / 2e6, rel=0.3, abs=0.06)
     assert whole == pytest.approx(train + travel, abs=0.11)
     assert "its deadline is 1 s" in told
+    node.policy_path.write_text("[machine]\nshare = 0.5\n")
+    state, told = says(node, "next round")
+    half_s = float(re.search(r"([\d.]+) s of training in 50% of the time", told)[1])
+    assert (half_s, "machine.share" in told) == (pytest.approx(2 * train, abs=0.11), True)
+    node.policy_path.unlink()
     coordinator.say(
         ledger, coordinator.key, propose(agreed, "r2", recipe, bundle, rounds=1, quorum=1, deadline_ms=10**7)
     )

@@ -1,17 +1,19 @@
 """What training may have of a machine: what real processes take, and where they run."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from fractions import Fraction
 
 import psutil
 import pytest
 
 from client import limits
-from client.limits import Watch, taken
+from client.limits import Turns, Watch, taken
 from client.meter import ProcessMeter
 from shared_models import processes
 
@@ -147,3 +149,53 @@ def test_a_process_and_its_children_run_on_the_cores_that_they_were_given(tmp_pa
         process.wait()
         assert log.read_text() == f"{where}\n"
         assert os.sched_getaffinity(0) == before
+
+
+@contextmanager
+def busy():
+    """A process that computes without an end, and a child of it, in a session of its own, that does too."""
+    child = "subprocess.Popen([sys.executable, '-c', 'while True: pass'], start_new_session=True)"
+    with python(f"import subprocess, sys; {child}; print('ready', flush=True)\nwhile True: pass") as process:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+        assert len(family) == 2
+        try:
+            yield family
+        finally:
+            family[1].kill()
+
+
+def shares(family: list[psutil.Process], seconds: float) -> list[float]:
+    """How much of the time each of them stood."""
+    stood, looks, end = [0] * len(family), 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        looks += 1
+        stood = [count + (each.status() == psutil.STATUS_STOPPED) for count, each in zip(stood, family, strict=True)]
+        time.sleep(0.003)
+    return [count / looks for count in stood]
+
+
+def test_training_works_a_share_of_the_time_and_so_does_what_it_starts(monkeypatch):
+    monkeypatch.setattr(limits, "TURN_S", 0.4)
+    with busy() as family:
+        turns = Turns(family[0].pid, Fraction(1, 4))
+        before = sum(sum(each.cpu_times()[:2]) for each in family)
+        stood = shares(family, 4)
+        took = sum(sum(each.cpu_times()[:2]) for each in family) - before
+        assert all(0.6 < each < 0.9 for each in stood), stood
+        assert took < 2 * 4 * 0.4  # Of two cores, for so long.
+        turns.stop()
+        until(lambda: all(each.status() != psutil.STATUS_STOPPED for each in family))
+        assert max(shares(family, 1)) == 0
+
+
+def test_who_may_always_work_never_stands_and_who_stands_can_be_ended(monkeypatch):
+    monkeypatch.setattr(limits, "TURN_S", 0.4)
+    with busy() as family:
+        Turns(family[0].pid, Fraction(1))
+        assert max(shares(family, 1)) == 0
+    with busy() as family:
+        turns = Turns(family[0].pid, Fraction(1, 20))
+        until(lambda: family[0].status() == psutil.STATUS_STOPPED)
+        family[0].send_signal(signal.SIGTERM)
+        until(lambda: family[0].status() == psutil.STATUS_ZOMBIE)
+        turns.stop()

@@ -245,6 +245,9 @@ def test_the_page_for_operators_shows_a_policy(read, done):
         ("[machine]\nmemory = '0 GiB'", "line 2: machine.memory = 0 GiB; it is a size"),
         ("[machine]\nmemory = 8", "line 2: machine.memory = 8; it is a size"),
         ("[machine]\ncores = 0", "line 2: machine.cores = 0; it is a whole number above 0"),
+        ("[machine]\nshare = 0.04", "line 2: machine.share = 0.04; it is a number from 0.05 to 1, such as 0.5"),
+        ("[machine]\nshare = 1.01", "line 2: machine.share = 1.01; it is a number from 0.05 to 1"),
+        ("[machine]\nshare = true", "line 2: machine.share = True; it is a number from 0.05 to 1"),
         ("[machine]\ngpu_share = '0.5'", "line 2: machine.gpu_share is none of a policy's rules"),
         ("[runs\nallow", "policy.toml: "),
     ],
@@ -260,11 +263,12 @@ def test_a_number_may_be_written_either_way(read):
         assert read(f"[budget]\nhours_a_day = {spelled}").rules["budget.hours_a_day"] == (2, Fraction(3, 2))
 
 
-def test_what_training_may_have_is_read_in_bytes_and_cores_and_refused_by_its_line(read):
-    found = read('[machine]\nmemory = "1536 MiB"\ncores = 3\n')
-    assert (found.memory, found.cores) == (3 << 29, 3)
+def test_what_training_may_have_is_read_in_bytes_cores_and_time_and_refused_by_its_line(read):
+    found = read('[machine]\nmemory = "1536 MiB"\ncores = 3\nshare = 0.35\n')
+    assert (found.memory, found.cores, found.share) == (3 << 29, 3, Fraction(7, 20))
     assert str(found.too_much(1 << 31)) == "policy: policy.toml line 2, machine.memory = 1.5 GiB: training took 2 GiB"
-    assert (read("").memory, read("").cores) == (None, None)
+    assert (read("").memory, read("").cores, read("").share) == (None, None, 1)
+    assert [read(f"[machine]\nshare = {share}").share for share in ("1", "0.05")] == [1, Fraction(1, 20)]
 
 
 def test_how_a_machine_is_told_that_it_is_taken_away(read, tmp_path):
