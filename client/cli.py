@@ -612,6 +612,34 @@ def _replay(args: Namespace) -> int:
     return WRONG if told["verdict"] == "differs" else RIGHT
 
 
+def _answer_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument(
+        "--text", type=Path, action="append", default=[], metavar="FILE", help="a text that is entrusted to you"
+    )
+    parser.add_argument("--json", action="store_true", help="the same for programs, a line each")
+    parser.epilog = "Exit code 1: something differs, or could not be shown."
+
+
+def _answer(args: Namespace) -> int:
+    """Do all of it by itself: show what was drawn of yours, repeat what you were drawn for, and sign what came of it.
+
+    A daemon does this now and then; by hand it is done at once.
+    """
+    from client.work import answer
+
+    code = RIGHT
+    for each in answer(args.home, args.text):
+        came = each.get("refused", each.get("verdict", "shown"))
+        if args.json:
+            print(json.dumps({"schema": "consortium.answer/1", **each}), flush=True)
+        else:
+            where = f"{each['member']}, round {each['round']} of {each['run']}, segment {each['segment']}"
+            print(f"{where}: {came}{': ' if 'why' in each else ''}{each.get('why', '')}", flush=True)
+        code = WRONG if came not in ("shown", "matches", "close") else code
+    return code
+
+
 def _unanswered_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("receipt", help="leaf hash of a receipt that was drawn, and that you were not shown")
@@ -1395,6 +1423,7 @@ COMMANDS = (
     Command("work challenged", NODE, "What the log asks to see.", _challenged_arguments, _challenged, "train"),
     Command("work open", NODE, "Show how you trained a part of a round.", _open_arguments, _open, "train"),
     Command("work replay", NODE, "Train what another has shown again.", _replay_arguments, _replay, "train"),
+    Command("work answer", NODE, "Show and repeat what the log asks for.", _answer_arguments, _answer, "train"),
     Command("work unanswered", NODE, "Say that it was not shown.", _unanswered_arguments, _unanswered, "train"),
     Command("audit", MONEY, "Recompute a log and its bills, trusting nobody.", _audit_arguments, _audit),
     Command("open", MONEY, "Sign in to the ledger's pages.", _open_pages_arguments, _open_pages, beside=True),

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from client import confine, policy, runs
+from client.answers import Answers
 from client.attest import Attester
 from client.door import Door
 from client.energy import LOOK_S as METER_S
@@ -70,6 +71,7 @@ class Daemon:
         config = home.node_config(self._door.path, self._way.path if confine.offline() else None)
         self._executor = Executor(home, self._runtime, self._bundle, config, self._way.path)
         self._signal = Fetcher(home.path, self._signal_url, lambda why: self._show(signal=why))
+        self._answers = Answers(home)
         self._consented: set[bytes] = set()
         self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
@@ -139,6 +141,7 @@ class Daemon:
                     service.tell(WATCHDOG="1")
                     self._signal.visit()
                     self._visit_ledger()
+                    self._answer()
                     asked = time.monotonic()
                 self._wait(LOOK_S)
         finally:
@@ -147,6 +150,7 @@ class Daemon:
             self._door.close()
             self._way.close()
             self._rendezvous.rmdir()
+            self._answers.end()
             self._executor.close()
             if self._child is not None:
                 processes.end(self._child, processes.GRACE_S if self._leave_by is None else 0)
@@ -339,6 +343,14 @@ class Daemon:
             self._unlogged_since = (len(waiting), time.monotonic())
         if waiting and time.monotonic() - self._unlogged_since[1] > OVERDUE_S:
             self._hand_in(waiting)
+
+    def _answer(self) -> None:
+        """What the log asks to see of training; not while that is paused, or of a log that has shown two histories."""
+        if self._frozen or policy.paused(self.home.path) is not None:
+            self._answers.end()
+            return
+        with suppress(Refused):  # Whoever asks for a round is told what is wrong with the policy.
+            self._answers.visit(self._witness.head.size, policy.read(self.home.policy_path))
 
     def _witness_log(self) -> None:
         try:

@@ -37,6 +37,10 @@ the line that refuses it; a file that cannot be read refuses everything. While H
     file = "/run/taken-away"     # and so does this file, once it is there
     seconds = 25                 # from then on: the training process keeps how far it came, or is ended
 
+    [audits]                     # what the log asks to see of training: docs/checking-work.md
+    answer = true                # show what it draws of yours, repeat what it draws you for; default true
+    texts = ["of-acme.txt"]      # others' texts that are entrusted to you, so that you can repeat their work
+
     [budget]                     # of this node: hours of one device, kWh, and money by those prices
     hours_a_day = 40
     kwh_a_day = "12.5"
@@ -78,6 +82,7 @@ KINDS: dict[str, dict[str, str]] = {  # What stands where, and of what kind.
         "cheapest_hours": "count",
     },
     "machine": {"memory": "size", "cores": "count", "share": "share"},
+    "audits": {"answer": "flag", "texts": "names"},
     "spot": {"notice": "flag", "file": "text", "seconds": "count"},
     "budget": {f"{what}_a_{span}": "number" for what in ("hours", "kwh", "money") for span in ("day", "month")},
 }
@@ -301,6 +306,17 @@ class Policy:
         """How much of the time it may work."""
         found: Fraction = self.rules.get("machine.share", (0, Fraction(1)))[1]
         return found
+
+    @property
+    def answers(self) -> bool:
+        """Whether the daemon answers by itself what the log asks to see."""
+        found: bool = self.rules.get("audits.answer", (0, True))[1]
+        return found
+
+    @property
+    def texts(self) -> list[Path]:
+        """The files with others' texts."""
+        return [self.path.parent / name for name in self.rules.get("audits.texts", (0, ()))[1]]
 
     @property
     def spot(self) -> Spot:

@@ -1,6 +1,12 @@
-"""Work that the log asks to see: which it is, showing one's own, repeating another's, and saying what came of it."""
+"""Work that the log asks to see: which it is, showing one's own, repeating another's, and saying what came of it.
 
-from collections.abc import Iterator
+By hand, an opening is a file that members give to one another. `answer` does all of it by itself, by way of the ledger:
+a member's daemon calls it now and then (client/answers.py).
+"""
+
+import http.client
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +15,7 @@ from client.home import Home
 from client.signer import Signer
 from client.witness import Witness
 from shared_models import durable
+from shared_models.ledger_http import AWAY
 from shared_models.published import Read, bundles, leaf_at
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, AuditResult, Manifest, Receipt
@@ -16,6 +23,8 @@ from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
 from shared_models.rules.challenge import Challenge, ends
+
+LINE_BYTES = 1 << 20  # The first line of an opening: digests, a kilobyte for each point of the trajectory at most.
 
 
 class Work(NamedTuple):
@@ -36,7 +45,12 @@ def challenged(books: Books, member: str) -> list[dict[str, Any]]:
         told = {"entry": at, "auditor": each.auditor, "verdict": each.verdict, "distance_ppm": each.distance_ppm}
         found.setdefault(each.receipt, []).append(told)
     return [
-        {**each._asdict(), "yours": each.member == member, "results": found.get(each.receipt, [])}
+        {
+            **each._asdict(),
+            "yours": each.member == member,
+            "for_you": member in each.auditors,
+            "results": found.get(each.receipt, []),
+        }
         for each in books.challenges()
         if each.segment is not None
     ]
@@ -46,7 +60,7 @@ def text(drawn: list[dict[str, Any]]) -> str:
     """The same for a reader."""
     lines = []
     for each in drawn:
-        whose = "yours" if each["yours"] else each["member"]
+        whose = "yours" if each["yours"] else each["member"] + (", for you to repeat" if each["for_you"] else "")
         lines.append(f"{each['receipt']}  segment {each['segment']} of round {each['round']} of {each['run']}, {whose}")
         lines += [f"  {said['auditor']} said {said['verdict']}: entry {said['entry']}" for said in each["results"]]
     return "\n".join(lines) or "the log has drawn no work that can be disputed now"
@@ -57,9 +71,6 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
 
     By default the one that the log drew. Raises `Refused`: NOT_DRAWN, NOT_FOUND, BAD_FIELD, or as `reexecute.show`.
     """
-    from client import begun, reexecute
-    from client.training import Machine
-
     home = Home(folder)
     found = _work(home, audited(home), receipt)
     if found.receipt.member != home.settings.member:
@@ -69,18 +80,25 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
     segment = _asked(found, receipt) if segment is None else segment
     if segment >= (segments := len(ends(found.manifest.recipe)) - 1):
         raise Refused(Refusal.BAD_FIELD, f"--segment {segment} of {segments}, the first one is 0")
-    shown = reexecute.show(
+    durable.write(to, _opened(home, found, segment))
+    return segment
+
+
+def _opened(home: Home, found: Work, segment: int) -> bytes:
+    """The opening of a segment of one's own receipt: that round is trained again."""
+    from client import begun, reexecute
+    from client.training import Machine
+
+    return reexecute.show(
         begun.recall(home.begun_path, found.manifest_hash, found.receipt.round),
         found.receipt,
-        receipt,
+        found.hash,
         found.manifest,
         segment=segment,
         text=home.text,
         salt=home.salt(found.receipt.run, found.receipt.round),
         machine=Machine.told(home.machine()),
     )
-    durable.write(to, shown)
-    return segment
 
 
 def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) -> dict[str, Any]:
@@ -88,11 +106,14 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
 
     `text` is the member's, where it is a file that only it and whom it trusts have.
     """
+    home = Home(folder)
+    return _replayed(home, audited(home), shown, sign=sign, text=text)
+
+
+def _replayed(home: Home, books: Books, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
     from client import reexecute, training
 
-    home = Home(folder)
     machine = training.Machine.told(home.machine())
-    books = audited(home)
     opening = reexecute.read(shown)
     hashed, segment = opening.receipt, opening.segment
     found = _work(home, books, hashed)
@@ -105,6 +126,78 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
             home, found, hashed, segment, verdict, distance, training.build(found.manifest.recipe.precision, machine)
         )
     return told
+
+
+def answer(folder: Path, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]:
+    """Show what the log has drawn of one's own work, repeat what others have shown of theirs, and sign what came of it;
+    for programs, what came of each.
+
+    Another's is repeated by whom the log has drawn for it, and by who has its text, as one of these files. Each is done
+    once: `answered.json` says what came of it, and of what was refused for good. What is not there yet, or cannot be
+    reached, is for the next time. Raises `Refused` as `audited`.
+    """
+    home = Home(folder)
+    books, member = audited(home), home.settings.member
+    said = {each.receipt for _, each in books.results if each.auditor == member}
+    drawn = [each for each in books.challenges() if each.segment is not None]
+    done = {receipt: came for receipt, came in _answered(home).items() if receipt in {each.receipt for each in drawn}}
+    for each in drawn:
+        mine = each.member == member
+        if each.receipt in done or each.receipt in said or not (mine or member in each.auditors or texts):
+            continue
+        told = {"receipt": each.receipt, "member": each.member, "run": each.run, "round": each.round}
+        told |= {"segment": each.segment}
+        try:
+            more = _shown(home, books, each) if mine else _repeated(home, books, each, texts)
+        except Refused as refused:
+            more = {"refused": refused.refusal.value, "why": str(refused), "again": refused.refusal in AWAY}
+        if more is not None:
+            if not more.pop("again", False):
+                done[each.receipt] = more.get("refused", more.get("verdict", "shown"))
+                durable.write(home.path / "answered.json", json.dumps(done).encode())
+            yield told | more
+
+
+def _answered(home: Home) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((home.path / "answered.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}  # What was done is done again, to the same bytes.
+    return found
+
+
+def _shown(home: Home, books: Books, asked: Challenge) -> dict[str, Any]:
+    """Show one's own work to the round's other members, by way of the ledger."""
+    assert asked.segment is not None
+    opening = _opened(home, _work(home, books, asked.receipt), asked.segment)
+    home.ledger().show(asked.run, asked.round, asked.member, opening, home.key("compute"))
+    return {"shown_bytes": len(opening)}
+
+
+def _repeated(home: Home, books: Books, asked: Challenge, texts: Sequence[Path]) -> dict[str, Any] | None:
+    """Repeat what another has shown, if it has, and we were drawn for it or have its text; else None.
+
+    Raises `Refused`: NOT_FOUND without its text, UNREACHABLE if it does not come whole, or as `_replayed`.
+    """
+    from client import data, reexecute
+
+    try:
+        reply = home.ledger().opening(asked.run, asked.round, asked.member, home.key("compute"))
+    except Refused as refused:
+        if refused.refusal is Refusal.NOT_FOUND:
+            return None  # It may come yet.
+        raise
+    with reply:
+        try:
+            line = reply.readline(LINE_BYTES)
+            named = reexecute.read(line).text
+            text = next((each for each in texts if data.named(f"{data.FILE}{each}") == named), None)
+            if text is None and home.settings.member not in asked.auditors:
+                return None
+            shown = line + reply.read()
+        except (http.client.HTTPException, OSError) as error:
+            raise Refused(Refusal.UNREACHABLE, f"what {asked.member} has shown: {error}") from None
+    return _replayed(home, books, shown, sign=True, text=text)
 
 
 def unanswered(folder: Path, receipt: str) -> int:

@@ -27,6 +27,7 @@ from ledger.hot import Hot, read_body
 from ledger.invites import Invites
 from ledger.limits import REQUESTS, Limited, Limits
 from ledger.log import Head, open_log
+from ledger.openings import Openings
 from ledger.projections import Projector
 from ledger.ready import Ready
 from ledger.sequencer import Sequencer
@@ -38,32 +39,35 @@ from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.kinds import KINDS
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.shelf import Shelf
+from shared_models.shelf import FolderShelf, Shelf
 
 SWITCH_S = 0.0005
 EX_IOERR = 74  # sysexits.h.
 GARBAGE = 50_000  # Objects made before the collector looks; most of ours are kept for ever, and in no cycle.
 
 Index = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Number = Annotated[int, PathParameter(ge=1, le=2**63 - 1)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 
 def create_app(
     sequencer: Sequencer,
     shelf: Shelf,
+    openings: Path,
     events: Events | None = None,
     *,
     members_only: bool = False,
     requests: int = REQUESTS,
 ) -> Hot:
-    """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts.
+    """The service for an open log, the queue in front of it, the shelf with the files of its artefacts, and the folder
+    with what members have shown.
 
     Whoever stops it closes `events` first.
     """
     # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
     app, log = FastAPI(openapi_url=None), sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
-    ready = Ready(sequencer)
+    ready, shown = Ready(sequencer), Openings(log, FolderShelf(openings))
 
     async def fresh(request: Request, response: Response) -> None:
         """Nothing is answered again to who has it: these answers follow from the log, so its head names them.
@@ -167,6 +171,17 @@ def create_app(
         """Take in a piece of a file; how much of it is here then."""
         piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
         return {"size": await run_in_threadpool(desk.upload, request, artefact, piece)}
+
+    @app.head("/v1/openings/{run}/{number}/{member}")
+    @app.get("/v1/openings/{run}/{number}/{member}")
+    def opening(request: Request, run: str, number: Number, member: str) -> Response:
+        return shown.answer(request, run, number, member)
+
+    @app.put("/v1/openings/{run}/{number}/{member}")
+    async def show(request: Request, run: str, number: Number, member: str) -> dict[str, int]:
+        """Take in a piece of what a member shows; how much of it is here then."""
+        piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
+        return {"size": await run_in_threadpool(shown.upload, request, run, number, member, piece)}
 
     @app.post("/v1/invites")
     async def invite(request: Request) -> dict[str, str]:
@@ -312,7 +327,8 @@ def serve(settings: Settings) -> None:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
         events = Events(sequencer.log)
-        app = create_app(sequencer, shelf, events, members_only=settings.members_only, requests=settings.requests)
+        only, requests = settings.members_only, settings.requests
+        app = create_app(sequencer, shelf, settings.openings, events, members_only=only, requests=requests)
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none"
         )
@@ -326,7 +342,8 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer, metrics.serving(found.metrics, sequencer):
         events = Events(sequencer.log)
-        app = create_app(sequencer, found.shelf(), events, members_only=found.members_only, requests=found.requests)
+        only, requests = found.members_only, found.requests
+        app = create_app(sequencer, found.shelf(), found.openings, events, members_only=only, requests=requests)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = Server(config, events)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -200,11 +200,18 @@ _ARTEFACT = (
     Refusal.UNREACHABLE,
     Refusal.BAD_FIELD,
 )
-_FILED = {
-    200: _bytes("the whole file")._replace(headers=_FILE),
-    206: _bytes("the part that `Range` asks for")._replace(headers=_FILE | {"Content-Range": "of it"}),
-}
-_HEADED = Answer("what GET would answer, without the file", headers=_FILE)
+_SHOWN = {"ETag": "the receipt's leaf hash", "Accept-Ranges": "bytes"}
+_OPENING = (*_SIGNED, Refusal.NOT_DRAWN, Refusal.NOT_FOUND, Refusal.BAD_RANGE, Refusal.BAD_FIELD)
+
+
+def _filed(fields: dict[str, str]) -> dict[int, Answer]:
+    part = _bytes("the part that `Range` asks for")._replace(headers=fields | {"Content-Range": "of it"})
+    return {200: _bytes("the whole file")._replace(headers=fields), 206: part}
+
+
+def _headed(fields: dict[str, str]) -> dict[int, Answer]:
+    return {200: Answer("what GET would answer, without the file", headers=fields)}
+
 
 _FOUND = (Refusal.NOT_FOUND, Refusal.BAD_FIELD)
 _MEMBER: dict[str, Schema] = {"member": {"examples": ["acme"]}}
@@ -307,16 +314,36 @@ def operations() -> dict[tuple[str, str], Operation]:
             of_the_log=True,
         ),
         ("get", "/v1/artefacts/{artefact}"): op(
-            "artefact", "A file, or a part of it", _FILED, _ARTEFACT, parameters=_RANGE, by="signer"
+            "artefact", "A file, or a part of it", _filed(_FILE), _ARTEFACT, parameters=_RANGE, by="signer"
         ),
         ("head", "/v1/artefacts/{artefact}"): op(
-            "artefactHead", "How long a file is", {200: _HEADED}, _ARTEFACT, by="signer"
+            "artefactHead", "How long a file is", _headed(_FILE), _ARTEFACT, by="signer"
         ),
         ("put", "/v1/artefacts/{artefact}"): op(
             "upload",
             "Bring a piece of a file, as its publisher",
             {200: _json("how much of it is here", _object({"size": _COUNT}))},
             (*_ARTEFACT, Refusal.TOO_LARGE, Refusal.BUSY),
+            _bytes("the piece", UPLOAD_BYTES),
+            _PUT,
+            by="signer",
+        ),
+        ("get", "/v1/openings/{run}/{number}/{member}"): op(
+            "opening",
+            "What a member has shown of its training in a round, or a part of the file",
+            _filed(_SHOWN),
+            _OPENING,
+            parameters=_RANGE,
+            by="signer",
+        ),
+        ("head", "/v1/openings/{run}/{number}/{member}"): op(
+            "openingHead", "How long it is", _headed(_SHOWN), _OPENING, by="signer"
+        ),
+        ("put", "/v1/openings/{run}/{number}/{member}"): op(
+            "show",
+            "Bring a piece of what the log asks to see, as who has trained it",
+            {200: _json("how much of it is here", _object({"size": _COUNT}))},
+            (*_OPENING, Refusal.TOO_LARGE, Refusal.BUSY),
             _bytes("the piece", UPLOAD_BYTES),
             _PUT,
             by="signer",

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     def register(self) -> Path:
         return self.register_dir or self.dir / "register"
 
+    @property
+    def openings(self) -> Path:
+        """Where members show what the log has drawn of their work."""
+        return self.dir / "openings"
+
     def shelf(self) -> Shelf:
         """Where the files of artefacts stand. Raises `Refused`: NOT_SET_UP, BAD_FIELD."""
         return open_shelf(self.artefacts or str(self.dir / "artefacts"), self.dir / "uploads")

@@ -18,6 +18,9 @@
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
     HEAD /v1/artefacts/SHA256?access how long it is
     PUT  /v1/artefacts/SHA256        a piece of a file, by its publisher; signed: {"size": how much of it is here}
+    GET  /v1/openings/NAME/NUMBER/MEMBER   what a member has shown of a run's round; signed: see ledger/openings.py
+    HEAD /v1/openings/NAME/NUMBER/MEMBER   how long it is
+    PUT  /v1/openings/NAME/NUMBER/MEMBER   a piece of it, by that member; signed: {"size": how much of it is here}
     POST /v1/invites                 an invite to join: {"invite": its hash}; see shared_models/invites.py
     GET  /v1/invites                 {"invites": [{"invite", "answer"}]}
     GET  /v1/invites/HASH            {"invite", "answer"}
@@ -37,6 +40,7 @@ code, is in docs/openapi.json, and at /openapi.json.
 
 import base64
 import http.client
+import io
 import json
 import secrets
 import time
@@ -169,11 +173,21 @@ class LedgerHttp:
 
         `key` is the member's compute key, and `access` the index of its access entry. It is asked for once.
         """
-        path, query = f"/v1/artefacts/{artefact}", f"?access={access}"
-        parts, more = {"@method": "GET", "@path": path, "@query": query}, dict[str, str]()
+        return self._file(f"/v1/artefacts/{artefact}", f"?access={access}", key, start, artefact)
+
+    def opening(self, run: str, round_: int, member: str, key: SigningKey) -> http.client.HTTPResponse:
+        """What this member has shown of its training in a round, to be read and closed.
+
+        `key` is the compute key of a member that the round invited. It is asked for once. Raises `Refused`: NOT_DRAWN,
+        NOT_FOUND if nothing was shown yet.
+        """
+        return self._file(f"/v1/openings/{run}/{round_}/{member}", "", key)
+
+    def _file(self, path: str, query: str, key: SigningKey, start: int = 0, etag: str = "") -> http.client.HTTPResponse:
+        parts, more = {"@method": "GET", "@path": path, "@query": query or "?"}, dict[str, str]()
         if start:
             parts["range"] = more["Range"] = f"bytes={start}-"
-            more["If-Range"] = f'"{artefact}"'
+            more["If-Range"] = f'"{etag}"'
         headers = http_signatures.sign(parts, key, int(time.time())) | more | _AGENT
         request = urllib.request.Request(self.url.rstrip("/") + path + query, headers=headers)  # noqa: S310
         try:
@@ -190,16 +204,25 @@ class LedgerHttp:
         `key` is the publisher's: a member's admin key, or the coordinator's. Raises `Refused`: CORRUPT if the file is
         not the artefact, and then the ledger keeps nothing of it; BAD_FIELD if the file has become shorter.
         """
-        here = self._upload(artefact, f"bytes */{size}", b"", key)
+        self._upload_all(f"/v1/artefacts/{artefact}", size, file, key)
+
+    def show(self, run: str, round_: int, member: str, opening: bytes, key: SigningKey) -> None:
+        """Show the round's other members what the log has drawn of this one's training; again is safe.
+
+        `key` is the member's compute key. Raises `Refused`: NOT_DRAWN, WRONG_MEMBER, TOO_LARGE.
+        """
+        self._upload_all(f"/v1/openings/{run}/{round_}/{member}", len(opening), io.BytesIO(opening), key)
+
+    def _upload_all(self, path: str, size: int, file: BinaryIO, key: SigningKey) -> None:
+        here = self._upload(path, f"bytes */{size}", b"", key)
         while here < size:
             file.seek(here)
             piece = file.read(min(UPLOAD_BYTES, size - here))
             if not piece:
                 raise Refused(Refusal.BAD_FIELD, f"the file has {here:,} bytes left of {size:,}")
-            here = self._upload(artefact, f"bytes {here}-{here + len(piece) - 1}/{size}", piece, key)
+            here = self._upload(path, f"bytes {here}-{here + len(piece) - 1}/{size}", piece, key)
 
-    def _upload(self, artefact: str, where: str, piece: bytes, key: SigningKey) -> int:
-        path = f"/v1/artefacts/{artefact}"
+    def _upload(self, path: str, where: str, piece: bytes, key: SigningKey) -> int:
         sent = {"content-range": where, "content-digest": http_signatures.digest(piece)}
         parts = {"@method": "PUT", "@path": path, "@query": "?", **sent}
         headers = http_signatures.sign(parts, key, int(time.time())) | sent

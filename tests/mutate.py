@@ -69,7 +69,12 @@ GUARDED: dict[str, list[str]] = {
     ],
     "server/nodes.py": ["tests/server/test_nodes.py"],
     "shared_models/shelf.py": ["tests/ledger/test_shelf.py", "tests/ledger/test_artefacts.py"],
-    "ledger/access.py": ["tests/ledger/test_artefacts.py", "tests/attacks/test_model_theft.py"],
+    "ledger/access.py": [
+        "tests/ledger/test_artefacts.py",
+        "tests/ledger/test_openings.py",
+        "tests/attacks/test_model_theft.py",
+    ],
+    "ledger/openings.py": ["tests/ledger/test_openings.py"],
     "ledger/guard.py": ["tests/client/test_guard.py"],
     "client/confine.py": ["tests/attacks/test_confined.py"],
     "shared_models/relay.py": ["tests/client/test_relay.py"],

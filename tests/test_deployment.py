@@ -280,6 +280,7 @@ def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_i
         assert trained(founded, slow, quorum=2, rounds=3, deadline_s=200)[0] == "finished:completed"
         thread.join()
         assert ran == {min(os.sched_getaffinity(0))}
+        assert "error" not in (birch.path / "answers.log").read_text()  # What the log asks to see is looked for.
         assert report(founded).findings == []
         without = (("acme", "birch"), (("cedar", "policy"),))
         turns = [(turn.included, turn.excluded) for turn in closed(founded)]

@@ -56,7 +56,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.access import Grounds, Library, Verdict
 from shared_models.rules.accounts import Accounts, Work
 from shared_models.rules.agreement import Agreement, check_charter
-from shared_models.rules.challenge import Challenge, check_verdict, drawn, ends
+from shared_models.rules.challenge import Challenge, auditors, check_verdict, drawn, ends
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.recipes import check_recipe, check_start
@@ -478,8 +478,11 @@ class Books:
             named = accepted.run, accepted.round, work.member
             if about in (None, named):
                 receipt, size = self.tree.leaf(work.at).hex(), accepted.index + 1
-                segments = len(ends(self.run(accepted.run).manifest.recipe)) - 1
-                yield Challenge(*named, receipt, size, drawn(self.tree.root(size), receipt, segments))
+                run, seed = self.run(accepted.run), self.tree.root(size)
+                segment = drawn(seed, receipt, len(ends(run.manifest.recipe)) - 1)
+                others = run.rounds[accepted.round - 1].invited - {work.member}
+                who = auditors(seed, receipt, others) if segment is not None else ()
+                yield Challenge(*named, receipt, size, segment, who)
 
     def _check_statement(self, stated: Statement) -> None:
         right = self.statement(

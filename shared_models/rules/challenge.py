@@ -4,10 +4,11 @@ A member's training process writes down its state every `segment` steps: the wei
 every token trained on so far, each by digest. The receipt holds one root over these points (RFC 9162 §2.1), so they
 are fixed before anybody knows which will be asked for. Whether a receipt is audited, and in which segment, follows
 from it and from the root of the log right behind the entry that closed its round, which did not exist when it was
-signed. Whoever has the log draws the same; nobody picks.
+signed. So does who is to repeat it, beside whoever wants to. Whoever has the log draws the same; nobody picks.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from shared_models.records.refusals import Refusal, Refused
 # Cheating in a share g of a round's work does not pay where p·(1 + P/g) >= 1, P the penalty in units of the round's
 # pay: with P of a period of 20 rounds, p = 1/20 is enough for all of a round, and less for less.
 AUDITED = Fraction(1, 20)
+AUDITORS = 2  # So many of the round's other members are drawn to repeat what was: one alone could spare a friend.
 
 # How far two outcomes of a segment may lie apart that were computed with other builds, in millionths of the change. It
 # was measured between instruction sets (docs/experiments.md): honest ones below 60,000, cheats above 260,000.
@@ -36,6 +38,7 @@ class Challenge(NamedTuple):
     receipt: str  # Leaf hash.
     size: int  # Of the log that drew it: it ends with the round.close.
     segment: int | None  # From 0; None: it was not drawn.
+    auditors: tuple[str, ...] = ()  # Who was drawn to repeat it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,15 @@ def drawn(seed: bytes, receipt: str, segments: int, audited: Fraction = AUDITED)
     if int.from_bytes(found, "big") * audited.denominator >= audited.numerator << 256:
         return None
     return int.from_bytes(hashlib.sha256(found).digest(), "big") % segments
+
+
+def auditors(seed: bytes, receipt: str, others: Iterable[str]) -> tuple[str, ...]:
+    """Whom of these members this seed has repeat what it asks for of this receipt, a leaf hash; of few, all."""
+
+    def rank(member: str) -> bytes:
+        return hashlib.sha256(seed + bytes.fromhex(receipt) + member.encode()).digest()
+
+    return tuple(sorted(others, key=rank)[:AUDITORS])
 
 
 def check_verdict(verdict: str, distance_ppm: int) -> None:

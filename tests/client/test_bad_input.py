@@ -19,11 +19,11 @@ from parties import three
 
 import client.invites
 from ledger import guard
-from ledger.access import PIECE_BYTES
 from shared_models import http_signatures
 from shared_models.ledger_http import UPLOAD_BYTES, LedgerHttp
 from shared_models.records import tlog
 from shared_models.records.keys import SigningKey
+from shared_models.shelf import PIECE_BYTES
 
 TEN_MB = 10_000_000
 

@@ -48,7 +48,7 @@ def test_the_api_is_what_is_kept_in_the_documentation(document):
 
 def shape(path: str) -> str:
     """An address with holes where names and hashes stand."""
-    return re.sub(r"{\w+}|ORG/ROLE|NAME|MEMBER|SHA256|HASH|\.\.\.", "{}", path.partition("?")[0])
+    return re.sub(r"{\w+}|ORG/ROLE|NAME|NUMBER|MEMBER|SHA256|HASH|\.\.\.", "{}", path.partition("?")[0])
 
 
 def test_every_address_that_a_client_knows_is_in_it_and_no_other(document):

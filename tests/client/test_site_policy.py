@@ -271,6 +271,12 @@ def test_what_training_may_have_is_read_in_bytes_cores_and_time_and_refused_by_i
     assert [read(f"[machine]\nshare = {share}").share for share in ("1", "0.05")] == [1, Fraction(1, 20)]
 
 
+def test_what_the_log_asks_is_answered_unless_it_says_otherwise(read, tmp_path):
+    assert (read("").answers, read("").texts) == (True, [])
+    found = read('[audits]\nanswer = false\ntexts = ["a.txt", "/b"]')
+    assert (found.answers, found.texts) == (False, [tmp_path / "a.txt", Path("/b")])
+
+
 def test_how_a_machine_is_told_that_it_is_taken_away(read, tmp_path):
     assert read("").spot == policy.Spot(notice=False, file=None, seconds=25)
     assert read("[spot]\nnotice = true\nseconds = 90").spot == policy.Spot(notice=True, file=None, seconds=90)

@@ -1,6 +1,8 @@
 """The commands with which members ask for one another's training, show their own, and say what came of it."""
 
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,14 +10,16 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 from world import TOY
 
-from client import begun, reexecute
+from client import answers, begun, policy, reexecute, work
 from client.auditor import audited
 from client.begun import Begun
 from consortium.cli import main
 from consortium.faults import resigned
+from consortium.found import Founded
 from consortium.simulate import Result, simulate
 from ledger.api import serving
 from shared_models.lm import weights
@@ -65,6 +69,7 @@ def trained(tmp_path_factory) -> Result:
         )
         assert (result.report.findings, result.excluded) == ([], ())
         if list(asked(result)):
+            shutil.copytree(folder / "parties", folder / "untouched")
             return result
     raise AssertionError
 
@@ -99,7 +104,8 @@ def test_what_was_drawn_is_opened_repeated_and_said_in_the_log(trained, run, tmp
     drawn = json.loads(run("challenged", "m0", "--json")[1])["drawn"]
     challenge = next(asked(trained))
     mine, hashed, segment = challenge.member, challenge.receipt, challenge.segment
-    told = {**challenge._asdict(), "yours": mine == "m0", "results": []}
+    who = {"auditors": list(challenge.auditors), "for_you": "m0" in challenge.auditors}
+    told = {**challenge._asdict(), "yours": mine == "m0", "results": [], **who}
     assert told in drawn
     assert [each["receipt"] for each in drawn if each["round"] > 2 and each["member"] != LIAR] == [
         each.receipt for each in asked(trained)
@@ -212,3 +218,145 @@ def test_what_was_signed_and_is_not_so_is_named_and_the_exit_code_says_it(traine
     code, out, _ = run("replay", "m1", tmp_path / "opening")
     assert (code, f"{LIAR}, round 4 of r1, segment 1: differs" in out) == (1, True)
     assert "steps 2 to 3 lead elsewhere: the same build, other bits" in out
+
+
+# All of it by itself.
+
+
+@pytest.fixture
+def apart(trained, tmp_path):
+    """The same consortium in a folder of its own, whose log nobody has answered yet; its ledger serves."""
+    copy = tmp_path / "parties"
+    shutil.copytree(trained.founded.folder.with_name("untouched"), copy)
+    founded = replace(trained.founded, folder=copy)
+    with serving(founded.ledger, int(founded.member("m0").settings.ledger.rpartition(":")[2])):
+        yield founded
+
+
+def answered(founded: Founded, member: str, *texts: Path) -> dict[tuple[str, int], str]:
+    """What came of each (member, round) that this member answered."""
+    found = list(work.answer(founded.member(member).path, texts))
+    assert len({each["receipt"] for each in found}) == len(found)
+    return {(each["member"], each["round"]): each.get("refused", each.get("verdict", "shown")) for each in found}
+
+
+def drawn(founded: Founded) -> list[Challenge]:
+    return [each for each in audited(founded.member("m0")).challenges() if each.segment is not None]
+
+
+def test_each_shows_its_own_and_repeats_what_it_was_drawn_for_once(apart):
+    every = [each for each in drawn(apart) if each.member != LIAR]
+    fresh = [each for each in every if each.round > 2]
+    auditor = fresh[0].auditors[0]
+    assert (fresh[0].member, fresh[0].round) not in answered(apart, auditor)  # It is not shown yet.
+    right = {(each.member, each.round): "shown" if each in fresh else "too_late" for each in every}
+    said = {at: came for name in MEMBERS if name != LIAR for at, came in answered(apart, name).items() if at[0] == name}
+    told = {
+        (each.member, each.round): json.loads((apart.member(each.member).path / "answered.json").read_text())[
+            each.receipt
+        ]
+        for each in every
+    }
+    assert told == right
+    assert {at: right[at] for at in said} == said
+    for each in fresh:
+        for name in each.auditors:
+            if name != LIAR:
+                answered(apart, name)
+    books = audited(apart.member("m0"))
+    for each in fresh:
+        came = sorted((said.auditor, said.verdict) for _, said in books.results if said.receipt == each.receipt)
+        assert came == sorted((name, "matches") for name in each.auditors if name != LIAR)
+    size = books.tree.size
+    assert [answered(apart, name) for name in MEMBERS if name != LIAR] == [{}] * 5
+    assert audited(apart.member("m0")).tree.size == size
+
+
+def test_what_was_shown_and_is_another_s_word_is_refused_and_not_tried_again(apart):
+    """It was uploaded by the member, and is no opening of its receipt: that says nothing of its training."""
+    asked = next(each for each in drawn(apart) if each.round > 2 and each.member != LIAR)
+    home, auditor = apart.member(asked.member), next(each for each in asked.auditors if each != LIAR)
+    answered(apart, asked.member)
+    (shown,) = (path for path in (apart.ledger / "openings").iterdir() if path.name == asked.receipt)
+    data = bytearray(shown.read_bytes())
+    data[-1] ^= 1
+    shown.write_bytes(data)
+    assert answered(apart, auditor)[home.settings.member, asked.round] == "wrong_opening"
+    assert (home.settings.member, asked.round) not in answered(apart, auditor)
+    other = next(name for name in MEMBERS if name not in (asked.member, LIAR, *asked.auditors))
+    at = home.settings.member, asked.round
+    assert at not in answered(apart, other)  # It was not drawn for that,
+    text = apart.folder / "text"
+    text.write_bytes(b"another")
+    assert at not in answered(apart, other, text)  # and has not its text either.
+
+
+def test_the_command_says_what_came_of_each_and_its_exit_code_that_nothing_is_wrong(apart, capsys):
+    asked = next(each for each in drawn(apart) if each.round > 2 and each.member != LIAR)
+    mine = [each for each in drawn(apart) if each.member == asked.member]
+    home = str(apart.member(asked.member).path)
+    code = main(["work", "answer", "--home", home])
+    out = capsys.readouterr().out
+    assert f"{asked.member}, round {asked.round} of r1, segment {asked.segment}: shown\n" in out
+    assert code == (0 if all(each.round > 2 for each in mine) else 1)
+    auditor = next(each for each in asked.auditors if each != LIAR)
+    main(["work", "answer", "--home", str(apart.member(auditor).path), "--json"])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (found,) = [each for each in told if each["receipt"] == asked.receipt]
+    assert (found["schema"], found["verdict"], found["why"]) == ("consortium.answer/1", "matches", "the same bits")
+    assert found["entry"] in [at for at, _ in audited(apart.member("m0")).results]
+
+
+def answering() -> list[psutil.Process]:
+    alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in alive if "answer" in each.cmdline()]
+
+
+def after(what, at_work: answers.Answers, size: int, rules: policy.Policy) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end
+        at_work.visit(size, rules)
+        time.sleep(0.05)
+
+
+def test_a_daemon_has_it_done_in_processes_of_the_lowest_priority(apart, monkeypatch):
+    """Who trained it shows it, and who was drawn repeats it, with nobody at a keyboard."""
+    monkeypatch.setattr(answers, "REST_S", 0.1)
+    monkeypatch.setattr(answers, "REST", 0)
+    asked = next(each for each in drawn(apart) if each.round > 2 and each.member != LIAR)
+    homes = [apart.member(name) for name in (asked.member, next(each for each in asked.auditors if each != LIAR))]
+    size, rules = audited(homes[0]).tree.size, policy.read(homes[0].policy_path)
+    for home in homes:
+        at_work = answers.Answers(home)
+        at_work.visit(size, replace(rules, rules={"audits.answer": (1, False)}))
+        assert not (home.path / "answers.log").exists()
+        at_work.visit(size, rules)
+        (process,) = answering()
+        assert process.nice() == 19
+        kept = home.path / "answered.json"
+        after(lambda kept=kept: kept.exists() and asked.receipt in json.loads(kept.read_text()), at_work, size, rules)
+        assert len(answering()) <= 1
+        at_work.end()
+    said = [each for _, each in audited(homes[0]).results if each.receipt == asked.receipt]
+    assert [(each.auditor, each.verdict) for each in said] == [(homes[1].settings.member, "matches")]
+
+
+def test_it_is_not_done_again_before_the_log_has_grown_and_ends_with_the_daemon(apart, monkeypatch):
+    monkeypatch.setattr(answers, "REST_S", 0.0)
+    monkeypatch.setattr(answers, "REST", 0)
+    home, rules = apart.member("m0"), policy.read(apart.folder / "none")
+    found = answers.Answers(home)
+    found.visit(0, rules)
+    assert answering() == []  # No head was seen yet.
+    found.visit(1, rules)
+    (first,) = answering()
+    first.wait(120)
+    for _ in range(20):
+        found.visit(1, rules)
+        time.sleep(0.05)
+        assert answering() == []
+    after(answering, found, 2, rules)
+    assert len(answering()) == 1
+    found.end()
+    assert answering() == []

@@ -1,6 +1,7 @@
 """What a receipt commits to, and what the log then asks to see of it."""
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
@@ -19,6 +20,7 @@ from shared_models.rules.challenge import (
     Challenge,
     Point,
     Trajectory,
+    auditors,
     check_verdict,
     detection,
     drawn,
@@ -150,6 +152,21 @@ def test_every_accepted_receipt_is_drawn_or_not_and_all_draw_alike(audited):
     for each in every:
         assert world.hashes().count(bytes.fromhex(each.receipt)) == 1
         assert each.segment == drawn(world.books.tree.root(each.size), each.receipt, 2)
+        others = {*world.members} - {each.member}
+        who = auditors(world.books.tree.root(each.size), each.receipt, others) if each.segment is not None else ()
+        assert each.auditors == who
+
+
+def test_two_others_are_drawn_to_repeat_it_each_as_often_as_another():
+    others, seeds = [f"m{number}" for number in range(5)], [digest(f"{number}").encode()[:32] for number in range(500)]
+    found = [auditors(seed, digest("receipt"), others) for seed in seeds]
+    assert all(len({*each}) == 2 for each in found)
+    counts = Counter(name for each in found for name in each)
+    assert all(150 < counts[name] < 250 for name in others), counts  # 200 each; five standard deviations are 55.
+    assert auditors(seeds[0], digest("receipt"), reversed(others)) == found[0]
+    assert len({auditors(seeds[0], digest(f"{number}"), others) for number in range(50)}) > 10  # By the receipt, too.
+    assert set(auditors(seeds[0], digest("receipt"), ["m1"])) == {"m1"}
+    assert auditors(seeds[0], digest("receipt"), ()) == ()
 
 
 @pytest.mark.parametrize(
