@@ -31,6 +31,7 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import AuditResult, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.rules.challenge import Challenge, Trajectory
+from shared_models.shelf import FolderShelf
 
 MEMBERS = {f"m{number}": 1 for number in range(6)}
 
@@ -360,3 +361,14 @@ def test_it_is_not_done_again_before_the_log_has_grown_and_ends_with_the_daemon(
     assert len(answering()) == 1
     found.end()
     assert answering() == []
+
+
+def test_what_does_not_come_whole_is_asked_for_again(apart, monkeypatch):
+    asked = next(each for each in drawn(apart) if each.round > 2 and each.member != LIAR)
+    auditor, at = next(each for each in asked.auditors if each != LIAR), (asked.member, asked.round)
+    answered(apart, asked.member)
+    read = FolderShelf.read
+    monkeypatch.setattr(FolderShelf, "read", lambda *where: iter([next(read(*where))[:9_000]]))
+    assert answered(apart, auditor)[at] == "unreachable"
+    monkeypatch.undo()
+    assert answered(apart, auditor)[at] == "matches"
