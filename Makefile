@@ -8,7 +8,7 @@ TORCH_ARGS ?=
 JOBS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint docs bench mutate compose-test clean
+.PHONY: demo test lint docs screenshots bench mutate compose-test clean
 
 demo: $(VENV)/ready
 	@$(BIN)/consortium demo
@@ -25,6 +25,10 @@ lint: $(VENV)/ready
 # The pages of docs/ as a site, in site/: any web server shows it, and a browser by itself all but the search.
 docs: $(VENV)/ready
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of docs/dashboard.md, of a run that is trained for them (a minute). Look at them before you keep them.
+screenshots: $(VENV)/ready
+	@CONSORTIUM_REQUIRE_CHROMIUM=1 CONSORTIUM_SCREENSHOTS=1 $(BIN)/pytest tests/browser/test_screenshots.py
 
 bench: $(VENV)/ready
 	@$(BIN)/python -m bench

@@ -142,6 +142,8 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         "line": " ".join(f"{x},{y}" for x, y in points),
         "first": loss(losses[0]),
         "last": loss(losses[-1]),
+        "high": loss(high),
+        "low": loss(low),
         "rounds": done,
         "against": against,
         "axes": AXES,

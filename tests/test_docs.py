@@ -30,6 +30,14 @@ def test_links_lead_to_files_that_are_there(page):
             assert (page.parent / link).exists(), link
 
 
+def test_every_picture_is_shown_and_they_are_small():
+    """That they are taken, and by which names, is for the browser tests to see."""
+    linked = ((page, link) for page in PAGES for link in re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", page.read_text()))
+    there, shown = set((ROOT / "docs" / "screenshots").iterdir()), {page.parent / link for page, link in linked}
+    assert there == shown != set()
+    assert sum(path.stat().st_size for path in there) < 650_000
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_are_there(page):
     for name in re.findall(

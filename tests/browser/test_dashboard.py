@@ -189,6 +189,29 @@ def test_another_rule_is_asked_for_by_keyboard_and_the_table_is_taken_along(chro
         assert wrong == []
 
 
+def test_a_table_that_goes_on_to_the_right_says_so_until_it_is_scrolled(chromium, real):
+    with looking(chromium, 390, "light") as (page, _):
+
+        def shaded() -> bool:
+            """Whether it is, when two frames more were painted."""
+            shade = page.evaluate(
+                """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() =>
+                    done(getComputedStyle(document.querySelector('.scroll')).boxShadow))))"""
+            )
+            return "-12px" in shade
+
+        page.goto(f"{real.url}/bills/simulated")
+        assert shaded()
+        page.evaluate("document.querySelector('.scroll').scrollLeft = 1000")
+        assert not shaded()
+        page.set_viewport_size({"width": 1280, "height": 844})
+        assert not shaded()
+        page.click("summary >> nth=0")
+        assert page.evaluate(
+            "[...document.querySelectorAll('.scroll')].every(each => each.scrollWidth === each.clientWidth)"
+        )
+
+
 def test_digits_stand_below_each_other(chromium, real):
     with looking(chromium, 1280, "light") as (page, _):
         page.goto(f"{real.url}/bills/simulated")

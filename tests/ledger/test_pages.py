@@ -447,6 +447,7 @@ def test_against_tokens_or_work_a_round_that_counts_more_is_wider(tmp_path):
         assert "; from left to right" not in text(get(ledger, "/runs/r1")[2])
         page = get(ledger, "/runs/r1?against=tokens")[2]
         assert f"from left to right {tokens:,} tokens that were counted." in text(page)
+        assert f"0 {tokens:,} tokens Held-out loss" in text(page)
         assert '<a href="?against=tokens" aria-current="true">tokens</a>' in page
         assert f'title="{flop:,} FLOP"' in get(ledger, "/runs/r1?against=work")[2]
 
