@@ -5,16 +5,19 @@
     or ?since=41                  data: 42      by the header, or, when a page was just read, in the address
 
 Each listener looks at the newest head by itself, once a second: who appends knows of nobody who listens and waits for
-nobody, and many entries at once are one event. What it is told is what /checkpoint tells everybody.
+nobody, and many entries at once are one event. What it is told is what /checkpoint tells everybody; of a ledger for
+members, whoever may read: who may no longer is told nothing more.
 """
 
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
 import uvicorn
+from fastapi.concurrency import run_in_threadpool
 
 from ledger.hot import Receive, Scope, Send
 from ledger.log import Log
@@ -24,6 +27,7 @@ from shared_models.records.refusals import Refusal, Refused
 
 LISTENERS = 256  # At a time; each is a connection that stays open.
 LOOK_S = 1.0
+STILL = "consortium.still"  # In the scope of a request: what raises `Refused` once whoever asks may read no more.
 BEAT_S = 15.0  # So often something is sent, so that no proxy between takes the connection for dead.
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -58,7 +62,7 @@ class Events:
         watching = asyncio.create_task(_gone(receive, over))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            await self._tell(send, over, since)
+            await self._tell(send, over, since, scope.get(STILL))
         finally:
             self._listening.discard(over)
             watching.cancel()
@@ -80,13 +84,13 @@ class Events:
             raise Refused(Refusal.BUSY, f"{self._most} listen already")
         return int(given) if given else self._log.head.size
 
-    async def _tell(self, send: Send, over: asyncio.Event, since: int) -> None:
+    async def _tell(self, send: Send, over: asyncio.Event, since: int, still: Callable[[], object] | None) -> None:
         async def write(text: str, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
 
         await write(": the size of the log, when it grows\n\n")
         quiet_s = 0.0
-        while not over.is_set():
+        while not over.is_set() and (still is None or await run_in_threadpool(_holds, still)):
             size = self._log.head.size
             if size != since:
                 await write(f"id: {size}\nevent: head\ndata: {size}\n\n")
@@ -124,6 +128,14 @@ class Server(uvicorn.Server):
         service.tell(STOPPING="1")
         self._events.close()
         await super().shutdown(sockets)
+
+
+def _holds(still: Callable[[], object]) -> bool:
+    try:
+        still()
+    except Refused:
+        return False
+    return True
 
 
 async def _gone(receive: Receive, over: asyncio.Event) -> None:

@@ -21,6 +21,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 
+from ledger.events import STILL
 from ledger.hot import App, Receive, Scope, Send, read_body
 from ledger.invites import Invites
 from ledger.limits import SIGNED_BY
@@ -89,7 +90,7 @@ class Guard:
         await (answer or self._rest)(scope, receive, privately)
 
     async def _answer(self, request: Request, receive: Receive) -> Response | None:
-        """The answer to a request that goes no further; None if it does, and then who asks is in its scope."""
+        """The answer to a request that goes no further; None if it does, and then its scope has what `_check` tells."""
         path, reads = request.url.path, request.method in ("GET", "HEAD")
         try:
             if path == "/open" and reads:
@@ -103,7 +104,7 @@ class Guard:
                 return await run_in_threadpool(self._opened, request, link)
             if not reads or path.startswith(OPEN) or path in OF_NOTHING:
                 return None
-            request.scope[SIGNED_BY] = await run_in_threadpool(self._check, request)
+            request.scope.update(await run_in_threadpool(self._check, request))
         except Refused as refused:
             if path == "/healthz":
                 return JSONResponse({"status": "ok"})  # A balancer may ask; how long the log is, only members.
@@ -112,20 +113,25 @@ class Guard:
 
     # Who may read.
 
-    def _check(self, request: Request) -> str:
-        """The name of the key by which this is asked.
+    def _check(self, request: Request) -> dict[str, Any]:
+        """The name of the key by which this is asked, and what asks again whether it may: an answer may take hours.
 
-        Raises `Refused` if whoever asks is nobody here: NOT_SIGNED_IN, REVOKED, or as `signers.signer`.
+        Raises `Refused` if whoever asks is nobody here: NOT_SIGNED_IN, UNKNOWN_KEY, REVOKED, or as `signers.signer`.
         """
-        if "signature" in request.headers:
-            key = signer(request, self._known)
-        elif cookie := request.cookies.get(COOKIE):
-            key = self._session(cookie).key
-        else:
+        signed = signer(request, self._known) if "signature" in request.headers else None
+        cookie = request.cookies.get(COOKIE, "")
+        if signed is None and not cookie:
             raise Refused(Refusal.NOT_SIGNED_IN, "this ledger answers members only")
-        if not key.name.endswith("/invite"):
-            self._log.books.keyring.check_counts(key.name, key.id)
-        return key.name
+
+        def still() -> str:
+            key = signed or self._session(cookie).key
+            if not key.name.endswith("/invite"):
+                self._log.books.keyring.check_counts(key.name, key.id)
+            elif self._asked.key(key.name, key.id) is None:
+                raise Refused(Refusal.UNKNOWN_KEY, f"the invite of {key.name} has ended")
+            return key.name
+
+        return {SIGNED_BY: still(), STILL: still}
 
     def _known(self, name: str, key_id: bytes) -> VerifyKey | None:
         """A key of the log, or of an invite: who is to join may read what it joins."""

@@ -37,13 +37,15 @@ function put(fresh) {
 async function read() {
   if (reading) { again = true; return }
   reading = true
+  let wrong = 'The ledger cannot be reached'
   try {
     const answer = await fetch(location.href)
+    if (answer.status === 401) wrong = 'Your session has ended'
     if (!answer.ok) throw new Error(answer.statusText)
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html')
     if (put(page.querySelector('main'))) said = `This page has moved on to entry ${size - 1}.`
     if (note.textContent !== said) note.textContent = said
-  } catch { note.textContent = 'The ledger cannot be reached; this page may be behind.' }
+  } catch { note.textContent = `${wrong}; this page may be behind.` }
   reading = false
   if (again) { again = false; read() }
 }
@@ -53,7 +55,11 @@ function listen() {
   if (document.hidden) return // A browser has few connections for one site, and a page that nobody sees needs none.
   source = new EventSource(`/events?since=${size}`)
   source.addEventListener('head', event => { size = event.data; read() })
-  source.addEventListener('error', () => { if (source.readyState === EventSource.CLOSED) setTimeout(listen, PAUSE_MS) })
+  source.addEventListener('error', () => {
+    if (source.readyState !== EventSource.CLOSED) return
+    read()
+    setTimeout(listen, PAUSE_MS)
+  })
 }
 
 document.addEventListener('visibilitychange', listen)

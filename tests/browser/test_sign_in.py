@@ -35,5 +35,9 @@ def test_a_link_signs_in_and_the_session_verifies_reads_and_signs_out(chromium, 
         assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
         assert page.evaluate("document.cookie") == ""
         assert wrong == []
-        page.get_by_role("button", name="Sign out").click()
-        assert "not_signed_in" in page.locator("main").inner_text()
+        page.goto(f"{url}/log")
+        other = page.context.new_page()  # Where she signs out, and the page that is open is told nothing more.
+        other.goto(f"{url}/open")
+        other.get_by_role("button", name="Sign out").click()
+        assert "not_signed_in" in other.locator("main").inner_text()
+        page.locator("#live", has_text="Your session has ended").wait_for(timeout=20_000)

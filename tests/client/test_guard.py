@@ -1,11 +1,14 @@
 """A ledger for members only: who may read what, how people sign in, and what is tried by whoever may not."""
 
 import base64
+import http.client
 import json
 import re
+import sqlite3
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,6 +70,14 @@ class Asker:
         if cookie := found.headers.get("set-cookie"):
             self.headers["Cookie"] = cookie.partition(";")[0]
         return found
+
+    def listening(self) -> http.client.HTTPResponse:
+        """What it is told at /events, as it comes."""
+        parts = {"@method": "GET", "@path": "/events", "@query": "?"}
+        headers = self.headers if self.key is None else http_signatures.sign(parts, self.key, int(time.time()))
+        reply = urllib.request.urlopen(urllib.request.Request(f"{self.url}/events", None, headers), timeout=10)  # noqa: S310
+        assert reply.readline().startswith(b":")
+        return reply
 
     def post(self, path: str, link: str = "", **more: str) -> Answer:
         return self(path, "POST", f"link={link}".encode(), **(FORM | more))
@@ -287,6 +298,36 @@ def test_a_session_ends(founded, url, monkeypatch):
     assert signed_in(founded, url)("/overview").status == 200
     monkeypatch.setattr(guard, "SESSION_S", 0)
     assert signed_in(founded, url)("/overview").status == 401
+
+
+@pytest.mark.parametrize("why", ["it signs out", "it expires", "its key is revoked", "the key that signed is revoked"])
+def test_who_may_read_no_more_is_told_nothing_more(founded, url, monkeypatch, why):
+    """An answer that goes on for hours ends with the session, or the key, by which it was asked for."""
+    birch, staying = founded.member("birch"), signed_in(founded, url)
+    if why == "it expires":
+        monkeypatch.setattr(guard, "SESSION_S", 2)
+    browser = Asker(url)
+    assert browser.post("/open", link_of(founded, "birch")).status == 303
+    key = birch.key("compute")
+    asker = Asker(url, key) if why == "the key that signed is revoked" else browser
+    with staying.listening() as another, asker.listening() as listening:
+        if why == "it signs out":
+            browser.post("/leave")
+        elif "revoked" in why:
+            add(holder(birch.path, "compute"))
+            revoke(holder(birch.path, "compute"), key.verify_key.id.hex())
+        assert listening.read().count(b"data:") <= 1  # To its end; what came before may have been told.
+        add(holder(birch.path, "witness"))
+        told = f"data: {birch.ledger().size()}\n".encode()
+        assert told in (another.readline() for _ in range(9))
+
+
+def test_who_was_invited_is_told_nothing_more_when_the_invite_is_forgotten(founded, url):
+    ticket = client.invites.invite(founded.member("acme"), "dogwood", 1, 1)
+    with Asker(url, ticket.key("dogwood")).listening() as listening:
+        with closing(sqlite3.connect(founded.ledger / "ledger.db")) as database, database:
+            database.execute("DELETE FROM invite")
+        assert b"data" not in listening.read()  # To its end.
 
 
 def test_only_so_many_sessions_are_open_and_the_oldest_one_ends(founded, url, monkeypatch):
