@@ -13,11 +13,10 @@ from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
 from shared_models.records import merkle
-from shared_models.records.kinds import Manifest, Receipt, RoundClose
+from shared_models.records.kinds import FIRST, Manifest, Receipt, RoundClose
 from shared_models.records.refusals import Refusal, Refused
 
 BORNE, BORNE_UNATS = 1_000, 100  # What the same arithmetic on another processor may differ by.
-NOTHING = weights.digest({})  # What the outer step remembers before the first one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repea
     """
     if only is not None and not 1 <= only <= len(said.closes):
         raise Refused(Refusal.WRONG_ROUND, f"round {only}: the log closes {len(said.closes)} rounds of this run")
-    state = NOTHING
+    state = weights.NOTHING
     for close in said.closes:
         if only in (None, close.round):
             try:
@@ -75,10 +74,15 @@ def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repea
 
 
 def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
-    """What of a round's step is not as its close says. Raises `Refused` for a file that is missing, or another one."""
+    """What of a round's step is not as its close says. Raises `Refused` for a file that is missing, or another one.
+
+    Of a round that was handed over the log's rules say where it leads; what is remembered then stays, or is nothing.
+    """
+    if close.seed == FIRST:
+        return "" if close.state in (state, weights.NOTHING) else "remembers what no step has left"
     run, recipe = files / "runs" / said.hash, said.manifest.recipe
     base = weights.stored(files / "checkpoints", close.base)
-    before = weights.stored(run / "state", state) if state != NOTHING else weights.Weights()
+    before = weights.stored(run / "state", state) if state != weights.NOTHING else weights.Weights()
     counted = (*close.included, *close.late)
     if len(counted) < said.manifest.quorum:
         return "" if (close.checkpoint, close.state) == (close.base, state) else "a step without a quorum"

@@ -78,6 +78,9 @@ class Hash:
         return self._hashed.hexdigest()
 
 
+NOTHING = digest({})  # Such as what an outer step remembers before the first one.
+
+
 def size(weights: Tensors) -> int:
     """The bytes of the values."""
     return sum(tensor.nbytes for tensor in weights.values())

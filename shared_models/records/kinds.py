@@ -408,7 +408,11 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundClose:
-    """One exchange ended: which answers count, and the checkpoint they led to. By the coordinator."""
+    """One exchange ended: which answers count, and the checkpoint they led to. By the coordinator.
+
+    If it was handed over, another coordinator says so, who has neither the seed nor the updates: no step is taken, the
+    work that is receipted counts all the same, and the run goes on from a checkpoint that it had.
+    """
 
     kind: ClassVar[str] = "round.close"
     seq: Count
@@ -422,7 +426,7 @@ class RoundClose:
     late: tuple[Included, ...]  # Answers to earlier rounds that did not come in time for them; in member order.
     loss_unats: Count  # Held-out loss of `checkpoint`, in millionths of a nat per byte.
     state: Hash  # Digest of what the outer step remembers: with it and the updates, anyone can repeat the next one.
-    seed: Hash  # Drew the held-out text that the answers were scored on.
+    seed: Hash  # Drew the held-out text that the answers were scored on; `FIRST`: the round was handed over.
 
     @property
     def idem(self) -> str:

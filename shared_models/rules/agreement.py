@@ -3,7 +3,7 @@
 A charter is changed as a whole. A member proposes one, and each member votes once, for the very text it has read; it
 comes into force with the entry that brings enough votes. Every member has one vote, whatever it gives. What everybody
 must be able to rely on stays: who the members are, by which keys they speak, which pots and devices there are, and what
-the money is counted in.
+the money is counted in. Who coordinates speaks for all of them, and so they can name another one.
 """
 
 from collections.abc import Collection, Iterator
@@ -26,7 +26,7 @@ CLAUSES = {  # What such a line is by, for people.
     CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
     ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
 }
-FIXED = ("consortium", "currency", "minor_digits", "compute_pot", "admin", "coordinator", "log")
+FIXED = ("consortium", "currency", "minor_digits", "compute_pot", "admin", "log")
 LISTS = ("members", "pots", "devices", "tiers")  # What a charter has many of, each with a name.
 RIGHTS = ("use", "download")  # From the least to the most.
 KEPT = ("members", "pots", "devices")  # Of these, what is there stays there.
@@ -175,9 +175,9 @@ class Agreement:
 
 
 def newcomers(old: Charter, new: Charter) -> note.Keys:
-    """The keys of the members that are in the new charter only."""
-    known = {name for name, _ in entries.charter_keys(old)}
-    return {named: key for named, key in entries.charter_keys(new).items() if named[0] not in known}
+    """The keys that are in the new charter only: those of new members, and of another coordinator."""
+    known = entries.charter_keys(old)
+    return {named: key for named, key in entries.charter_keys(new).items() if named not in known}
 
 
 def _check_changes(found: list[Change]) -> None:

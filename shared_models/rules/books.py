@@ -100,6 +100,7 @@ class Run:
     hash: str
     leaf: bytes
     checkpoint: str
+    by: bytes  # The id of the coordinator's key that signed its newest close; before the first one, its manifest.
     consents: set[str] = field(default_factory=set)
     rounds: list[Round] = field(default_factory=list)
     late: dict[str, tuple[int, Work]] = field(default_factory=dict)  # By leaf hash: (round, work) that may still count.
@@ -258,7 +259,7 @@ class Books:
             case Receipt():
                 self._check_receipt(Skimmed.of(entry), record)
             case RoundClose():
-                self._check_close(record)
+                self._check_close(record, entry.signers[0].id)
             case AuditResult():
                 self._check_result(record)
             case RunEnd():
@@ -404,7 +405,7 @@ class Books:
         run = self.runs.get(said.run)
         return run.rounds[said.round - 1] if run is not None and 1 <= said.round <= len(run.rounds) else None
 
-    def _check_close(self, close: RoundClose) -> None:
+    def _check_close(self, close: RoundClose, by: bytes) -> None:
         run = self._going(close.run)
         if close.round != len(run.rounds) or run.rounds[-1].closed is not None:
             raise Refused(Refusal.WRONG_ROUND, f"round {close.round} is not open")
@@ -432,6 +433,9 @@ class Books:
                     f"{each.receipt[:12]}… is no receipt of {each.member} for one of the {run.manifest.late} rounds"
                     " before, or has counted",
                 )
+        if close.seed == FIRST:
+            _check_handed_over(close, run, by)
+            return
         if len(inside) + len(close.late) < run.manifest.quorum and close.checkpoint != close.base:
             raise Refused(
                 Refusal.WRONG_CHECKPOINT,
@@ -597,7 +601,7 @@ class Books:
                 self.about_keys.append((index, entry.leaf))
                 self._renew_context()
             case Manifest():
-                self.runs[record.run] = Run(record, hashed, entry.leaf, record.base)
+                self.runs[record.run] = Run(record, hashed, entry.leaf, record.base, entry.signers[0].id)
                 self._renew_context()
             case Consent():
                 self.runs[record.run].consents.add(record.member)
@@ -610,6 +614,7 @@ class Books:
                 self._add_receipt(Skimmed.of(entry), index, hashed)
             case RoundClose():
                 self._add_close(record, index)
+                self.runs[record.run].by = entry.signers[0].id
                 self.library.add_close(record, index)
             case RunEnd():
                 self.runs[record.run].ended = record
@@ -712,6 +717,20 @@ class Books:
             )
         facts, root = self.accounts.facts(period, end), self.tree.root(end).hex()
         return statement(facts, root=root, cosignatures=cosignatures, seq=seq, prev=prev)
+
+
+def _check_handed_over(close: RoundClose, run: Run, by: bytes) -> None:
+    """Whether a round ends so without a step: its coordinator has lost the seed and the updates with the one before.
+
+    1. By another key than the close before. 2. No update counts. 3. The run goes on from where it was once.
+    Raises `Refused`: WRONG_SEED, BAD_FIELD, WRONG_CHECKPOINT.
+    """
+    if by == run.by:
+        raise Refused(Refusal.WRONG_SEED, "this coordinator's key closed the round before: it hands nothing over")
+    if any(each.weight for each in (*close.included, *close.late)):
+        raise Refused(Refusal.BAD_FIELD, "an update counts in a round that was handed over")
+    if close.checkpoint not in {run.manifest.base, *(turn.closed.checkpoint for turn in run.rounds if turn.closed)}:
+        raise Refused(Refusal.WRONG_CHECKPOINT, f"run {close.run} never was at {close.checkpoint[:12]}…")
 
 
 def _rising(names: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Whose key counts, and since when: the charter's keys, and what was added, revoked and affirmed after it.
 
-It follows the agreement, too: the keys of who joins count from the entry on that brings the new charter into force.
+It follows the agreement, too: the keys of who joins count from the entry on that brings the new charter into force. If
+that names another coordinator, no key of the one before counts any more from there on; what it had signed stands.
 
 Time is counted in indices of the log. A revoked key may have been a thief's for a while: what it signed since then is
 disputed until its holder affirms it.
@@ -140,7 +141,7 @@ class Keyring:
                 new = newcomers(self.charter, record.charter).values()
                 if taken := [key.name for key in new if key.public in self._public()]:
                     raise Refused(
-                        Refusal.WRONG_CHARTER, f"the key of {', '.join(taken)} stands under another name already"
+                        Refusal.WRONG_CHARTER, f"the key of {', '.join(taken)} is or was one of this log already"
                     )
             case Vote() | Leave():
                 self.agreement.check(record)
@@ -154,17 +155,27 @@ class Keyring:
             case KeyAdd():
                 self._add(VerifyKey.parse(record.key), index)
             case KeyRevoke():
-                standing = self.standing[_named(record)]
-                standing.end, standing.suspect_from = index, record.suspect_from
-                self.counted.discard(_named(record))
-                self.revoked = True
+                self._revoke(_named(record), index, record.suspect_from)
             case KeyAffirm():
                 self.standing[_named(record)].affirmed.append((index, record.start, record.end))
             case Amendment() | Vote() | Leave():
                 before = self.charter
                 if self.agreement.add(record, index, hashed):
+                    if self.charter.coordinator != before.coordinator:
+                        self._end(VerifyKey.parse(before.coordinator).name, index)
                     for key in newcomers(before, self.charter).values():
                         self._add(key, index)
+
+    def _revoke(self, named: tuple[str, bytes], index: int, suspect_from: int) -> None:
+        standing = self.standing[named]
+        standing.end, standing.suspect_from = index, suspect_from
+        self.counted.discard(named)
+        self.revoked = True
+
+    def _end(self, name: str, index: int) -> None:
+        """Let no key of this name count any more. What they signed is not disputed by that."""
+        for named in [each for each in self.counted if each[0] == name]:
+            self._revoke(named, index, suspect_from=index)
 
     def _add(self, key: VerifyKey, index: int) -> None:
         self.keys = {**self.keys, (key.name, key.id): key}

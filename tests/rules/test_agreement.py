@@ -173,7 +173,7 @@ OTHER = {role: vkey(f"other.example/{role}") for role in ("admin", "coordinator"
         {"currency": "USD"},
         {"currency": "KWD", "minor_digits": 3},
         {"compute_pot": "services"},
-        *({role: key(f"{CONSORTIUM}/{role}", 2).verify_key.text()} for role in ("admin", "coordinator", "log")),
+        *({role: key(f"{CONSORTIUM}/{role}", 2).verify_key.text()} for role in ("admin", "log")),
         {"members": (ACME, BIRCH)},
         *(
             {"members": (replace(ACME, **{role: key(f"acme/{role}", 2).verify_key.text()}), BIRCH, CEDAR)}
