@@ -99,6 +99,7 @@ TOY = Recipe(
     down="fp32",
     segment=2,
     precision="fp32",
+    member_experts=0,
 )
 
 

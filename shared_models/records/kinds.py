@@ -233,6 +233,12 @@ class Recipe:
     down: Name  # and of the step that the coordinator sends to members that hold the checkpoint before it.
     segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
     precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
+    member_experts: Count  # One for each member of the run, which alone trains it, beside given weights; 0: none.
+
+    @property
+    def beside(self) -> bool:
+        """Whether weights that are given stay as they are, and what is trained stands beside them."""
+        return self.adapter > 0 or self.member_experts > 0
 
     @property
     def feed_width(self) -> int:

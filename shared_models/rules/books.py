@@ -441,8 +441,10 @@ class Books:
                 Refusal.WRONG_CHECKPOINT,
                 f"{len(inside) + len(close.late)} answers, quorum {run.manifest.quorum}: the base must stay",
             )
-        if (weight := sum([each.weight for each in (*close.included, *close.late)])) > BILLION:
-            raise Refused(Refusal.BAD_FIELD, f"the updates count {weight} billionths together, more than a whole")
+        wholes = max(1, run.manifest.recipe.member_experts)  # Each moves its own expert, and nothing else does.
+        if (weight := sum([each.weight for each in (*close.included, *close.late)])) > wholes * BILLION:
+            most = "a whole" if wholes == 1 else f"{wholes} wholes"
+            raise Refused(Refusal.BAD_FIELD, f"the updates count {weight} billionths together, more than {most}")
         if sealed_seed(close.seed) != turn.sealed:
             raise Refused(Refusal.WRONG_SEED, f"{close.seed[:12]}… is not the seed that the round's opening sealed")
 

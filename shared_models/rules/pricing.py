@@ -37,8 +37,15 @@ def flop_per_token(recipe: Recipe) -> int:
     With an adapter, weights that are frozen have no gradient of their own: 4 each, and 4 for each weight of A. Those of
     B have: 6. And nobody needs a gradient of what comes before the first matrix, for the embedding is frozen too: that
     saves 2 for each weight of the first matrix, its A and its B.
+
+    With members' experts, a member trains its own beside the given feed-forward, and each token goes through both:
+    frozen weights 4 again, those of the expert and its row of the router 6. Nobody needs a gradient of what comes
+    before the first layer's: its attention and given feed-forward go forward only, and of the expert what goes into
+    the row, the gate and the first matrix has no gradient.
     """
     attention = 6 * recipe.layers * recipe.context * recipe.width
+    if recipe.member_experts:
+        return 4 * matmul_parameters(recipe) + attention + _of_own_expert(recipe)
     if not recipe.adapter:
         return 6 * matmul_parameters(recipe) + attention
     width, projected = recipe.width, _projected(recipe)
@@ -48,6 +55,15 @@ def flop_per_token(recipe: Recipe) -> int:
     adapters = recipe.layers * recipe.adapter * (4 * inside + 6 * outside)
     first = 2 * width * projected + 2 * recipe.adapter * (width + projected)
     return 4 * matmul_parameters(recipe) + adapters - first + attention
+
+
+def _of_own_expert(recipe: Recipe) -> int:
+    """What a member's expert adds to its frozen model, less what the first layer need not do."""
+    width = recipe.width
+    matrix, qkv_and_out = width * recipe.feed_width, width * _projected(recipe) + width * width
+    expert = 3 * matrix + width
+    first = 2 * (qkv_and_out + 3 * matrix + 2 * matrix + width) + 4 * recipe.context * width
+    return 6 * recipe.layers * expert - first
 
 
 def _projected(recipe: Recipe) -> int:

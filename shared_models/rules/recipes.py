@@ -36,6 +36,7 @@ SMALL = Recipe(
     down="fp32",
     segment=10,
     precision="fp32",
+    member_experts=0,
 )
 
 
@@ -52,6 +53,7 @@ def check_recipe(recipe: Recipe) -> None:
     5. A token goes through some of several experts, and these have gates: no standard architecture has others.
     6. An adapter stands beside whole matrices that every token goes through, saves work, and is trained by AdamW: Muon
        counts no steps, and beside it would be nothing that AdamW trains.
+    7. Members' experts stand beside one whole feed-forward with gates, alone, and nobody's moves by what others send.
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
@@ -70,6 +72,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.experts_per_token and not recipe.experts:
         raise Refused(Refusal.BAD_FIELD, f"experts_per_token = {recipe.experts_per_token}, and experts = 0")
+    if recipe.member_experts:
+        _check_member_experts(recipe)
     if recipe.adapter:
         _check_adapter(recipe)
     if recipe.experts and recipe.feed != "swiglu":
@@ -88,15 +92,33 @@ def _check_adapter(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, f"adapter = {recipe.adapter} saves nothing: to train all weights is less work")
 
 
-def check_start(manifest: Manifest) -> None:
-    """Refuse a run that says it begins with weights that were given, and begins with others; or that has an adapter and
-    nothing to put it beside. Raises `Refused(WRONG_BASE)`.
+def _check_member_experts(recipe: Recipe) -> None:
+    experts = f"member_experts = {recipe.member_experts}"
+    for name in ("rank", "experts", "adapter"):
+        if getattr(recipe, name):
+            cause = f"{experts} stand beside one whole feed-forward, and {name} = {getattr(recipe, name)}"
+            raise Refused(Refusal.BAD_FIELD, cause)
+    for name, asked in (("feed", "swiglu"), ("outer", "mean"), ("outer_rate", "1"), ("aggregate", "mean")):
+        if getattr(recipe, name) != asked:
+            cause = f'{experts} need {name} = "{asked}", and it is {getattr(recipe, name)}'
+            raise Refused(Refusal.BAD_FIELD, cause)
 
-    With an adapter, the first checkpoint is that of the adapter, and what was given stays as it is.
+
+def check_start(manifest: Manifest) -> None:
+    """Refuse a run that says it begins with weights that were given, and begins with others; or that has something to
+    put beside given weights, and none; or members' experts that are not one for each. Raises `Refused`: WRONG_BASE,
+    BAD_FIELD.
+
+    Beside given weights, which stay as they are, the first checkpoint is that of what is trained.
     """
-    if manifest.recipe.adapter:
+    recipe = manifest.recipe
+    if recipe.member_experts and recipe.member_experts != len(manifest.members):
+        cause = f"member_experts = {recipe.member_experts}, and the run has {len(manifest.members)} members"
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.beside:
         if manifest.start == FIRST:
-            cause = f"adapter = {manifest.recipe.adapter} stands beside weights that are given: `--from`"
+            name = "adapter" if recipe.adapter else "member_experts"
+            cause = f"{name} = {getattr(recipe, name)} stands beside weights that are given: `--from`"
             raise Refused(Refusal.WRONG_BASE, cause)
     elif manifest.start not in (FIRST, manifest.base):
         cause = f"given are the weights {manifest.start[:12]}…, and the first checkpoint is {manifest.base[:12]}…"

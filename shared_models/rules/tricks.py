@@ -83,6 +83,7 @@ RECIPE = Recipe(
     down="fp32",
     segment=2,
     precision="fp32",
+    member_experts=0,
 )
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 

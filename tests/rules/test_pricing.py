@@ -68,6 +68,19 @@ def test_frozen_weights_cost_two_thirds_and_the_first_of_them_less(changes, laye
     assert flop_per_token(replace(recipe, layers=6)) == six
 
 
+# The same layer, with a gate, and beside its feed-forward a member's own, 3·32·88 = 8448, with a row of 32. By hand:
+# what is frozen of the first layer goes forward only, 2 a weight and 2·T·d of attention; no gradient goes back into
+# what the expert's gate, up and row are multiplied with, 4; its down has both, 6.
+@pytest.mark.parametrize(("kv_heads", "attention"), [(0, 4096), (1, 2 * 32 * 32 + 2 * 32 * 8)])
+def test_a_member_s_expert_costs_what_is_trained_and_what_is_gone_through(kv_heads, attention):
+    recipe = replace(TOY, layers=1, heads=4, width=32, kv_heads=kv_heads, feed="swiglu", member_experts=3)
+    first = 2 * (attention + 8448) + 4 * 2 * 32 * 88 + 6 * 32 * 88 + 4 * 32 + 2 * recipe.context * 32
+    then = 4 * (attention + 8448) + 6 * 8448 + 6 * 32 + 6 * recipe.context * 32
+    assert flop_per_token(recipe) == first + 4 * 32 * 256
+    assert flop_per_token(replace(recipe, layers=6)) == first + 5 * then + 4 * 32 * 256
+    assert flop_per_token(replace(recipe, member_experts=1)) == flop_per_token(recipe)
+
+
 def test_layers_that_share_weights_cost_what_they_cost_apart():
     recipe = replace(TOY, layers=6, heads=4, width=32)
     assert flop_per_token(replace(recipe, shared=3)) == flop_per_token(recipe)

@@ -11,6 +11,7 @@ from shared_models.rules.recipes import check_recipe, check_start
 
 RECIPE = replace(TOY, layers=4, heads=4, width=64)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+OWN = {"feed": "swiglu", "member_experts": 3}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,16 @@ EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
         {"adapter": 1},
         {"adapter": 21},
         {"adapter": 4, "feed": "swiglu", "kv_heads": 2, "shared": 2},
+        {"member_experts": 1, "feed": "swiglu"},
+        {
+            "member_experts": 3,
+            "feed": "swiglu",
+            "kv_heads": 2,
+            "shared": 2,
+            "inner": "muon",
+            "up": "int4",
+            "down": "int8",
+        },
     ],
 )
 def test_a_recipe_that_can_be_followed(changes):
@@ -62,6 +73,21 @@ WRONG = [
     ({"adapter": 4, "inner": "muon"}, Refusal.BAD_FIELD, 'adapter = 4 is trained by inner = "adamw", and it is muon'),
     ({"adapter": 22}, Refusal.BAD_FIELD, "adapter = 22 saves nothing: to train all weights is less work"),
     (EXPERTS | {"feed": "gelu"}, Refusal.BAD_FIELD, 'experts = 4 need feed = "swiglu"'),
+    (
+        EXPERTS | {"member_experts": 2},
+        Refusal.BAD_FIELD,
+        "member_experts = 2 stand beside one whole feed-forward, and exp",
+    ),
+    (OWN | {"rank": 8}, Refusal.BAD_FIELD, "member_experts = 3 stand beside one whole feed-forward, and rank = 8"),
+    (
+        OWN | {"adapter": 4},
+        Refusal.BAD_FIELD,
+        "member_experts = 3 stand beside one whole feed-forward, and adapter = 4",
+    ),
+    (OWN | {"feed": "gelu"}, Refusal.BAD_FIELD, 'member_experts = 3 need feed = "swiglu", and it is gelu'),
+    (OWN | {"outer": "nesterov"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer = "mean", and it is nesterov'),
+    (OWN | {"outer_rate": "0.5"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer_rate = "1", and it is 0.5'),
+    (OWN | {"aggregate": "median"}, Refusal.BAD_FIELD, 'member_experts = 3 need aggregate = "mean", and it is median'),
 ]
 
 
@@ -98,3 +124,15 @@ def test_a_run_begins_with_what_it_was_given_and_an_adapter_beside_it():
         with pytest.raises(Refused, match=why) as caught:
             check_start(replace(manifest, **wrong))
         assert caught.value.refusal is Refusal.WRONG_BASE
+
+
+def test_members_experts_are_one_for_each_beside_what_was_given():
+    manifest = replace(World().manifest(recipe=replace(RECIPE, **OWN)), start=digest("given"))
+    check_start(manifest)
+    for wrong, refusal, why in (
+        ({"start": FIRST}, Refusal.WRONG_BASE, "member_experts = 3 stands beside weights that are given"),
+        ({"members": manifest.members[:2]}, Refusal.BAD_FIELD, "member_experts = 3, and the run has 2 members"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            check_start(replace(manifest, **wrong))
+        assert caught.value.refusal is refusal

@@ -240,7 +240,7 @@ def rounding() -> Iterator[dict[str, Any]]:
 
 
 SIZES = ("vocabulary", "layers", "heads", "kv_heads", "width", "context")
-CHOICES = ("feed", "rank", "shared", "experts", "experts_per_token", "adapter")
+CHOICES = ("feed", "rank", "shared", "experts", "experts_per_token", "adapter", "member_experts")
 
 
 def flop() -> Iterator[dict[str, int | str]]:
@@ -256,6 +256,7 @@ def flop() -> Iterator[dict[str, int | str]]:
         large | {"feed": "swiglu"},
         large | {"adapter": 8},
         large | {"adapter": 16, "feed": "swiglu", "kv_heads": 2, "shared": 2},
+        large | {"member_experts": 4, "feed": "swiglu", "kv_heads": 2, "shared": 2},
         large | {"feed": "swiglu", "experts": 8, "experts_per_token": 2},
         large | {"feed": "swiglu", "experts": 8, "experts_per_token": 3, "kv_heads": 1, "rank": 64, "shared": 2},
     ):
