@@ -10,7 +10,7 @@ from client.memory import Turn
 from client.train import BrokenOff, train
 from client.training import Machine, build
 from shared_models.claims import Claim, Daemon, Halted
-from shared_models.lm import codecs, gpt, weights
+from shared_models.lm import codecs, gpt, own, weights
 from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
@@ -38,6 +38,7 @@ def _answer(task: Task, context: Context) -> Answer:
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
     machine.check(recipe.batch)
     base, frozen = _base(task, opened.base, manifest, kept, way)
+    mine = own.taken(base, gpt.Shape.of(recipe), manifest.members.index(member))
     kept.keep_checkpoint(base)
     way.forget()
     memories, broken_off = Path(str(context.node_config["memory"])), Path(str(context.node_config["half"]))
@@ -48,7 +49,7 @@ def _answer(task: Task, context: Context) -> Answer:
         remembered = memory.recall(memories, turn, manifest.late)
         try:
             trained = train(
-                base | frozen,
+                mine | frozen,
                 recipe,
                 data.load(str(context.node_config["data"])),
                 remembered,
@@ -107,7 +108,7 @@ def _base(
     task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport
 ) -> tuple[weights.Weights, weights.Weights]:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
-    And what is frozen beside an adapter: as it came, and is kept from then on; nothing without an adapter.
+    And what is frozen beside an adapter or members' experts: as it came, and is kept from then on; nothing elsewhere.
 
     Raises `Refused`: NO_CHECKPOINT if it takes what was not kept, WRONG_BASE if it comes to another one or other
     weights are frozen, or as `Transport.take` and `codecs.unpack`.

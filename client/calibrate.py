@@ -13,7 +13,7 @@ import time
 from client import data
 from client.team import at_work
 from client.training import Machine, build
-from shared_models.lm import gpt, weights
+from shared_models.lm import gpt, own, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records import canonical
 from shared_models.records.kinds import Recipe
@@ -25,7 +25,7 @@ def tokens_per_s(recipe: Recipe, tokens: Tokens, machine: Machine, seconds: floa
 
     That one fills caches and may compile. Raises `Refused`, as `at_work`.
     """
-    model = gpt.fresh(gpt.Shape.of(recipe), recipe.seed)
+    model = gpt.fresh(own.alone(gpt.Shape.of(recipe)), recipe.seed)
     start = {name: weights.copied(weight) for name, weight in model.named_parameters()}
     turn = {"member": "calibration", "round_": 1, "rounds": 1_000_000}  # So that the learning rate stays near nought.
     with at_work(start, recipe, tokens, {}, machine=machine, **turn) as training:

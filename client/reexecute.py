@@ -21,7 +21,7 @@ from client.begun import Begun
 from client.data import Batches
 from client.team import at_work
 from client.training import ONE, Machine, build
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, gpt, own, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Hash, Line
@@ -80,7 +80,8 @@ def show(
     with _threads(receipt.build):
         points, states = list[Point](), list[State]()
         turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
-        with at_work(base | frozen, recipe, data.load(text), memory, machine=machine, **turn) as training:
+        start = _mine(base, receipt, manifest) | frozen
+        with at_work(start, recipe, data.load(text), memory, machine=machine, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
                     pass
@@ -154,7 +155,7 @@ def replay(
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
     2. Its text and salt are those that the receipt has committed to.
-    3. Its tensors are those that the points name, and beside an adapter those that the manifest does.
+    3. Its tensors are those that the points name, and the frozen ones those that the manifest does.
     Then what was signed, and is held against it:
     4. The points are where the recipe puts them; training began from the round's base, and with what the receipt
        before had ended with, or with nothing.
@@ -175,17 +176,19 @@ def replay(
     segments = len(trajectory.points) - 1
     if opening.segment >= segments:
         raise Refused(Refusal.WRONG_OPENING, f"segment {opening.segment} of {segments}")
-    _check_tensors(opening, groups, manifest)
-    if why := _contradiction(opening, receipt, manifest, earlier):
+    _check_tensors(opening, groups, receipt, manifest)
+    mine = _mine(groups.get("base", {}), receipt, manifest)
+    began = weights.digest(mine) if recipe.member_experts else receipt.base
+    if why := _contradiction(opening, began, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
     tokens = _text(opening.text, recipe, text)
     if why := _other_tokens(opening, receipt, recipe, tokens):
         return Found("differs", FARTHEST_PPM, why)
-    if why := _other_update(groups, receipt, recipe, trajectory):
+    if why := _other_update(mine, groups, receipt, recipe, trajectory):
         return Found("differs", FARTHEST_PPM, why)
     with _threads(receipt.build):
         _check_machines(receipt.build, build(recipe.precision, machine))
-        return _again(opening, groups, receipt, manifest, tokens, machine)
+        return _again(opening, mine, groups, receipt, manifest, tokens, machine)
 
 
 def _check_machines(theirs: str, ours: str) -> None:
@@ -198,31 +201,40 @@ def _check_machines(theirs: str, ours: str) -> None:
         raise Refused(Refusal.OTHER_MACHINE, f"it was trained by {theirs}, and this is {ours}")
 
 
-def _check_tensors(opening: Opening, groups: Mapping[str, weights.Weights], manifest: Manifest) -> None:
+def _mine(base: weights.Weights, receipt: Receipt, manifest: Manifest) -> weights.Weights:
+    """What of the round's base the member trains on: all of it, or of members' experts its own."""
+    return own.taken(base, gpt.Shape.of(manifest.recipe), manifest.members.index(receipt.member))
+
+
+def _check_tensors(
+    opening: Opening, groups: Mapping[str, weights.Weights], receipt: Receipt, manifest: Manifest
+) -> None:
     """Raises `Refused(WRONG_OPENING)` for the first group that is not what was named."""
     points = opening.trajectory.points
     start, end = points[opening.segment : opening.segment + 2]
     for group, named in (
-        ("base", points[0].weights),
+        ("base", receipt.base if manifest.recipe.member_experts else points[0].weights),
         ("unsent", opening.trajectory.unsent_before),
         ("start", start.weights),
         ("start_memory", start.memory),
         ("end", end.weights),
         ("end_memory", end.memory),
         ("trained", points[-1].weights),
-        ("frozen", manifest.start if manifest.recipe.adapter else NOTHING),
+        ("frozen", manifest.start if manifest.recipe.beside else NOTHING),
     ):
         if weights.digest(groups.get(group, {})) != named:
             raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which was named")
 
 
-def _contradiction(opening: Opening, receipt: Receipt, manifest: Manifest, earlier: Receipt | None) -> str:
-    """What in the trajectory cannot be, whatever was trained; nothing if there is nothing."""
+def _contradiction(opening: Opening, began: str, receipt: Receipt, manifest: Manifest, earlier: Receipt | None) -> str:
+    """What in the trajectory cannot be, whatever was trained, which had to begin from `began`; nothing if there is
+    nothing.
+    """
     trajectory = opening.trajectory
     first = trajectory.points[0]
     if tuple(point.step for point in trajectory.points) != ends(manifest.recipe):
         return "its points are not where the recipe puts them"
-    if first.weights != receipt.base:
+    if first.weights != began:
         return f"it began from {first.weights[:12]}…, and not from the round's base"
     if {first.memory, trajectory.unsent_before} == {NOTHING}:
         return ""
@@ -277,9 +289,13 @@ def _other_tokens(opening: Opening, receipt: Receipt, recipe: Recipe, tokens: To
 
 
 def _other_update(
-    groups: Mapping[str, weights.Weights], receipt: Receipt, recipe: Recipe, trajectory: Trajectory
+    base: weights.Weights,
+    groups: Mapping[str, weights.Weights],
+    receipt: Receipt,
+    recipe: Recipe,
+    trajectory: Trajectory,
 ) -> str:
-    base, trained, unsent = (groups.get(name, {}) for name in ("base", "trained", "unsent"))
+    trained, unsent = (groups.get(name, {}) for name in ("trained", "unsent"))
     if codecs.shapes(trained) != codecs.shapes(base) or (unsent and codecs.shapes(unsent) != codecs.shapes(base)):
         return "its weights are not of the model's shapes"
     try:
@@ -293,6 +309,7 @@ def _other_update(
 
 def _again(
     opening: Opening,
+    base: weights.Weights,
     groups: Mapping[str, weights.Weights],
     receipt: Receipt,
     manifest: Manifest,
@@ -303,7 +320,7 @@ def _again(
     before, frozen = (groups.get("start", {}), groups.get("start_memory", {})), groups.get("frozen", {})
     theirs = groups.get("end", {}), groups.get("end_memory", {})
     turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds, "step": start.step}
-    with at_work(groups["base"] | frozen, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
+    with at_work(base | frozen, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
         for _ in model.until(start.step + 1):
             pass
         shapes = [codecs.shapes(each) for each in model.state()]

@@ -156,10 +156,10 @@ def expected(manifest: Manifest, speed: Speed, bytes_per_s: float, share: Fracti
     By the FLOP that its recipe takes and the speed that was measured, be it of another recipe. Down is taken to be as
     fast as up. Takes PyTorch, for the shapes.
     """
-    from shared_models.lm import codecs, gpt
+    from shared_models.lm import codecs, gpt, own
 
     recipe = manifest.recipe
-    shapes = gpt.shapes(gpt.Shape.of(recipe))
+    shape = gpt.Shape.of(recipe)
     flop = recipe.inner_steps * recipe.batch * recipe.context * manifest.flop_per_token
-    size = codecs.total(recipe.up, shapes) + codecs.total(recipe.down, shapes)
+    size = codecs.total(recipe.up, gpt.shapes(own.alone(shape))) + codecs.total(recipe.down, gpt.shapes(shape))
     return Expected(flop / speed.flop_per_s / float(share), size / bytes_per_s, size)

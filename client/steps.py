@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_models.lm import codecs, corpus, gpt, hygiene, outer, weights
+from shared_models.lm import corpus, gpt, hygiene, outer, own, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
@@ -86,7 +86,8 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
     counted = (*close.included, *close.late)
     if len(counted) < said.manifest.quorum:
         return "" if (close.checkpoint, close.state) == (close.base, state) else "a step without a quorum"
-    shapes, updates = codecs.shapes(base), list[tuple[int, Decoded]]()
+    shape, updates = gpt.Shape.of(recipe), list[tuple[int, weights.Tensors]]()
+    shapes = gpt.shapes(own.alone(shape))
     for each in counted:
         of, meant = said.updates[each.receipt]
         update = Decoded(Blob(run / f"{of:08}" / f"{each.member}.update", recipe.up, shapes))
@@ -96,7 +97,8 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
             raise Refused(Refusal.NOT_FOUND, f"the update of {each.member}: {error}") from None
         if found != meant:
             raise Refused(Refusal.WRONG_DIGEST, f"{each.member} sent {meant[:12]}…, not {found[:12]}…")
-        updates.append((each.weight, update))
+        number = said.manifest.members.index(each.member)
+        updates.append((each.weight, own.placed(update, shape, number)))
     checkpoint, after = weights.Hash(), weights.Hash()
     for moved in outer.step(base, updates, before, outer.rule(recipe, close.round, said.manifest.rounds)):
         checkpoint.add(moved.name, moved.checkpoint)
@@ -118,7 +120,7 @@ def _misjudged(
     invited = len(close.included) + len(close.excluded) + len(close.late)
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
     tokens, shape = corpus.scored_on(recipe.corpus, files / "texts", recipe.context + 1), gpt.Shape.of(recipe)
-    beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.adapter else None
+    beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.beside else None
     model = gpt.GPT(shape) if beside is None else gpt.begun(shape, beside)
     loss = hygiene.hidden_loss(model, base, recipe.context, seed, tokens)
     found = hygiene.judge(updates, recipe, invited, seed, loss, ages)

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from client.data import Batches
-from shared_models.lm import gpt, weights
+from shared_models.lm import gpt, own, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.lm.inner import Inner
 from shared_models.records.kinds import Recipe
@@ -93,13 +93,14 @@ class Training:
         machine: Machine = ONE,
         rank: int = 0,
     ) -> None:
-        """Before inner step `step`, whose weights, what is frozen included, and optimiser's memory these are.
+        """Before inner step `step`, whose weights and optimiser's memory these are: what is frozen included, and of
+        members' experts the one that is trained.
 
         With several processes each has one of these, by its rank, and they call the same in the same order.
         """
         if machine.processor.startswith("cuda"):
             _same_bits()
-        model = gpt.GPT(gpt.Shape.of(recipe), recompute=machine.recompute)
+        model = gpt.GPT(own.alone(gpt.Shape.of(recipe)), recompute=machine.recompute)
         weights.put(start, model)
         model.to(machine.processor)
         if machine.processes > 1 and machine.shard:

@@ -23,7 +23,7 @@ class Asked:
     manifest: Manifest
     opened: RoundOpen
     leaf: bytes  # Of `opened`.
-    shapes: Mapping[str, tuple[int, ...]]  # The model's.
+    shapes: Mapping[str, tuple[int, ...]]  # Of an update: the model's, or of members' experts those of one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def admit(answer: Answer, member: str, asked: Asked, seen: set[str]) -> Admitted
        another, so authorship comes from here and nowhere else.
     2. The last one is a receipt that was not used before, for this round of this run, from its base.
     3. It claims what can be true.
-    4. The update has the model's shapes in the recipe's codec and as many bytes as the receipt says, before any of it
-       is decoded; it decodes to finite values, and to those that the receipt was signed for.
+    4. The update has the shapes that were asked for in the recipe's codec and as many bytes as the receipt says, before
+       any of it is decoded; it decodes to finite values, and to those that the receipt was signed for.
 
     Raises `Refused` with the first that does not.
     """

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shared_models import durable
-from shared_models.lm import corpus, gpt, hygiene, outer, weights
+from shared_models.lm import corpus, gpt, hygiene, outer, own, weights
 from shared_models.lm.blob import Blob
 from shared_models.records.kinds import FIRST, Recipe
 
@@ -34,6 +34,15 @@ class Outer:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return gpt.shapes(gpt.Shape.of(self._recipe))
 
+    @cached_property
+    def update_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what a member sends: of members' experts its own."""
+        return gpt.shapes(own.alone(gpt.Shape.of(self._recipe)))
+
+    def placed(self, update: weights.Tensors, number: int) -> weights.Tensors:
+        """The update of the member with this number in the manifest, as one of the whole checkpoint."""
+        return own.placed(update, gpt.Shape.of(self._recipe), number)
+
     def begin(self) -> tuple[str, str]:
         """The digests of the first checkpoint and of what is remembered then: nothing. Both are kept.
 
@@ -46,7 +55,7 @@ class Outer:
         return weights.stored(self._checkpoints, digest)
 
     def whole(self, digest: str) -> tuple[weights.Tensors, dict[str, tuple[int, ...]]]:
-        """All that a member needs who has nothing, and its shapes: a checkpoint, and what is frozen beside it.
+        """All that a member needs who has nothing, and its shapes: a checkpoint, and the frozen weights beside it.
 
         Raises `Refused` as `checkpoint`.
         """

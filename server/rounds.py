@@ -184,7 +184,8 @@ class Coordinator:
         works = {member: admitted[member] for member in sorted(admitted)}
         works |= {f"{member}/{late[member][0]}": late[member][1] for member in sorted(late)}
         ages = {f"{member}/{of}": number - of for member, (of, _) in late.items()}
-        updates = {name: work.update for name, work in works.items()}
+        number_of = self.manifest.members.index
+        updates = {name: self._outer.placed(work.update, number_of(work.member)) for name, work in works.items()}
         invited = len(asked.opened.invited) + len(late)
         judged = self._outer.judge(self._checkpoint, updates, invited, turn.seed(), ages)
         included = {
@@ -278,7 +279,7 @@ class Coordinator:
 
     def _asked(self, opened: RoundOpen, leaf: bytes) -> Asked:
         keyring = self.home.keyring
-        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.shapes)
+        return Asked(keyring.charter, keyring.keys, self.manifest, opened, leaf, self._outer.update_shapes)
 
     def _free(self, number: int) -> tuple[str, ...]:
         """The members that can be invited to a round: those that do not still work for one before it.
@@ -323,14 +324,14 @@ class Coordinator:
             assert isinstance(opened, RoundOpen)
             asked = self._asked(opened, leaf)
             for member in opened.invited:
-                kept = turn.answer(member, self.manifest.recipe.up, self._outer.shapes)
+                kept = turn.answer(member, self.manifest.recipe.up, self._outer.update_shapes)
                 if kept is not None and merkle.leaf_hash(kept.entries[-1]).hex() not in self._counted:
                     self._working[member] = asked, turn
                     self._take_late(member, kept)
 
     def _most(self) -> int:
         """The bytes of an update."""
-        return codecs.total(self.manifest.recipe.up, self._outer.shapes)
+        return codecs.total(self.manifest.recipe.up, self._outer.update_shapes)
 
     def _ask(self, asked: Asked, proof: tlog.Proof, turn: Turn) -> tuple[dict[str, Admitted], dict[str, Refused]]:
         """Ask every invited member and judge the answers: (the work that counts, the reasons for what does not).
@@ -341,7 +342,7 @@ class Coordinator:
         admitted: dict[str, Admitted] = {}
         excluded: dict[str, Refused] = {}
         for member in opened.invited:
-            if (kept := turn.answer(member, self.manifest.recipe.up, self._outer.shapes)) is not None:
+            if (kept := turn.answer(member, self.manifest.recipe.up, self._outer.update_shapes)) is not None:
                 try:
                     admitted[member] = self._admit(kept, member, asked)
                     log.info("round %d: the answer of %s had come before", opened.round, member)
@@ -418,12 +419,13 @@ class Coordinator:
     def _admit(self, answer: Answer, member: str, asked: Asked, turn: Turn | None = None) -> Admitted:
         """Admit an answer, keep it, then hand its entries to the ledger. Raises `Refused`, the ledger's too."""
         way = self._offers.way(asked.opened.round, member)
-        update = way.take(answer.carried, self.manifest.recipe.up, self._outer.shapes)
+        update = way.take(answer.carried, self.manifest.recipe.up, self._outer.update_shapes)
         answer = replace(answer, update=update, blob=None)
         work = admit(answer, member, asked, self._seen)
         if turn is not None:
             turn.keep(member, answer)
-            work = replace(work, update=Decoded(turn.update(member, self.manifest.recipe.up, self._outer.shapes)))
+            kept = turn.update(member, self.manifest.recipe.up, self._outer.update_shapes)
+            work = replace(work, update=Decoded(kept))
         for at in self.ledger.append_all(work.entries, asked.keys):
             if isinstance(at, Refused):
                 raise at

@@ -91,6 +91,9 @@ class Whole(Mapping[str, weights.Tensor]):
         """Raises `Refused(WRONG_MODEL)` if the weights are not of this recipe, or an adapter, which is no model."""
         if recipe.adapter:
             raise Refused(Refusal.WRONG_MODEL, f"adapter = {recipe.adapter}: merge it with what it stands beside")
+        if recipe.member_experts:
+            cause = f"member_experts = {recipe.member_experts} alone are no model: they stand beside given weights"
+            raise Refused(Refusal.WRONG_MODEL, cause)
         check_weights(checkpoint, recipe)
         self.recipe = replace(recipe, rank=0, shared=1)  # That of what this holds.
         self._checkpoint, self._shared = checkpoint, recipe.shared
@@ -248,7 +251,7 @@ def keep(given: Path, recipe: Recipe, folder: Path) -> str:
     They are given as a file of a checkpoint, or as a folder of transformers'; an adapter is put beside them, and is no
     part of them. Raises `Refused`: NOT_FOUND, CORRUPT, WRONG_MODEL if they are not of this recipe's model, NOT_FINITE.
     """
-    recipe = replace(recipe, adapter=0)
+    recipe = replace(recipe, adapter=0, member_experts=0)
     found = Folder(given, recipe) if given.is_dir() else weights.read(given)[0]
     if all(name.endswith(".b") for name in found):
         raise Refused(Refusal.WRONG_MODEL, f"{given} holds an adapter: merge it, `consortium model export --base`")

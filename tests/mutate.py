@@ -185,6 +185,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/lm/corpus.py": ["tests/server/test_simulation.py", "tests/client/test_gguf.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
+    "shared_models/lm/own.py": ["tests/training/test_own.py"],
     "client/doctor.py": ["tests/client/test_doctor.py"],
     "client/begun.py": ["tests/client/test_reexecute.py"],
     "client/reexecute.py": [

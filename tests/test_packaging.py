@@ -77,6 +77,7 @@ BUNDLE = [
     "shared_models/lm/hygiene.py",
     "shared_models/lm/inner.py",
     "shared_models/lm/outer.py",
+    "shared_models/lm/own.py",
     "shared_models/lm/robust.py",
     "shared_models/lm/weights.py",
     "shared_models/records/__init__.py",

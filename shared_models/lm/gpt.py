@@ -6,7 +6,7 @@ What makes it cheaper is a field of the recipe, and each leaves a model that a s
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from shared_models.lm import weights
 
+OWN_PER_TOKEN = 2  # Of the given feed-forward and members' experts, a token goes through so many.
 BALANCE = 0.01  # What uneven use of the experts weighs in what training lowers (arXiv:2101.03961, section 2.2).
 
 
@@ -51,6 +52,8 @@ class Sizes(Protocol):
     @property
     def adapter(self) -> int: ...
     @property
+    def member_experts(self) -> int: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -71,7 +74,13 @@ class Shape:
     experts: int
     experts_per_token: int
     adapter: int
+    member_experts: int
     seed: int  # It draws what of an adapter is not trained.
+
+    @property
+    def beside(self) -> bool:
+        """Whether what is trained stands beside given weights, which stay as they are."""
+        return self.adapter > 0 or self.member_experts > 0
 
     @classmethod
     def of(cls, recipe: Sizes) -> "Shape":
@@ -89,12 +98,15 @@ class Block(nn.Module):
         self.qkv = _matrix(shape.width, projected, shape)
         self.out = _matrix(shape.width, shape.width, shape)
         self.norm2 = nn.RMSNorm(shape.width)
-        self.experts_per_token = shape.experts_per_token
+        self.experts_per_token, self.own = shape.experts_per_token, nn.ModuleList()
         if shape.experts:
             self.router = nn.Linear(shape.width, shape.experts, bias=False)
             self.experts = nn.ModuleList(Expert(shape) for _ in range(shape.experts))
         else:
             self.gate, self.up, self.down = _feed(shape)
+        if shape.member_experts:
+            self.experts_per_token = OWN_PER_TOKEN
+            self.own.extend(Own(shape) for _ in range(shape.member_experts))
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """(batch, length, width) in and out, and how unevenly experts are used: 1 is evenly; 0 without experts."""
@@ -109,7 +121,20 @@ class Block(nn.Module):
         if self.experts_per_token:
             fed, unevenness = self._routed(self.norm2(x))
             return x + fed, unevenness
-        return x + _fed(self.norm2(x), self.gate, self.up, self.down), x.new_zeros(())
+        return x + self._given(self.norm2(x)), x.new_zeros(())
+
+    def _given(self, x: Tensor) -> Tensor:
+        return _fed(x, self.gate, self.up, self.down)
+
+    def _routes(self, x: Tensor) -> tuple[list[Callable[[Tensor], Tensor]], Tensor]:
+        """The feed-forwards that a token may go through, and its score for each, (batch, length, routes).
+
+        Beside members' experts the first is that of the given weights, and its score is 0.
+        """
+        if not self.own:
+            return list(self.experts), self.router(x)
+        rows = torch.stack([expert.get_parameter("row") for expert in self.own])
+        return [self._given, *self.own], F.pad(F.linear(x, rows), (1, 0))
 
     def _routed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each token through the experts that the router puts first, weighed by how likely it holds them.
@@ -120,13 +145,14 @@ class Block(nn.Module):
         each sequence and then the mean (arXiv:2412.19437, equation 17): so it is the same, however many processes
         share a batch.
         """
-        many, each_of = len(self.experts), self.experts_per_token
-        likely = F.softmax(self.router(x).float(), -1)
+        feeds, scores = self._routes(x)
+        many, each_of = len(feeds), self.experts_per_token
+        likely = F.softmax(scores.float(), -1)
         in_order = torch.sort(likely, dim=-1, descending=True, stable=True)
         weight, chosen = (each[..., :each_of].flatten(0, 1) for each in in_order)
         weight, tokens = weight / weight.sum(-1, keepdim=True), x.flatten(0, 1)
         fed = torch.zeros_like(tokens)
-        for number, expert in enumerate(self.experts):
+        for number, expert in enumerate(feeds):
             token, place = (chosen == number).nonzero(as_tuple=True)
             fed.index_add_(0, token, (expert(tokens[token]) * weight[token, place, None]).to(fed.dtype))
         used = F.one_hot(chosen, many).view(x.shape[0], -1, many).float().mean(1)
@@ -142,6 +168,14 @@ class Expert(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _fed(x, self.gate, self.up, self.down)
+
+
+class Own(Expert):
+    """An expert that one member trains, with its row of the router: nobody else's training depends on it."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.row = nn.Parameter(torch.zeros(shape.width))
 
 
 def _feed(shape: Shape) -> tuple[nn.Module | None, nn.Module, nn.Module]:
@@ -222,12 +256,12 @@ class GPT(nn.Module):
         angle = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
         self.register_buffer("cos", angle.cos()[:, None], persistent=False)  # So that they go where the model goes.
         self.register_buffer("sin", angle.sin()[:, None], persistent=False)
-        if shape.adapter:
-            for name, part in self.named_modules():
-                if isinstance(part, Adapted):
-                    part.a = torch.from_numpy(drawn(shape.seed, name, *part.a.shape))
+        for name, part in self.named_modules():
+            if isinstance(part, Adapted):
+                part.a = torch.from_numpy(drawn(shape.seed, name, *part.a.shape))
+        if shape.beside:
             for name, weight in self.named_parameters():
-                weight.requires_grad_(name.endswith(".b"))
+                weight.requires_grad_(name.endswith(".b") or ".own." in name)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and how unevenly experts are used, the sum over layers: see `Block`."""
@@ -272,17 +306,29 @@ def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def frozen(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """The shapes of what stands beside an adapter, by name: those of the model without it. None without an adapter."""
-    return shapes(replace(shape, adapter=0)) if shape.adapter else {}
+    """The shapes of the given weights that what is trained stands beside, by name; none where all weights are."""
+    return shapes(replace(shape, adapter=0, member_experts=0)) if shape.beside else {}
 
 
 def begun(shape: Shape, given: Mapping[str, weights.Tensor]) -> GPT:
-    """The model that begins with weights that were given; an adapter beside them does nothing yet."""
+    """The model that begins with weights that were given. What stands beside them changes nothing yet: an adapter is
+    zero, and a member's expert the feed-forward that was given, with a row of zeros.
+    """
     model = GPT(shape)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if not (shape.adapter and weight.requires_grad):
+            if not (shape.beside and weight.requires_grad):
                 weight.copy_(torch.tensor(given[name]))
+    return _beside(model)
+
+
+def _beside(model: GPT) -> GPT:
+    """The same model, in which members' experts begin as the feed-forward of the given weights."""
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        given = block.state_dict()
+        for expert in block.own:
+            expert.load_state_dict({name: given.get(name, tensor) for name, tensor in expert.state_dict().items()})
     return model
 
 
@@ -296,6 +342,8 @@ def fresh(shape: Shape, seed: int) -> GPT:
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
+            if ".own." in name:
+                continue
             if weight.dim() == 1:
                 weight.fill_(1.0)
             elif name == "head.weight" or name.endswith(".b"):
@@ -305,4 +353,4 @@ def fresh(shape: Shape, seed: int) -> GPT:
                 if name.endswith(("out.weight", "down.weight", "down.1.weight")):
                     scale /= (2 * shape.layers) ** 0.5
                 weight.normal_(0.0, scale, generator=random)
-    return model
+    return _beside(model)

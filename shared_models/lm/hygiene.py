@@ -72,9 +72,14 @@ def judge(
        whichever is more. But for `krum`, whose point is that one counts.
     7. `stale`: of an earlier round, so many steps (`ages`) behind. It counts 1/√(1 + steps) of that (arXiv:2106.06639).
 
+    Of members' experts each update moves its own, and none is in another's way. So it counts whole, or nothing: it is
+    `empty`, or `harmful` by far, beside the experts of the others as they are.
+
     `loss(update)` is the held-out loss of base + update, and of the base for None, in nats per byte (`held_out_loss`).
     `seed` says where copies are looked for: who knows it before could make a copy differ there, and nowhere else.
     """
+    if recipe.member_experts:
+        return _apart(updates, loss)
     products = gram(updates)
     lengths = np.sqrt(products.diagonal())
     some = lengths > 0
@@ -114,6 +119,15 @@ def judge(
             note = "stale" if age(name) else "whole"
         weight = int(WHOLE * min(shares[number], cap) * scales[number] / math.sqrt(1 + age(name)))
         judged[name] = Judged(weight, round(1e6 * gains[number]), note)
+    return judged
+
+
+def _apart(updates: Mapping[str, Update], loss: Loss) -> dict[str, Judged]:
+    some = [any(tensor.any() for tensor in update.values()) for update in updates.values()]
+    judged = {}
+    for name, moves, gain in zip(updates, some, _gains(updates, np.array(some, float), loss), strict=True):
+        note = "empty" if not moves else "harmful" if gain < -FAR_NATS else "whole"
+        judged[name] = Judged(WHOLE if note == "whole" else 0, round(1e6 * gain), note)
     return judged
 
 
@@ -174,9 +188,11 @@ def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) ->
     batch = torch.from_numpy(sequences).to(model.embed.weight.device)
 
     def loss(update: Update | None) -> float:
+        added = update or {}
+        names = set(added)
         with torch.no_grad():
             for name, weight in weights.trained(model):
-                weight.copy_(torch.from_numpy(base[name] if update is None else base[name] + update[name]))
+                weight.copy_(torch.from_numpy(base[name] + added[name] if name in names else base[name]))
             return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
 
     return loss

@@ -39,6 +39,8 @@ class Plan(Protocol):
     def aggregate(self) -> str: ...
     @property
     def influence(self) -> str: ...
+    @property
+    def member_experts(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,15 @@ def step(base: Tensors, updates: Sequence[tuple[int, Tensors]], state: Tensors, 
     """The next checkpoint, parameter by parameter: along what these updates come to (`robust.combine`).
 
     `updates` are (weight in billionths, update), in the order of their members' names, because a sum of floats depends
-    on its order; those of weight 0 are not read. What `state` has no tensor for is zero: so it is before the first
-    step. Where the step goes is where what was sent of it leads; what the codec loses is remembered, and sent with the
-    next one. Raises `Refused` as `codecs.encode`.
+    on its order; those of weight 0 are not read, and where one lacks a tensor it says nothing. What `state` has no
+    tensor for is zero: so it is before the first step. Where the step goes is where what was sent of it leads; what the
+    codec loses is remembered, and sent with the next one. Raises `Refused` as `codecs.encode`.
     """
-    live = [(weight, update) for weight, update in updates if weight]
+    live = [(weight, update, set(update)) for weight, update in updates if weight]
     for name in sorted(base):
-        total = np.zeros_like(base[name])
-        if live:
-            total = combine(rule.aggregate, (update[name] for _, update in live), [weight for weight, _ in live])
+        total, here = np.zeros_like(base[name]), [(weight, update) for weight, update, names in live if name in names]
+        if here:
+            total = combine(rule.aggregate, (update[name] for _, update in here), [weight for weight, _ in here])
         remembered = MEMORY[rule.outer]
         memory = tuple(_remembered(state, f"{name}/{each}", total) for each in remembered)
         move, memory = RULES[rule.outer](total, memory, rule.momentum)

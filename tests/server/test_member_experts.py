@@ -1,0 +1,183 @@
+"""A run in which each member trains an expert of its own: nothing of it depends on the others, and all that holds of a
+run holds of it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from world import TOY, World, digest
+
+from client import begun, reexecute
+from client.steps import logged, repeat
+from consortium.simulate import Result, simulate
+from server import outer
+from shared_models.lm import codecs, gpt, own, weights
+from shared_models.published import fetch, reader
+from shared_models.records import entry as entries
+from shared_models.records import merkle
+from shared_models.records.kinds import BILLION, FIRST, Receipt
+from shared_models.records.refusals import Refusal, Refused
+
+TWO = {"acme": 2, "birch": 1}
+PLAIN = replace(TOY, layers=2, feed="swiglu", inner_rate="0.01")
+RECIPE = replace(PLAIN, member_experts=2)
+SHAPE = gpt.Shape.of(RECIPE)
+
+
+def toy(folder, members=TWO, **more) -> Result:
+    recipe = replace(RECIPE, member_experts=len(members))
+    return simulate(folder / "parties", members, **{"rounds": 2, "recipe": recipe} | more)
+
+
+def leaves(result: Result) -> list[bytes]:
+    return fetch(reader(str(result.founded.ledger / "log"))).leaves
+
+
+def receipts(result: Result) -> list[Receipt]:
+    return [each for leaf in leaves(result) if isinstance(each := entries.peek(leaf), Receipt)]
+
+
+def closes(result: Result):
+    return logged(leaves(result), "r1").closes
+
+
+def right(result: Result) -> None:
+    """The bill is, and anyone comes to the same checkpoints."""
+    assert result.report.findings == []
+    found = list(repeat(logged(leaves(result), "r1"), result.founded.coordinator.path))
+    assert [each.wrong for each in found] == [""] * len(found) != []
+
+
+def kept(result: Result, name: str):
+    return result.founded.coordinator.path / "checkpoints" / f"{name}.safetensors"
+
+
+def reached(result: Result, number: int) -> weights.Weights:
+    """One member's expert, at the end."""
+    return own.among(load_file(kept(result, closes(result)[-1].checkpoint)), [number])
+
+
+@pytest.fixture(scope="module")
+def anchor(tmp_path_factory):
+    """The file of the weights that experts stand beside."""
+    result = simulate(tmp_path_factory.mktemp("anchor") / "parties", TWO, rounds=1, recipe=PLAIN)
+    return kept(result, closes(result)[-1].checkpoint)
+
+
+@pytest.fixture(scope="module")
+def together(anchor, tmp_path_factory) -> Result:
+    return toy(tmp_path_factory.mktemp("together"), start=anchor)
+
+
+def test_each_sends_its_own_expert_and_a_checkpoint_has_them_all(anchor, together):
+    right(together)
+    manifest, shapes = together.manifest, gpt.shapes(SHAPE)
+    assert (manifest.start, together.excluded) == (anchor.stem, ())
+    # At first they change nothing.
+    plain = outer.held_out_loss(outer.model(PLAIN), load_file(anchor), PLAIN)
+    assert together.losses[0] == pytest.approx(plain, abs=1e-5)
+    for close in closes(together):
+        found = load_file(kept(together, close.checkpoint))
+        assert {name: tensor.shape for name, tensor in found.items()} == shapes
+        assert [(each.weight, each.judged) for each in close.included] == [(BILLION, "whole")] * 2
+    one, whole = codecs.total("fp32", gpt.shapes(own.alone(SHAPE))), codecs.total("fp32", gpt.frozen(SHAPE))
+    assert [each.bytes_up for each in receipts(together)] == [one] * 4
+    assert [each.bytes_down for each in receipts(together)] == [2 * one + whole] * 2 + [2 * one] * 2
+    assert {each.flop for each in receipts(together)} == {96 * manifest.flop_per_token}
+
+
+def test_an_expert_is_what_its_member_trained_whoever_else_is_there(anchor, together, tmp_path):
+    """Without birch, acme comes to the same bits; and so does one whose neighbour answers in one round only."""
+    texts = [tmp_path / name for name in TWO]
+    for number, path in enumerate(texts):
+        path.write_bytes(bytes(outer.corpus.shard(number, 2)[:20_000]))
+    both = toy(tmp_path / "both", start=anchor, texts=texts)
+    alone = toy(tmp_path / "alone", {"acme": 1}, start=anchor, texts=texts[:1])
+    right(alone)
+    assert weights.digest(reached(alone, 0)) == weights.digest(reached(both, 0))
+    assert weights.digest(reached(both, 0)) != weights.digest(reached(both, 1))
+
+
+def test_who_does_not_answer_keeps_the_expert_that_it_had(anchor, together, tmp_path):
+    result = toy(tmp_path, start=anchor, misbehave={"birch": "forgetful"}, quorum=1)
+    right(result)
+    assert [(number, who) for number, who, _ in result.excluded] == [(2, "birch")]
+    first, last = (load_file(kept(result, close.checkpoint)) for close in closes(result))
+    assert weights.digest(own.among(first, [1])) == weights.digest(own.among(last, [1]))
+    assert weights.digest(own.among(first, [0])) != weights.digest(own.among(last, [0]))
+    assert weights.digest(reached(result, 0)) == weights.digest(reached(together, 0))
+
+
+@pytest.mark.parametrize("codec", ["int4", "top64"])
+def test_so_it_does_in_few_bits_and_with_answers_that_come_late(anchor, tmp_path, codec):
+    right(toy(tmp_path, start=anchor, recipe=replace(RECIPE, up=codec, down=codec, inner="muon"), late=1))
+
+
+def test_an_update_that_is_nothing_is_not_placed(anchor, tmp_path):
+    result = toy(tmp_path, start=anchor, misbehave={"acme": "zeros"}, rounds=1)
+    right(result)
+    (close,) = closes(result)
+    assert [(each.weight, each.judged) for each in close.included] == [(0, "empty"), (BILLION, "whole")]
+
+
+def test_who_repeats_a_segment_of_it_comes_to_the_same_bits(anchor, together):
+    """What members keep to be able to show it, and what an auditor takes of it."""
+    manifest, run = together.manifest, together.report.books.runs["r1"].hash
+    for leaf in leaves(together):
+        if not isinstance(receipt := entries.peek(leaf), Receipt) or receipt.round != 2:
+            continue
+        hashed, home = merkle.leaf_hash(leaf).hex(), together.founded.member(receipt.member)
+        found = begun.recall(home.begun_path, run, receipt.round)
+        told = {"segment": 1, "text": home.settings.data, "salt": home.salt("r1", receipt.round)}
+        shown = reexecute.show(found, receipt, hashed, manifest, **told)
+        earlier = next(each for each in receipts(together) if each.member == receipt.member and each.round == 1)
+        assert reexecute.replay(shown, receipt, hashed, manifest, earlier) == ("matches", 0, "the same bits")
+        line, groups = begun.split(shown)
+        for group in ("frozen", "base"):
+            bent = {name: tensor * np.float32(2) for name, tensor in groups[group].items()}
+            other = line + b"\n" + begun.pack(**groups | {group: bent})
+            with pytest.raises(Refused, match=f"its tensors {group} are not") as caught:
+                reexecute.replay(other, receipt, hashed, manifest, earlier)
+            assert caught.value.refusal is Refusal.WRONG_OPENING
+        # Who had begun from another's expert would have signed for that.
+        others = replace(manifest, members=manifest.members[::-1])
+        verdict, _, why = reexecute.replay(shown, receipt, hashed, others, earlier)
+        assert (verdict, "not from the round's base" in why) == ("differs", True)
+
+
+def test_it_begins_with_whole_weights_and_has_an_expert_for_each_member(anchor, together, tmp_path):
+    last = kept(together, closes(together)[-1].checkpoint)
+    for start, recipe, refusal, why in (
+        (last, RECIPE, Refusal.WRONG_MODEL, "a tensor blocks.0.down.weight"),
+        (None, RECIPE, Refusal.WRONG_BASE, "member_experts = 2 stands beside weights that are given"),
+        (anchor, replace(RECIPE, member_experts=3), Refusal.BAD_FIELD, "member_experts = 3, and the run has 2 members"),
+    ):
+        with pytest.raises(Refused) as caught:
+            toy(tmp_path / refusal.value, start=start, recipe=recipe)
+        assert (caught.value.refusal, why in caught.value.detail) == (refusal, True), caught.value
+        assert b"run.manifest" not in b"".join(
+            fetch(reader(str(tmp_path / refusal.value / "parties/ledger/log"))).leaves
+        )
+
+
+def test_the_log_takes_as_many_wholes_as_there_are_experts():
+    world, given = World(), digest("given")
+    recipe = replace(RECIPE, member_experts=len(world.members))
+    wrong = (
+        ({"start": FIRST}, "member_experts = 3 stands beside"),
+        ({"recipe": RECIPE}, "member_experts = 2, and the run"),
+    )
+    for changes, why in wrong:
+        manifest = world.manifest(**{"recipe": recipe, "start": given} | changes)
+        with pytest.raises(Refused, match=why):
+            world.books.check(world.books.open(world.sign(world.coordinator, manifest)))
+    world.start(recipe=recipe, start=given)
+    world.say(world.coordinator, world.opened())
+    hashes = {member: world.say(f"{member}/compute", world.receipt(member)) for member in sorted(world.members)}
+    whole = tuple(replace(each, weight=BILLION) for each in world.close(hashes).included)
+    more = (replace(whole[0], weight=BILLION + 1), *whole[1:])
+    with pytest.raises(Refused, match="3000000001 billionths together, more than 3 wholes"):
+        world.books.check(world.books.open(world.sign(world.coordinator, replace(world.close(hashes), included=more))))
+    world.say(world.coordinator, replace(world.close(hashes), included=whole))
