@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WRONG, Command
 
 if TYPE_CHECKING:
+    from shared_models.huggingface import Model
     from shared_models.lm.weights import Tensors
-    from shared_models.records.kinds import Recipe
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -137,7 +137,12 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, required=True, metavar="PATH", help="made here: a folder, or with --gguf a file"
     )
-    parser.add_argument("--base", type=Path, metavar="FILE", help="what an adapter stands beside: the run's start")
+    parser.add_argument(
+        "--base", type=Path, metavar="FILE", help="what an adapter or members' experts stand beside: the run's start"
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="MEMBER", help="leave its expert out; may be repeated"
+    )
     ways = parser.add_mutually_exclusive_group(required=True)
     ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
     ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
@@ -153,7 +158,8 @@ def _export_arguments(parser: ArgumentParser) -> None:
 def _export(args: Namespace) -> int:
     """Write weights out as a model of a standard architecture. 1, and nothing is written, if the log is not right.
 
-    An adapter is merged with the weights that it was trained beside, and with no others.
+    An adapter is merged with the weights that it was trained beside, and with no others; so are members' experts, of
+    which any may be left out.
     """
     from client import models
     from client.auditor import Auditor
@@ -170,7 +176,7 @@ def _export(args: Namespace) -> int:
         )
     checkpoint: weights.Tensors
     checkpoint, digest = weights.read(args.file)
-    origin, wanted = {"digest of the weights": digest}, ""
+    origin, wanted, members = {"digest of the weights": digest}, "", tuple[str, ...]()
     if args.recipe:
         recipe = read_recipe(args.recipe)
         origin["run"] = "not said: the recipe was given by hand, and no log was asked"
@@ -182,7 +188,8 @@ def _export(args: Namespace) -> int:
             return WRONG
         books = report.books
         found = models.traced(books, reader(args.log, key), digest)
-        recipe, wanted = books.run(found["run"]).manifest.recipe, books.run(found["run"]).manifest.start
+        manifest = books.run(found["run"]).manifest
+        recipe, wanted, members = manifest.recipe, manifest.start, manifest.members
         origin |= {
             "consortium": books.charter.consortium,
             "run": found["run"],
@@ -192,25 +199,35 @@ def _export(args: Namespace) -> int:
             "bundle of code": found["bundle"],
             "tree head": f"{books.tree.size} entries, root {books.tree.root().hex()}",
         }
-    if recipe.adapter:
+    model: Model = recipe
+    names = members or tuple(map(str, range(recipe.member_experts)))  # By hand, experts have numbers only.
+    if not set(args.without) <= set(names if recipe.member_experts else ()):
+        raise Refused(Refusal.BAD_FIELD, f"--without {' '.join(args.without)}: there is no expert of that name here")
+    if recipe.beside:
+        name = "adapter" if recipe.adapter else "member_experts"
         if args.base is None:
-            raise Refused(
-                Refusal.NOT_SET_UP, f"--base FILE: adapter = {recipe.adapter} is merged with what it is beside"
-            )
+            cause = f"--base FILE: {name} = {getattr(recipe, name)} is merged with what it is beside"
+            raise Refused(Refusal.NOT_SET_UP, cause)
         base, held = weights.read(args.base)
         if wanted and held != wanted:
             raise Refused(Refusal.WRONG_BASE, f"{args.base} is {held[:12]}…, and the run began with {wanted[:12]}…")
-        checkpoint = huggingface.Merged(checkpoint, base, recipe)
-        origin |= {"merged": f"an adapter of rank {recipe.adapter}, drawn by seed {recipe.seed}", "its base": held}
-        recipe = replace(recipe, adapter=0)
+        origin["its base"] = held
+        if recipe.adapter:
+            checkpoint, model = huggingface.Merged(checkpoint, base, recipe), replace(recipe, adapter=0)
+            origin["merged"] = f"an adapter of rank {recipe.adapter}, drawn by seed {recipe.seed}"
+        else:
+            numbers = [number for number, name in enumerate(names) if name not in args.without]
+            mixture = huggingface.Mixture(checkpoint, base, recipe, numbers)
+            checkpoint, model = mixture, mixture.shape
+            origin["experts of"] = ", ".join(names[number] for number in numbers) or "nobody"
     if args.gguf:
-        return _export_gguf(args, checkpoint, recipe, origin)
-    kind = huggingface.export(checkpoint, recipe, args.to, origin)
+        return _export_gguf(args, checkpoint, model, origin)
+    kind = huggingface.export(checkpoint, model, args.to, origin)
     print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
     return RIGHT
 
 
-def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Recipe", origin: dict[str, str]) -> int:
+def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Model", origin: dict[str, str]) -> int:
     from shared_models import gguf
     from shared_models.lm import corpus
 
@@ -227,6 +244,71 @@ def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Recipe", origi
     else:
         before, after = written.losses
         print(f"held-out loss, nats per byte: {before:.4f} as trained, {after:.4f} in {args.gguf}")
+    return RIGHT
+
+
+def _worth_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="members' experts as a round has left them: safetensors, float32")
+    parser.add_argument(
+        "--base", type=Path, required=True, metavar="FILE", help="what they stand beside: the run's start"
+    )
+    parser.add_argument("--log", required=True, help="the log that says of which run: its address, or a folder")
+    parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+    parser.add_argument(
+        "--held-out", type=Path, action="append", required=True, metavar="FILE", help="a text; may be repeated"
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="the same for programs, with all coalitions")
+    shown.add_argument(
+        "--table", action="store_true", help="what each coalition gains, as `consortium allocate shapley` takes it"
+    )
+
+
+def _worth(args: Namespace) -> int:
+    """Print what each member's expert is worth on these texts. 1, and nothing is printed, if the log is not right."""
+    import json
+
+    from client import models
+    from client.auditor import Auditor
+    from client.worth import measure
+    from shared_models.lm import weights
+    from shared_models.published import reader
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    (experts, digest), (base, held) = weights.read(args.file), weights.read(args.base)
+    key = SigningKey.load(args.key) if args.key else None
+    report = Auditor(key=key).run(args.log)
+    if report.findings:
+        print(f"this log is not right, and nothing was measured: {report.findings[0]}", file=sys.stderr)
+        return WRONG
+    found = models.traced(report.books, reader(args.log, key), digest)
+    manifest = report.books.run(found["run"]).manifest
+    if held != manifest.start:
+        cause = f"{args.base} is {held[:12]}…, and the run began with {manifest.start[:12]}…"
+        raise Refused(Refusal.WRONG_BASE, cause)
+    worth = measure(experts, base, manifest, args.held_out)
+    gains = {" ".join(sorted(who)): gain for who, gain in worth.gains().items()}
+    if args.table:
+        print(json.dumps({"costs": gains}))
+        return RIGHT
+    if args.json:
+        told = {"schema": "consortium.worth/1", "run": found["run"], "round": found["round"], "weights": digest}
+        told |= {"texts": worth.texts, "gains_unats": gains}
+        told["losses_unats"] = {" ".join(sorted(who)): losses for who, losses in worth.losses.items()}
+        told["worth_unats"] = {name: str(share) for name, share in worth.shares().items()}
+        print(json.dumps(told))
+        return RIGHT
+    wide = max(len("as it was given"), *(len(f"without {name}") for name in manifest.members))
+    everybody = frozenset(manifest.members)
+    rows = {"as it was given": frozenset[str](), "with all experts": everybody}
+    rows |= {f"without {name}": everybody - {name} for name in manifest.members}
+    print(f"{'nats per byte':{wide}}", *(f"{path.name[-12:]:>12}" for path in args.held_out))
+    for name, who in rows.items():
+        print(f"{name:{wide}}", *(f"{loss / 1e6:>12.4f}" for loss in worth.losses[who]))
+    print("what each takes off these losses together, its Shapley value over all coalitions:")
+    for name, share in worth.shares().items():
+        print(f"{name:{wide}} {float(share) / 1e6:>12.4f}")
     return RIGHT
 
 
@@ -249,4 +331,5 @@ COMMANDS = (
         _export,
         "train",
     ),
+    Command("model worth", MONEY, "What each member's expert is worth.", _worth_arguments, _worth, "train"),
 )

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from shared_models import durable, huggingface
 from shared_models.lm import gpt, hygiene, weights
 from shared_models.lm.corpus import Tokens
-from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 
 VERSION, ALIGNMENT, QUANTISATION = 3, 32, 2
@@ -182,7 +181,7 @@ class Written(NamedTuple):
 
 def export(
     checkpoint: weights.Tensors,
-    recipe: Recipe,
+    recipe: huggingface.Model,
     path: Path,
     dtype: str,
     origin: Mapping[str, str],
@@ -253,7 +252,7 @@ class Part(NamedTuple):
         return tensor
 
 
-def _grouped(recipe: Recipe) -> dict[str, list[huggingface.Place]]:
+def _grouped(recipe: huggingface.Model) -> dict[str, list[huggingface.Place]]:
     """Every tensor of the file, and where what it holds is in ours."""
     found: dict[str, list[huggingface.Place]] = {}
     for place in huggingface.places_of(recipe):
@@ -264,7 +263,7 @@ def _grouped(recipe: Recipe) -> dict[str, list[huggingface.Place]]:
     return found
 
 
-def _about(recipe: Recipe, dtype: str, origin: Mapping[str, str]) -> dict[str, Value]:
+def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str]) -> dict[str, Value]:
     """What stands at the head of the file."""
     head = recipe.width // recipe.heads
     tokens = [*map(huggingface.shown, range(END)), "<|endoftext|>"]

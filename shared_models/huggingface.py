@@ -5,7 +5,7 @@ travels with the weights and nothing is approximated:
 
     feed = "gelu"       arcee      no gates, RMSNorm, rotary positions, no biases
     feed = "swiglu"     llama
-    experts             mixtral
+    experts             mixtral; members' experts too, with the weights that they stand beside
 
 What saved training only is undone: two matrices of a rank are multiplied, layers that share weights are written out.
 A run may begin with such a folder, if it holds the very model of its recipe.
@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared_models import durable
-from shared_models.lm import codecs, gpt, weights
+from shared_models.lm import codecs, gpt, own, weights
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 
@@ -51,11 +51,12 @@ ASKED = (  # What of a config decides what is computed.
     "num_local_experts",
     "num_experts_per_tok",
 )
+Model = Recipe | gpt.Shape  # What says of a model how large it is, and of what architecture.
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNLEARNT = "rotary_emb.inv_freq"  # Old folders hold what follows from rope_theta.
 
 
-def export(checkpoint: weights.Tensors, recipe: Recipe, folder: Path, origin: Mapping[str, str]) -> str:
+def export(checkpoint: weights.Tensors, recipe: Model, folder: Path, origin: Mapping[str, str]) -> str:
     """Write this folder, whole or not at all; its architecture. `origin`, for the model card, is where it is from.
 
     Raises `Refused`: BAD_FIELD if something is there already; WRONG_MODEL if the weights are not of this recipe.
@@ -87,7 +88,7 @@ class Whole(Mapping[str, weights.Tensor]):
     have each its own. Each is put together when it is asked for; a product in float64, and rounded once.
     """
 
-    def __init__(self, checkpoint: weights.Tensors, recipe: Recipe) -> None:
+    def __init__(self, checkpoint: weights.Tensors, recipe: Model) -> None:
         """Raises `Refused(WRONG_MODEL)` if the weights are not of this recipe, or an adapter, which is no model."""
         if recipe.adapter:
             raise Refused(Refusal.WRONG_MODEL, f"adapter = {recipe.adapter}: merge it with what it stands beside")
@@ -144,7 +145,45 @@ class Merged(Mapping[str, weights.Tensor]):
         return len(self._frozen)
 
 
-def check_weights(checkpoint: weights.Tensors, recipe: Recipe) -> None:
+class Mixture(Mapping[str, weights.Tensor]):
+    """The weights of the mixture of experts that members' experts and what is frozen beside them are together: expert 0
+    is the given feed-forward, whose row of the router is zeros. Nothing is computed, only named otherwise.
+    """
+
+    def __init__(
+        self, experts: weights.Tensors, frozen: weights.Tensors, recipe: Recipe, numbers: Sequence[int]
+    ) -> None:
+        """Of the experts with these numbers; of none, it is the weights that were given. Raises `Refused(WRONG_MODEL)`
+        if either is not of this recipe.
+        """
+        plain = replace(recipe, member_experts=0)
+        check_weights(experts, recipe)
+        check_weights(frozen, plain)
+        self.shape = gpt.Shape.of(plain)
+        if numbers:
+            self.shape = replace(self.shape, experts=len(numbers) + 1, experts_per_token=gpt.OWN_PER_TOKEN)
+        self._experts, self._frozen = own.among(experts, numbers), frozen
+        self._names = gpt.shapes(self.shape)
+
+    def __getitem__(self, name: str) -> weights.Tensor:
+        """Raises KeyError."""
+        if name.endswith(".router.weight"):
+            block = name.removesuffix("router.weight")
+            rows = [self._experts[f"{block}own.{number}.row"] for number in range(self.shape.experts - 1)]
+            return np.stack([np.zeros_like(rows[0]), *rows])
+        if (found := re.fullmatch(r"(.+\.)experts\.(\d+)\.(.+)", name)) is None:
+            return self._frozen[name]
+        block, number, part = found[1], int(found[2]), found[3]
+        return self._experts[f"{block}own.{number - 1}.{part}"] if number else self._frozen[block + part]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def check_weights(checkpoint: weights.Tensors, recipe: Model) -> None:
     """Whether these are the tensors of a model of this recipe, by name and shape. Raises `Refused(WRONG_MODEL)`."""
     wanted = gpt.shapes(gpt.Shape.of(recipe))
     if odd := sorted(wanted.keys() ^ checkpoint.keys()):
@@ -160,7 +199,7 @@ def _by(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _config(recipe: Recipe) -> dict[str, Any]:
+def _config(recipe: Model) -> dict[str, Any]:
     """What transformers builds the model from."""
     kind = "mixtral" if recipe.experts else "arcee" if recipe.feed == "gelu" else "llama"
     config = {
@@ -206,7 +245,7 @@ class Place(NamedTuple):
         return found[f"{self.ours}.weight"][self.start : self.end]
 
 
-def places_of(recipe: Recipe) -> Iterator[Place]:
+def places_of(recipe: Model) -> Iterator[Place]:
     """Every tensor of transformers' files. Layers that share weights have several, all at one place."""
     yield Place(EMBED, "embed")
     yield Place("model.norm.weight", "norm")
@@ -410,7 +449,7 @@ def shown(byte: int) -> str:
     return chr(BYTES + sum(other not in printed for other in range(byte)))
 
 
-def _tokenizer_config(recipe: Recipe) -> dict[str, Any]:
+def _tokenizer_config(recipe: Model) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": recipe.context,
@@ -418,7 +457,7 @@ def _tokenizer_config(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _card(recipe: Recipe, kind: str, origin: Mapping[str, str]) -> str:
+def _card(recipe: Model, kind: str, origin: Mapping[str, str]) -> str:
     """The model card, README.md of the folder."""
     text = "The number of a token is the byte of UTF-8 text"
     text += "." if recipe.vocabulary == BYTES else f"; of {recipe.vocabulary} numbers only the first 256 are used."
@@ -438,7 +477,7 @@ def _card(recipe: Recipe, kind: str, origin: Mapping[str, str]) -> str:
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in origin.items()),
             "",
-            "The recipe of the run:",
+            "The recipe of the run:" if isinstance(recipe, Recipe) else "Its sizes:",
             "",
             "```toml",
             *recipe_lines,

@@ -2,18 +2,22 @@
 run holds of it.
 """
 
+import json
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from world import TOY, World, digest
 
-from client import begun, reexecute
+from client import begun, reexecute, worth
 from client.steps import logged, repeat
+from consortium.cli import main
 from consortium.simulate import Result, simulate
 from server import outer
-from shared_models.lm import codecs, gpt, own, weights
+from server.outer import Outer
+from shared_models.lm import codecs, corpus, gpt, hygiene, own, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records import merkle
@@ -92,7 +96,7 @@ def test_an_expert_is_what_its_member_trained_whoever_else_is_there(anchor, toge
     """Without birch, acme comes to the same bits; and so does one whose neighbour answers in one round only."""
     texts = [tmp_path / name for name in TWO]
     for number, path in enumerate(texts):
-        path.write_bytes(bytes(outer.corpus.shard(number, 2)[:20_000]))
+        path.write_bytes(bytes(corpus.shard(number, 2)[:20_000]))
     both = toy(tmp_path / "both", start=anchor, texts=texts)
     alone = toy(tmp_path / "alone", {"acme": 1}, start=anchor, texts=texts[:1])
     right(alone)
@@ -181,3 +185,110 @@ def test_the_log_takes_as_many_wholes_as_there_are_experts():
     with pytest.raises(Refused, match="3000000001 billionths together, more than 3 wholes"):
         world.books.check(world.books.open(world.sign(world.coordinator, replace(world.close(hashes), included=more))))
     world.say(world.coordinator, replace(world.close(hashes), included=whole))
+
+
+# What it ends in.
+
+
+def run(capsys, *words: object) -> tuple[int, str]:
+    code = main([str(word) for word in words])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_it_is_written_out_with_its_base_and_without_whom_one_likes(anchor, together, tmp_path, capsys):
+    last, log = closes(together)[-1], together.founded.ledger / "log"
+    words = ["model", "export", kept(together, last.checkpoint), "--log", log, "--to"]
+    code, said = run(capsys, *words, tmp_path / "none")
+    assert (code, "--base FILE: member_experts = 2 is merged" in said) == (2, True)
+    code, said = run(capsys, *words, tmp_path / "none", "--base", anchor, "--without", "cedar")
+    assert (code, "--without cedar: there is no expert of that name" in said) == (2, True)
+    other = weights.keep(outer.first(PLAIN), tmp_path / "other")
+    code, said = run(capsys, *words, tmp_path / "none", "--base", tmp_path / "other" / f"{other}.safetensors")
+    assert (code, "error wrong_base" in said) == (2, True)
+    assert not (tmp_path / "none").exists()
+    for name, without, kind, whose in (
+        ("both", [], "mixtral", "acme, birch"),
+        ("acme", ["--without", "birch"], "mixtral", "acme"),
+        ("given", ["--without", "birch", "--without", "acme"], "llama", "nobody"),
+    ):
+        code, said = run(capsys, *words, tmp_path / name, "--base", anchor, *without)
+        assert (code, f"is a {kind} model" in said) == (0, True), said
+        assert f"| experts of | {whose} |" in (tmp_path / name / "README.md").read_text()
+    router = "model.layers.1.block_sparse_moe.gate.weight"
+    rows = {name: load_file(tmp_path / name / "model.safetensors")[router] for name in ("both", "acme")}
+    assert (rows["both"].shape[0], rows["both"][0].any()) == (3, False)
+    assert np.array_equal(rows["both"][:2], rows["acme"])
+    # Without anybody it is what was given, from which a run begins, too.
+    again = simulate(tmp_path / "again", TWO, rounds=1, recipe=PLAIN, start=tmp_path / "given")
+    assert again.manifest.start == anchor.stem
+    # By hand, experts have numbers.
+    sizes = "layers = 2\nheads = 2\nwidth = 16\ncontext = 16\nfeed = 'swiglu'\nouter = 'mean'\nmember_experts = 2\n"
+    (tmp_path / "recipe.toml").write_text(sizes)
+    words[3:5] = ["--recipe", tmp_path / "recipe.toml"]
+    assert run(capsys, *words, tmp_path / "hand", "--base", anchor, "--without", 1)[0] == 0
+    assert np.array_equal(load_file(tmp_path / "hand" / "model.safetensors")[router], rows["acme"])
+
+
+def test_without_experts_there_is_nobody_to_leave_out(anchor, tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text("layers = 2\nheads = 2\nwidth = 16\ncontext = 16\nfeed = 'swiglu'\n")
+    words = [
+        "model",
+        "export",
+        anchor,
+        "--recipe",
+        tmp_path / "recipe.toml",
+        "--to",
+        tmp_path / "out",
+        "--without",
+        "0",
+    ]
+    assert "--without 0: there is no expert of that name here" in run(capsys, *words)[1]
+
+
+def test_what_each_is_worth_is_the_exact_shapley_value_of_what_all_coalitions_lose(anchor, together, tmp_path, capsys):
+    last, log = closes(together)[-1], together.founded.ledger / "log"
+    texts = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for number, path in enumerate(texts):
+        path.write_bytes(bytes(corpus.shard(number, 2)[30_000:40_000]))
+    held_out = [word for path in texts for word in ("--held-out", path)]
+    words = ["model", "worth", kept(together, last.checkpoint), "--base", anchor, "--log", log, *held_out]
+    code, said = run(capsys, *words, "--json")
+    told = json.loads(said)
+    assert (code, told["run"], told["round"], told["texts"]) == (0, "r1", 2, ["a.txt", "b.txt"])
+    losses = {who: sum(each) for who, each in told["losses_unats"].items()}
+    gains = {who: losses[""] - loss for who, loss in losses.items() if who}
+    assert told["gains_unats"] == gains
+    acme = Fraction(gains["acme"] + gains["acme birch"] - gains["birch"], 2)
+    assert told["worth_unats"] == {"acme": str(acme), "birch": str(gains["acme birch"] - acme)}
+    # The coalitions' models are what a coordinator scores, and nobody's is what was given.
+    scored = Outer(RECIPE, 2, together.founded.coordinator.path / "checkpoints", tmp_path, tmp_path, anchor.stem)
+    plain, chosen = outer.model(PLAIN), hygiene.spread(64, PLAIN.context, corpus.given(texts[0], 17))
+    assert told["losses_unats"][""][0] == round(1e6 * hygiene.held_out_loss(plain, load_file(anchor), chosen)(None))
+    both = hygiene.held_out_loss(scored._model, load_file(kept(together, last.checkpoint)), chosen)(None)
+    assert told["losses_unats"]["acme birch"][0] == pytest.approx(1e6 * both, abs=2)
+    # It is shown, and a cost is divided by it, if a charter's pot says so or one just tries it out.
+    code, said = run(capsys, *words)
+    rows = {line[:15].strip(): line[15:].split() for line in said.splitlines()}
+    assert (code, rows["acme"]) == (0, [f"{float(acme) / 1e6:.4f}"])
+    assert rows["without acme"] == [f"{loss / 1e6:.4f}" for loss in told["losses_unats"]["birch"]]
+    assert rows["as it was given"] == [f"{loss / 1e6:.4f}" for loss in told["losses_unats"][""]]
+    code, said = run(capsys, *words, "--table")
+    assert json.loads(said) == {"costs": told["gains_unats"]}
+    (tmp_path / "table.json").write_text(said)
+    code, said = run(capsys, "allocate", "shapley", tmp_path / "table.json", "--json")
+    assert (code, json.loads(said)["charges"]["acme"]["exact"]) == (0, str(acme))
+
+
+def test_worth_is_measured_for_members_experts_beside_their_base_only(anchor, together, tmp_path, capsys, monkeypatch):
+    last, log, text = closes(together)[-1], together.founded.ledger / "log", tmp_path / "a.txt"
+    text.write_bytes(bytes(corpus.shard(0, 2)[:1_000]))
+    words = ["model", "worth", kept(together, last.checkpoint), "--log", log, "--held-out", text, "--base"]
+    other = weights.keep(outer.first(PLAIN), tmp_path)
+    assert "error wrong_base" in run(capsys, *words, tmp_path / f"{other}.safetensors")[1]
+    plain = simulate(tmp_path / "plain", TWO, rounds=1, recipe=PLAIN, start=anchor)
+    words[2], words[4] = kept(plain, closes(plain)[-1].checkpoint), plain.founded.ledger / "log"
+    assert "member_experts = 0: all coalitions are tried of 1 to 10 members" in run(capsys, *words, anchor)[1]
+    monkeypatch.setattr(worth, "MOST", 1)
+    words[2], words[4] = kept(together, last.checkpoint), log
+    assert "member_experts = 2: all coalitions are tried of 1 to 1 members" in run(capsys, *words, anchor)[1]

@@ -13,9 +13,11 @@ from client import data
 from client.team import at_work
 from client.training import ONE, Machine
 from server import outer
+from shared_models import huggingface
 from shared_models.lm import gpt, hygiene, own, weights
 from shared_models.lm import outer as steps
 from shared_models.records.kinds import Recipe
+from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import flop_per_token
 
 PLAIN = replace(TOY, layers=4, heads=4, width=32, context=24, batch=2, inner_rate="0.01", inner_steps=6, feed="swiglu")
@@ -187,3 +189,30 @@ def test_however_a_member_s_machine_trains_it_comes_to_the_same(machine):
         assert np.allclose(their_state[name], tensor, atol=2e-2), name
     if machine.processes == 1:
         assert weights.digest(their_state) == weights.digest(reached)
+
+
+@pytest.mark.parametrize("recipe", MIXES, ids=named)
+@pytest.mark.parametrize("numbers", [(), (1,), (0, 2), (0, 1, 2)])
+def test_as_a_mixture_of_experts_it_computes_what_it_did(recipe, numbers):
+    experts, begun, some = moved(recipe), given(recipe), replace(recipe, member_experts=len(numbers))
+    mixture = huggingface.Mixture(experts, begun, recipe, numbers)
+    model = gpt.GPT(mixture.shape)
+    weights.put(mixture, model)
+    with torch.no_grad():
+        beside, alone = logits(some, own.among(experts, numbers) | begun), model(text(recipe)[:, :-1])[0]
+    assert (beside - alone).abs().max() < 1e-5 * beside.abs().max()
+    assert mixture.keys() == gpt.shapes(mixture.shape).keys()
+    assert mixture.shape.experts == (len(numbers) + 1 if numbers else 0)
+
+
+def test_what_are_no_experts_of_this_recipe_or_no_base_of_it_are_no_mixture():
+    for experts, begun in (
+        (moved(replace(RECIPE, member_experts=2)), given(RECIPE)),
+        (moved(RECIPE), given(replace(RECIPE, width=48))),
+        (given(RECIPE), given(RECIPE)),
+    ):
+        with pytest.raises(Refused) as caught:
+            huggingface.Mixture(experts, begun, RECIPE, [0])
+        assert caught.value.refusal is Refusal.WRONG_MODEL
+    with pytest.raises(Refused, match="member_experts = 3 alone are no model"):
+        huggingface.Whole(moved(RECIPE), RECIPE)

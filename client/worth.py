@@ -1,0 +1,58 @@
+"""What each member's expert is worth: the loss of every coalition of members, found by leaving experts out.
+
+Nothing is trained for it (decision 0022). All models are those that `consortium model export --without` writes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+
+from shared_models.huggingface import Mixture
+from shared_models.lm import corpus, gpt, hygiene, weights
+from shared_models.records.kinds import Manifest
+from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.games import Game, shapley
+
+MOST = 10  # A thousand coalitions; each member more takes twice as long.
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The held-out loss of each coalition of members on each text, in millionths of a nat per byte."""
+
+    texts: tuple[str, ...]
+    losses: Mapping[frozenset[str], tuple[int, ...]]
+
+    def gains(self) -> dict[frozenset[str], int]:
+        """By how much each coalition's experts lower the losses of the given weights, summed over the texts."""
+        nobody = self.losses[frozenset()]
+        return {who: sum(nobody) - sum(losses) for who, losses in self.losses.items() if who}
+
+    def shares(self) -> dict[str, Fraction]:
+        """The Shapley value of each member, exact; they sum to what all gain together. One may be below zero."""
+        return shapley(Game.of(self.gains()))
+
+
+def measure(experts: weights.Tensors, given: weights.Tensors, manifest: Manifest, texts: Sequence[Path]) -> Worth:
+    """Score all coalitions of a run's members on these texts, on the sequences that a run scores its checkpoints on.
+
+    Raises `Refused`: BAD_FIELD for a run without members' experts or with too many, or a text that is too short;
+    NOT_FOUND; WRONG_MODEL if the weights are not of the run's recipe.
+    """
+    recipe, members = manifest.recipe, manifest.members
+    if not 1 <= recipe.member_experts <= MOST:
+        cause = f"member_experts = {recipe.member_experts}: all coalitions are tried of 1 to {MOST} members"
+        raise Refused(Refusal.BAD_FIELD, cause)
+    read = [corpus.given(path, recipe.context + 1) for path in texts]
+    drawn = [hygiene.spread(hygiene.EVALUATED, recipe.context, text) for text in read]
+    experts, given = dict(experts), dict(given)  # Read once, for all of them.
+    losses = {}
+    for size in range(len(members) + 1):
+        for numbers in combinations(range(len(members)), size):
+            mixture = Mixture(experts, given, recipe, numbers)
+            model = gpt.GPT(mixture.shape)
+            found = (hygiene.held_out_loss(model, mixture, sequences)(None) for sequences in drawn)
+            losses[frozenset(members[number] for number in numbers)] = tuple(round(1e6 * loss) for loss in found)
+    return Worth(tuple(path.name for path in texts), losses)
