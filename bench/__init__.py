@@ -45,6 +45,7 @@ TOY = Recipe(
     segment=2,
     precision="fp32",
     member_experts=0,
+    shortest=0,
 )
 
 

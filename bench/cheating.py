@@ -86,8 +86,8 @@ class _Batches:
     def __init__(self, real: data.Batches, instead: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]) -> None:
         self._real, self._instead = real, instead
 
-    def draw(self, count: int) -> npt.NDArray[np.int64]:
-        return self._instead(self._real.draw(count))
+    def draw(self) -> npt.NDArray[np.int64]:
+        return self._instead(self._real.draw())
 
 
 def _fed(turn: Round, state: State, start: int, end: int, instead: Callable[..., npt.NDArray[np.int64]]) -> State:
@@ -186,16 +186,14 @@ def begin(number: int = 1, recipe: Recipe = RECIPE) -> Round:
 def play(turn: Round, cheat: Cheat = honest, cheated: int = 0) -> Played:
     """The round, in whose first so many segments this cheat is used. Tokens are named as the recipe asks for them."""
     recipe, state = turn.recipe, (turn.base, turn.memory)
-    batches = data.Batches(
-        data.load(TEXT), recipe.context + 1, seed=recipe.seed, member=turn.member, round_=turn.number
-    )
+    batches = data.Batches(data.load(TEXT), recipe, member=turn.member, round_=turn.number, rounds=ROUNDS)
     points, states, at = list[Point](), [state], ends(recipe)
     for number, (start, end) in enumerate(pairwise(at)):
         points.append(_point(start, batches.digest, state))
         state = (cheat if number < cheated else honest)(turn, state, start, end)
         states.append(state)
         for _ in range(start, end):
-            batches.draw(recipe.batch)
+            batches.draw()
     points.append(_point(at[-1], batches.digest, state))
     sent = codecs.send(recipe.up, weights.minus(state[0], turn.base), {})
     trajectory = Trajectory(points=tuple(points), unsent_before=weights.digest({}), unsent=weights.digest(sent.unsent))

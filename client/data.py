@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.lm import corpus
+from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import length_at
 
 STDLIB = "python-stdlib"
 FILE, DIGEST = "file:", "sha256:"  # How a text of one's own is called here, and how to others.
@@ -52,20 +54,30 @@ def named(spec: str) -> str:
 
 
 class Batches:
-    """Batches of sequences drawn from a shard, the same for the same seed, and a digest of all that was drawn."""
+    """The batches of a member's round, step by step: drawn from its text, the same for the same recipe, member, round
+    and length of the run, and a digest of all that was drawn.
+    """
 
-    def __init__(self, tokens: corpus.Tokens, length: int, *, seed: int, member: str, round_: int) -> None:
-        if tokens.size <= length:
-            raise Refused(Refusal.NO_TEXT, f"the text holds {tokens.size} tokens; a sequence takes {length}")
-        drawn = hashlib.sha256(f"{seed} {member} {round_}".encode()).digest()
+    def __init__(self, tokens: corpus.Tokens, recipe: Recipe, *, member: str, round_: int, rounds: int) -> None:
+        """Raises `Refused(NO_TEXT)` if the text is shorter than a sequence and the token after it."""
+        if tokens.size <= recipe.context + 1:
+            cause = f"the text holds {tokens.size} tokens; a sequence takes {recipe.context + 1}"
+            raise Refused(Refusal.NO_TEXT, cause)
+        drawn = hashlib.sha256(f"{recipe.seed} {member} {round_}".encode()).digest()
         self._random = np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
-        self._tokens, self._length = tokens, length
+        self._tokens, self._recipe, self._rounds = tokens, recipe, rounds
+        self._step = (round_ - 1) * recipe.inner_steps  # Of the run.
         self._digest = hashlib.sha256()
 
-    def draw(self, count: int) -> npt.NDArray[np.int64]:
-        """(count, length) tokens; whatever is drawn counts as trained on."""
-        starts = self._random.integers(0, self._tokens.size - self._length, count)
-        batch = corpus.windows(self._tokens, starts, self._length)
+    def draw(self) -> npt.NDArray[np.int64]:
+        """The next step's (count, length + 1) tokens, in a curriculum more sequences where they are shorter: a step
+        trains batch × context. Whatever is drawn counts as trained on.
+        """
+        recipe = self._recipe
+        length = length_at(recipe, self._rounds, self._step)
+        count, self._step = recipe.batch * recipe.context // length, self._step + 1
+        starts = self._random.integers(0, self._tokens.size - length - 1, count)
+        batch = corpus.windows(self._tokens, starts, length + 1)
         self._digest.update(batch.astype(np.uint8).data)
         return batch
 

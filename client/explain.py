@@ -164,7 +164,9 @@ def _receipt(opened: Opened, leaf: bytes) -> str:
     receipt = entries.peek(leaf)
     assert isinstance(receipt, Receipt)  # The log was audited.
     per_token = opened.manifests[receipt.run].flop_per_token
-    done = f"{receipt.tokens:,} tokens x {per_token:,} = {receipt.flop:,} FLOP"
+    shorter = receipt.tokens * per_token - receipt.flop  # What attention is spared in a curriculum.
+    less = f" - {shorter:,} for shorter sequences" if shorter else ""
+    done = f"{receipt.tokens:,} tokens x {per_token:,}{less} = {receipt.flop:,} FLOP"
     by = f"run {receipt.run}, round {receipt.round}, node {receipt.node}, isolation {receipt.isolation}"
     if receipt.memory_bytes:
         by += f", {receipt.memory_bytes / 1e6:,.0f} MB of memory"

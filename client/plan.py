@@ -64,6 +64,7 @@ class Plan(NamedTuple):
     lowest: float  # by the law that says least,
     highest: float  # and most.
     round_flop: int
+    round_tokens: int
     manifest: Manifest
     round_ms: float  # From one opening to the next: half of the rounds took no longer.
 
@@ -73,7 +74,7 @@ class Plan(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        return self.flop // self.manifest.flop_per_token
+        return self.rounds * self.round_tokens
 
     @property
     def ncu(self) -> Fraction:
@@ -153,7 +154,7 @@ def _plan(log: Ledger, name: str, loss: float | None, flop: int | None) -> Plan:
     points: Points = [(each.tokens, each.loss) for each in counted]
     expected, stretches = laws(name, points)
     seen, tokens = len(curve), curve[-1].tokens / len(curve)  # Of one round.
-    round_flop = curve[-1].flop // seen
+    round_flop, round_tokens = curve[-1].flop // seen, curve[-1].tokens // seen
     least = most = None
     if flop is not None:
         rounds = least = most = flop // round_flop
@@ -176,4 +177,5 @@ def _plan(log: Ledger, name: str, loss: float | None, flop: int | None) -> Plan:
         raise Refused(Refusal.INFEASIBLE, f"{cause} nothing is known")
     came = [law.loss(rounds * tokens) for law in (expected, *stretches)]
     round_ms = median(after.opened_ms - before.opened_ms for before, after in pairwise(run.rounds))
-    return Plan(name, seen, rounds, least, most, came[0], min(came), max(came), round_flop, run.manifest, round_ms)
+    of_round = round_flop, round_tokens, run.manifest, round_ms
+    return Plan(name, seen, rounds, least, most, came[0], min(came), max(came), *of_round)

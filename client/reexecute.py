@@ -182,7 +182,7 @@ def replay(
     if why := _contradiction(opening, began, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
     tokens = _text(opening.text, recipe, text)
-    if why := _other_tokens(opening, receipt, recipe, tokens):
+    if why := _other_tokens(opening, receipt, manifest, tokens):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(mine, groups, receipt, recipe, trajectory):
         return Found("differs", FARTHEST_PPM, why)
@@ -270,13 +270,13 @@ def _text(named: str, recipe: Recipe, file: Path | None) -> Tokens:
     return tokens
 
 
-def _other_tokens(opening: Opening, receipt: Receipt, recipe: Recipe, tokens: Tokens) -> str:
+def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens) -> str:
     """Raises `Refused(WRONG_OPENING)` if no point fits: then it may be the text that is another one here."""
-    batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=receipt.member, round_=receipt.round)
+    batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
     fit, done = [], 0
     for point in opening.trajectory.points:
         for _ in range(done, point.step):
-            batches.draw(recipe.batch)
+            batches.draw()
         done = point.step
         fit.append(batches.digest == point.data)
     if not any(fit[1:]):

@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
     @property
     def round_flop(self) -> int:
-        """What a round takes each member."""
+        """What a round takes each member, and of a curriculum the last one."""
         return tokens_asked(self.manifest.recipe) * self.manifest.flop_per_token
 
     def round_worth(self, price: Fraction) -> Fraction:

@@ -27,7 +27,7 @@ from shared_models.records.entry import Entry
 from shared_models.records.kinds import FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import committed
-from shared_models.rules.pricing import check_claim, flop_per_token
+from shared_models.rules.pricing import check_claim, flop_per_token, round_flop
 from shared_models.rules.recipes import check_recipe, check_start
 
 K = TypeVar("K", Access, Consent, Receipt)
@@ -177,7 +177,7 @@ class Signer:
                 build=claim.build,
                 tokens=claim.tokens,
                 steps=claim.steps,
-                flop=claim.tokens * task.manifest.flop_per_token,
+                flop=round_flop(task.manifest, task.opened.round),
                 busy_ms=claim.busy_ms,
                 wall_ms=usage.wall_ms,
                 cpu_ms=usage.cpu_ms,

@@ -62,9 +62,9 @@ def train(
     `Refused`: NO_TEXT if the text is shorter than a sequence, or as `Machine.check` and `report`; `BrokenOff` if
     `report` says TAKEN_AWAY, after the step that was being made. Several processes go on to the end of a segment.
     """
-    batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
+    batches = Batches(tokens, recipe, member=member, round_=round_, rounds=rounds)
     for _ in range(since.step if since is not None else 0):
-        batches.draw(recipe.batch)
+        batches.draw()
     if since is None or since.data != batches.digest:
         since = Half(step=0, weights=base, memory=memory, data=batches.digest)
     step, losses, points = since.step, [*since.losses], [*since.points]

@@ -115,11 +115,11 @@ class Training:
         if machine.compile:
             self._loss = torch.compile(self._loss)
         self._optimiser = Inner(self._model, recipe.inner, memory)
-        self._batches = Batches(tokens, recipe.context + 1, seed=recipe.seed, member=member, round_=round_)
+        self._batches = Batches(tokens, recipe, member=member, round_=round_, rounds=rounds)
         self._recipe, self._before, self._whole = recipe, (round_ - 1) * recipe.inner_steps, rounds * recipe.inner_steps
         self._machine, self._rank, self._step = machine, rank, step
         for _ in range(step):
-            self._batches.draw(recipe.batch)
+            self._batches.draw()
 
     def until(self, step: int) -> Iterator[float]:
         """Train up to before this inner step; the loss of each step as it is made, in nats per token.
@@ -132,7 +132,7 @@ class Training:
         while self._step < step:
             done = (self._before + self._step) / self._whole
             warmth = min(1.0, (self._optimiser.steps + 1) / warm)
-            batch = self._batches.draw(self._recipe.batch)[self._rank :: self._machine.processes]
+            batch = self._batches.draw()[self._rank :: self._machine.processes]
             with torch.autocast(processor.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
                 loss = self._loss(torch.from_numpy(batch).to(processor))
             loss.backward()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from ledger.projections import Projector
 from ledger.shown import ROWS, Shown, amount, count, energy, hours, loss, work
 from shared_models.records.kinds import Charter, Manifest
 from shared_models.rules.books import Books, Closed, Run
-from shared_models.rules.pricing import value
+from shared_models.rules.pricing import tokens_asked, value
 
 WIDE, HIGH = 600, 150  # Of the picture, in units of its own.
 AXES = ("rounds", "tokens", "work", "cost", "kwh", "hours")
@@ -106,6 +106,7 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
     step = -(-done // ROWS)
     chosen = [0, *sorted({*range(step, done + 1, step), done})]
     flop = _upto(chosen, (each.flop for each in run.closed))
+    tokens = [each * tokens_asked(run.manifest.recipe) for each in _upto(chosen, (each.answers for each in run.closed))]
     cost = worth(run, chosen)
     said = None
     if spent is not None:
@@ -116,7 +117,7 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         {
             "round": number,
             "loss": loss(unats),
-            "tokens": count(flop[at] // run.manifest.flop_per_token),
+            "tokens": count(tokens[at]),
             "work": work(flop[at]),
             "cost": amount(cost[at], run.charter),
             "energy": said and energy(said[at].energy_mj),
@@ -127,7 +128,7 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         }
         for at, (number, unats) in enumerate(zip(chosen, losses, strict=True))
     ]
-    along: dict[str, list[int] | list[Fraction]] = {"rounds": chosen, "tokens": flop, "work": flop, "cost": cost}
+    along: dict[str, list[int] | list[Fraction]] = {"rounds": chosen, "tokens": tokens, "work": flop, "cost": cost}
     if said is not None:
         along |= {"kwh": [each.energy_mj for each in said], "hours": [each.wall_ms for each in said]}
     where: list[int | Fraction] = [*along[against]]

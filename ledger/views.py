@@ -40,7 +40,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import CLAUSES
 from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
-from shared_models.rules.pricing import FLOP_PER_NCU
+from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked
 from shared_models.rules.settlement import Open
 
 R = TypeVar("R", Manifest, RoundOpen, RoundClose, Receipt, Statement)
@@ -80,7 +80,7 @@ def run_page(books: Books, name: str, before: int | None) -> dict[str, Any]:
                 "excluded": names([f"{who}: {why}" for who, why in turn.closed.excluded]) if turn.closed else None,
                 "before": loss(base.loss_unats if base else run.manifest.loss_unats),
                 "after": loss(turn.closed.loss_unats) if turn.closed else None,
-                "tokens": count(turn.closed.flop // run.manifest.flop_per_token) if turn.closed else None,
+                "tokens": count(turn.closed.answers * tokens_asked(run.manifest.recipe)) if turn.closed else None,
                 "work": work(turn.closed.flop) if turn.closed else None,
             }
         )

@@ -65,7 +65,7 @@ from shared_models.records.kinds import (
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.challenge import Challenge, drawn, ends
 from shared_models.rules.currency import spelled
-from shared_models.rules.pricing import flop_per_token, tokens_asked
+from shared_models.rules.pricing import flop_per_token, round_flop, tokens_asked
 from shared_models.rules.quotes import sealed
 
 CONSORTIUM = "commons.example"
@@ -100,6 +100,7 @@ TOY = Recipe(
     segment=2,
     precision="fp32",
     member_experts=0,
+    shortest=0,
 )
 
 
@@ -278,7 +279,7 @@ class World:
             build=BUILD,
             tokens=tokens,
             steps=state.manifest.recipe.inner_steps,
-            flop=tokens * state.manifest.flop_per_token,
+            flop=round_flop(state.manifest, turn.number),
             busy_ms=900,
             wall_ms=1_200,
             cpu_ms=1_000,

@@ -179,6 +179,23 @@ export function beyond(entries, stated, terms) {
   return [...found];
 }
 
+export function workOf(manifest, receipt) {
+  // FLOP of the receipt's round: pricing.round_flop. Of a curriculum's shorter sequences attention has less to look at.
+  const names = ["context", "batch", "layers", "width", "shortest", "inner_steps"];
+  const [context, batch, layers, width, shortest, steps] = names.map((name) => BigInt(manifest.recipe[name]));
+  const lengths = [shortest || context];
+  while (lengths.at(-1) < context) lengths.push(2n * lengths.at(-1));
+  const whole = BigInt(manifest.rounds) * steps, end = BigInt(receipt.round) * steps, many = BigInt(lengths.length);
+  const from = (part) => (BigInt(part) * whole + many - 1n) / many;
+  let missing = 0n;
+  lengths.forEach((length, part) => {
+    const first = from(part) > end - steps ? from(part) : end - steps;
+    const after = from(part + 1) < end ? from(part + 1) : end;
+    if (after > first) missing += (after - first) * (context - length);
+  });
+  return BigInt(receipt.tokens) * BigInt(manifest.flop_per_token) - 6n * layers * width * batch * context * missing;
+}
+
 export async function recomputed(entries, stated, terms) {
   // {flop, lines: {pot: {member: [credit, charge]}}, nets, left, used}: all that follows from the entries it covers.
   const bill = stated.record;
@@ -199,7 +216,7 @@ export async function recomputed(entries, stated, terms) {
         throw new Wrong(`entry ${close.index} counts a receipt of ${member} that is not there, or has counted`);
       }
       const manifest = run(said.run);
-      if (BigInt(said.flop) !== BigInt(said.tokens) * BigInt(manifest.record.flop_per_token)) {
+      if (BigInt(said.flop) !== workOf(manifest.record, said)) {
         throw new Wrong(`entry ${found.index}: ${said.tokens} tokens are not ${said.flop} FLOP`);
       }
       flop[member] += BigInt(said.flop);

@@ -234,6 +234,7 @@ class Recipe:
     segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
     precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
     member_experts: Count  # One for each member of the run, which alone trains it, beside given weights; 0: none.
+    shortest: Count  # Tokens of the run's first sequences, doubled over and over up to `context`; 0: all have that.
 
     @property
     def beside(self) -> bool:
@@ -270,7 +271,7 @@ class Manifest:
     wait: Annotated[str, Pattern("all|quorum")]  # For whom a round waits until its deadline: `quorum`, for no more.
     late: Count  # An answer still counts in the so many rounds behind its own; 0: in none.
     patience: Count  # The run stops early when the loss was no lower for so many rounds; 0: it does not.
-    flop_per_token: Positive  # rules.pricing.flop_per_token of the recipe.
+    flop_per_token: Positive  # rules.pricing.flop_per_token of the recipe, in sequences of its context.
     start: Hash  # Digest of the weights that it was given to begin with; `FIRST`: none, the recipe's seed draws them.
     base: Hash  # Digest of the first checkpoint,
     loss_unats: Count  # and its held-out loss, in millionths of a nat per byte.
@@ -345,7 +346,7 @@ class Receipt:
     build: Build  # Library, instruction set, threads, number format, processor: where they are the same, so are bits.
     tokens: Count
     steps: Count
-    flop: Count  # tokens × the manifest's FLOP per token.
+    flop: Count  # rules.pricing.round_flop of its round.
     busy_ms: Count  # The training process's own time inside its steps.
     wall_ms: Count
     cpu_ms: Count

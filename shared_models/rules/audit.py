@@ -35,6 +35,7 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books, Last, differences
+from shared_models.rules.pricing import round_flop
 from shared_models.rules.skim import Receipts, Skimmed, skim
 
 
@@ -363,11 +364,11 @@ def _named(books: Books, leaf: bytes, refused: Refused) -> Iterator[Refused]:
             if sentence != refused.detail:
                 yield Refused(Refusal.WRONG_STATEMENT, sentence)
     elif isinstance(claimed, Receipt) and claimed.run in books.runs and refused.refusal is Refusal.BAD_SIGNATURE:
-        asked = books.runs[claimed.run].manifest.flop_per_token
+        asked = round_flop(books.runs[claimed.run].manifest, claimed.round)
         yield Refused(
             Refusal.BAD_SIGNATURE,
             f"what it now says: {claimed.member} trained {claimed.tokens} tokens in round {claimed.round},"
-            f" of {asked} FLOP each, {claimed.flop} in all",
+            f" {claimed.flop} FLOP; the round takes {asked}",
         )
 
 

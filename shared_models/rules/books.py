@@ -75,6 +75,7 @@ class Closed(NamedTuple):
     loss_unats: int
     flop: int  # Of the receipts that it counts, of this round and of earlier ones.
     at: int  # Index of the round.close.
+    answers: int  # So many receipts it counts.
 
 
 @dataclass(slots=True)
@@ -686,6 +687,7 @@ class Books:
             close.loss_unats,
             sum(work.flop for works in late.values() for work in works),
             index,
+            sum(map(len, late.values())),
         )
         for number in sorted(late):
             if late[number]:

@@ -27,8 +27,8 @@ def matmul_parameters(recipe: Recipe) -> int:
 
 
 def flop_per_token(recipe: Recipe) -> int:
-    """Model-FLOP to train on one token: 6 for each matmul weight, and 6·L·T·d for causal attention, however many its
-    heads share keys and values.
+    """Model-FLOP to train on one token of a sequence as long as the context: 6 for each matmul weight, and 6·L·T·d for
+    causal attention, however many its heads share keys and values.
 
     Forward 2 and backward 4 FLOP per weight, 2 of them for its own gradient and 2 for that of what it was multiplied
     with; attention's two products take 4·T·d forward, half of it under a causal mask, and three times that in all.
@@ -71,6 +71,35 @@ def _projected(recipe: Recipe) -> int:
     return recipe.width + 2 * (recipe.kv_heads or recipe.heads) * (recipe.width // recipe.heads)
 
 
+def lengths(recipe: Recipe) -> tuple[int, ...]:
+    """Tokens in a sequence, in the order of a run's equal parts: from the shortest, each twice the one before."""
+    found = [recipe.shortest or recipe.context]
+    while found[-1] < recipe.context:
+        found.append(2 * found[-1])
+    return tuple(found)
+
+
+def length_at(recipe: Recipe, rounds: int, step: int) -> int:
+    """Tokens in each sequence of this step of a run of so many rounds, counted over all of them from 0."""
+    every = lengths(recipe)
+    return every[step * len(every) // (rounds * recipe.inner_steps)]
+
+
+def round_flop(manifest: Manifest, round_: int) -> int:
+    """FLOP of one member in this round, counted from 1: tokens × the manifest's FLOP per token; where sequences are
+    shorter, attention has as much less to look at.
+    """
+    recipe = manifest.recipe
+    every, whole = lengths(recipe), manifest.rounds * recipe.inner_steps
+    end = round_ * recipe.inner_steps
+    missing = 0  # Tokens from the lengths of a step's sequences to the context, over the round's steps.
+    for number, length in enumerate(every):
+        first, after = (-(-part * whole // len(every)) for part in (number, number + 1))
+        missing += max(0, min(end, after) - max(end - recipe.inner_steps, first)) * (recipe.context - length)
+    shorter = 6 * recipe.layers * recipe.width * recipe.batch * recipe.context * missing
+    return tokens_asked(recipe) * manifest.flop_per_token - shorter
+
+
 def value(flop: int, price: Fraction) -> Fraction:
     """What this much accepted work is worth, in minor units, exactly, at a price in minor units for one NCU."""
     return price * flop / FLOP_PER_NCU
@@ -84,20 +113,20 @@ def tokens_asked(recipe: Recipe) -> int:
 def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
     """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
 
-    1. FLOP are tokens × the manifest's FLOP per token.
-    2. Tokens are exactly those the round asked for, in whole steps.
+    1. Tokens are exactly those the round asked for, in whole steps.
+    2. FLOP are what these take (`round_flop`).
     3. The time can have been spent so (`check_time`).
     """
-    if receipt.flop != receipt.tokens * manifest.flop_per_token:
-        raise Refused(
-            Refusal.WRONG_FLOP,
-            f"{receipt.flop} FLOP for {receipt.tokens} tokens of {manifest.flop_per_token} FLOP each",
-        )
     if receipt.steps != manifest.recipe.inner_steps or receipt.tokens != tokens_asked(manifest.recipe):
         raise Refused(
             Refusal.IMPLAUSIBLE,
             f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(manifest.recipe)}"
             f" in {manifest.recipe.inner_steps}",
+        )
+    if receipt.flop != (right := round_flop(manifest, receipt.round)):
+        raise Refused(
+            Refusal.WRONG_FLOP,
+            f"{receipt.flop} FLOP for {receipt.tokens} tokens in round {receipt.round}: it is {right}",
         )
     check_time(
         charter,

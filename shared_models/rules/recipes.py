@@ -5,7 +5,7 @@ from dataclasses import replace
 from shared_models.records import canonical
 from shared_models.records.kinds import CODECS, FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.pricing import flop_per_token, lengths
 
 # What a run trains that names no other: a small GPT, by which a consortium sees that all of it works.
 SMALL = Recipe(
@@ -37,6 +37,7 @@ SMALL = Recipe(
     segment=10,
     precision="fp32",
     member_experts=0,
+    shortest=0,
 )
 
 
@@ -54,6 +55,7 @@ def check_recipe(recipe: Recipe) -> None:
     6. An adapter stands beside whole matrices that every token goes through, saves work, and is trained by AdamW: Muon
        counts no steps, and beside it would be nothing that AdamW trains.
     7. Members' experts stand beside one whole feed-forward with gates, alone, and nobody's moves by what others send.
+    8. Sequences that begin shorter than the context come to it by doubling.
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
@@ -78,6 +80,9 @@ def check_recipe(recipe: Recipe) -> None:
         _check_adapter(recipe)
     if recipe.experts and recipe.feed != "swiglu":
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
+    if recipe.shortest and (recipe.shortest == recipe.context or lengths(recipe)[-1] != recipe.context):
+        cause = f"shortest = {recipe.shortest}, doubled once or over and over, never is context = {recipe.context}"
+        raise Refused(Refusal.BAD_FIELD, cause)
 
 
 def _check_adapter(recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from shared_models.records.keys import ED25519, VerifyKey
 from shared_models.records.kinds import Charter, Manifest, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
-from shared_models.rules.pricing import check_time, tokens_asked
+from shared_models.rules.pricing import check_time, round_flop, tokens_asked
 
 
 class Turn(NamedTuple):
@@ -153,10 +153,10 @@ class Context:
         if (manifest := self.runs.get(run)) is None:
             return None
         asked = tokens_asked(manifest.recipe)
-        work = asked, manifest.recipe.inner_steps, asked * manifest.flop_per_token
+        of_round, of_head = _whole(number, size)
+        work = asked, manifest.recipe.inner_steps, round_flop(manifest, of_round)
         if tuple(_whole(tokens, steps, flop)) != work or not _is_hex(opened + base + root):
             return None
-        of_round, of_head = _whole(number, size)
         return Turn(run, of_round, opened, base, of_head, root, work[-1])
 
 

@@ -84,6 +84,7 @@ RECIPE = Recipe(
     segment=2,
     precision="fp32",
     member_experts=0,
+    shortest=0,
 )
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 

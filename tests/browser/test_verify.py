@@ -165,6 +165,17 @@ def test_operators_who_sign_another_number_are_told_by_the_line(bill, real):
 IN_JS = "const v = await import('/static/verify.js');"
 
 
+def test_it_reckons_the_work_of_a_round_as_the_log_does(bill):
+    cases = json.loads((VECTORS / "curriculum.json").read_text())
+    assert len(cases) > 2
+    for case in cases:
+        said = {"manifest": {"recipe": case, "rounds": case["rounds"], "flop_per_token": case["flop_per_token"]}}
+        for number, flop in enumerate(case["round_flop"], 1):
+            said["receipt"] = {"round": number, "tokens": case["inner_steps"] * case["batch"] * case["context"]}
+            found = "async (s) => {" + IN_JS + " return String(v.workOf(s.manifest, s.receipt)) }"
+            assert bill.evaluate(found, said) == str(flop)
+
+
 def test_each_number_that_is_not_right_is_named(bill):
     """Each number of a statement, altered by one, with everything around it as it was."""
     found = bill.evaluate(

@@ -52,6 +52,15 @@ def test_every_segment_of_an_honest_round_leads_to_the_same_bits(inner, up):
         assert replay(played, played.shown(segment)) == ("matches", 0, "the same bits")
 
 
+def test_so_does_each_of_a_curriculum_and_who_trained_long_sequences_instead_cannot_show_it():
+    recipe = replace(RECIPE, shortest=RECIPE.context // 4, inner_steps=5, segment=2)
+    played = play(begin(recipe=recipe))
+    for segment in range(3):
+        assert replay(played, played.shown(segment)) == ("matches", 0, "the same bits")
+    long = play(begin(recipe=replace(recipe, shortest=0)))
+    assert refused(replace(long, manifest=played.manifest), long.shown(0)) is Refusal.WRONG_OPENING
+
+
 # A member shows what its disk has kept.
 
 

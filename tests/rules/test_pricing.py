@@ -7,7 +7,15 @@ import pytest
 from world import TOY, World
 
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import check_claim, flop_per_token, matmul_parameters, tokens_asked, value
+from shared_models.rules.pricing import (
+    check_claim,
+    flop_per_token,
+    length_at,
+    matmul_parameters,
+    round_flop,
+    tokens_asked,
+    value,
+)
 
 # Shapes and counts measured with torch's own counter: vocabulary, width, layers, context, batch, matmul parameters, and
 # the FLOP of forward and backward without attention, which the counter does not see on a CPU.
@@ -91,6 +99,34 @@ def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
     pairs = recipe.context**2 / 2  # Half of all pairs of positions, counting the diagonal by half.
     forward = 2 * 2 * pairs * recipe.width  # Two products, 2 FLOP for each multiply-add.
     assert (flop_per_token(recipe) - 6 * matmul_parameters(recipe)) * recipe.context == 3 * forward
+
+
+@pytest.mark.parametrize(
+    ("shortest", "rounds", "steps"), [(0, 3, 7), (8, 3, 7), (2, 3, 7), (1, 1, 3), (1, 5, 1), (4, 2, 6)]
+)
+def test_a_round_of_a_curriculum_costs_what_its_steps_cost_each_by_its_length(shortest, rounds, steps):
+    recipe = replace(TOY, layers=2, inner_steps=steps, shortest=shortest)
+    manifest = replace(World().manifest(recipe=recipe), rounds=rounds)
+    costs = []
+    for round_ in range(1, rounds + 1):
+        at = range((round_ - 1) * steps, round_ * steps)
+        each = [flop_per_token(replace(recipe, context=length_at(recipe, rounds, step))) for step in at]
+        costs.append(round_flop(manifest, round_))
+        assert costs[-1] == recipe.batch * recipe.context * sum(each)
+    assert costs == sorted(costs)
+    assert (costs[0] < tokens_asked(recipe) * manifest.flop_per_token) == (shortest > 0)
+
+
+def test_who_claims_a_round_of_shorter_sequences_as_one_of_long_ones_is_refused():
+    world = World()
+    world.start(rounds=2, recipe=replace(TOY, shortest=8))
+    world.say(world.coordinator, world.opened())
+    manifest, honest = world.books.runs["r1"].manifest, world.receipt("acme")
+    assert honest.flop == round_flop(manifest, 1) < round_flop(manifest, 2)
+    check_claim(honest, manifest, world.charter)
+    with pytest.raises(Refused, match=f"in round 1: it is {honest.flop}") as caught:
+        check_claim(replace(honest, flop=honest.tokens * manifest.flop_per_token), manifest, world.charter)
+    assert caught.value.refusal is Refusal.WRONG_FLOP
 
 
 def test_value_is_exact():

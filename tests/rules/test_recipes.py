@@ -43,6 +43,9 @@ OWN = {"feed": "swiglu", "member_experts": 3}
             "up": "int4",
             "down": "int8",
         },
+        {"shortest": 1},
+        {"shortest": 8},
+        {"shortest": 3, "context": 24},
     ],
 )
 def test_a_recipe_that_can_be_followed(changes):
@@ -72,6 +75,10 @@ WRONG = [
     (EXPERTS | {"adapter": 4}, Refusal.BAD_FIELD, "adapter = 4 stands beside whole matrices, and experts = 4"),
     ({"adapter": 4, "inner": "muon"}, Refusal.BAD_FIELD, 'adapter = 4 is trained by inner = "adamw", and it is muon'),
     ({"adapter": 22}, Refusal.BAD_FIELD, "adapter = 22 saves nothing: to train all weights is less work"),
+    ({"shortest": 16}, Refusal.BAD_FIELD, "shortest = 16, doubled once or over and over, never is context = 16"),
+    ({"shortest": 32}, Refusal.BAD_FIELD, "shortest = 32, doubled"),
+    ({"shortest": 3}, Refusal.BAD_FIELD, "shortest = 3, doubled"),
+    ({"shortest": 7, "context": 15}, Refusal.BAD_FIELD, "shortest = 7, doubled"),
     (EXPERTS | {"feed": "gelu"}, Refusal.BAD_FIELD, 'experts = 4 need feed = "swiglu"'),
     (
         EXPERTS | {"member_experts": 2},

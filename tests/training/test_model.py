@@ -13,14 +13,14 @@ from safetensors.numpy import save
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from world import TOY
+from world import TOY, World
 
 from client import data
 from server import outer
 from shared_models.lm import corpus, gpt, weights
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token, matmul_parameters
+from shared_models.rules.pricing import flop_per_token, matmul_parameters, round_flop
 
 MIX = replace(TOY, layers=4, heads=4, width=32, context=24, batch=3)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
@@ -54,6 +54,22 @@ def test_torch_s_own_counter_agrees_to_the_last_flop(recipe):
         model.objective(tokens).backward()
     masked = 6 * recipe.layers * recipe.context * recipe.width
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
+
+
+@pytest.mark.parametrize("changes", [{}, EXPERTS, {"kv_heads": 1, "rank": 8}])
+def test_of_a_curriculum_it_agrees_too_round_by_round(changes):
+    recipe = replace(MIX, shortest=6, inner_steps=4, **changes)
+    manifest, tokens = replace(World().manifest(recipe=recipe), rounds=2), data.load("python-stdlib:0/3")
+    for round_ in (1, 2):
+        batches = data.Batches(tokens, recipe, member="acme", round_=round_, rounds=2)
+        counted = masked = 0
+        for _ in range(recipe.inner_steps):
+            batch = torch.from_numpy(batches.draw())
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                outer.model(recipe).objective(batch).backward()
+            counted += counter.get_total_flops()
+            masked += 6 * recipe.layers * recipe.width * (batch.shape[1] - 1) * batch[:, 1:].numel()
+        assert counted == round_flop(manifest, round_) + masked
 
 
 def test_what_is_not_chosen_is_the_plain_gpt_to_the_bit():
@@ -324,8 +340,8 @@ def test_a_file_is_text_byte_by_byte_and_read_where_it_is_drawn_from(tmp_path):
         file.write(b"end")
     tokens = data.load(f"file:{path}")
     assert (tokens.size, tokens[-3:].tobytes(), tokens.dtype) == (10**12, b"end", np.uint8)
-    batches = data.Batches(tokens, 17, seed=1, member="acme", round_=1)
-    assert batches.draw(4).shape == (4, 17)
+    batches = data.Batches(tokens, replace(TOY, batch=4), member="acme", round_=1, rounds=1)
+    assert batches.draw().shape == (4, 17)
     path.write_bytes(b"abc")
     assert data.named(f"file:{path}") == "sha256:" + hashlib.sha256(b"abc").hexdigest()
     assert data.named("python-stdlib:0/3") == "python-stdlib:0/3"
@@ -362,9 +378,10 @@ def test_a_file_of_the_library_that_may_not_be_read_is_named(tmp_path, monkeypat
 def test_the_same_seed_draws_the_same_batches_and_says_what_it_drew():
     tokens = data.load("python-stdlib:1/3")
 
-    def drawn(**changes):
-        batches = data.Batches(tokens, 17, **{"seed": 1, "member": "acme", "round_": 1} | changes)
-        return batches.draw(4), batches.digest
+    def drawn(seed=1, **changes):
+        turn = {"member": "acme", "round_": 1, "rounds": 2} | changes
+        batches = data.Batches(tokens, replace(TOY, seed=seed), **turn)
+        return batches.draw(), batches.digest
 
     (one, digest), (same, again) = drawn(), drawn()
     assert np.array_equal(one, same)
@@ -395,4 +412,14 @@ def test_data_that_is_not_there_is_refused(spec):
 
 def test_a_shard_shorter_than_a_sequence_is_refused():
     with pytest.raises(Refused, match=r"no_text: .*a sequence takes 17"):
-        data.Batches(np.zeros(17, np.uint8), 17, seed=1, member="acme", round_=1)
+        data.Batches(np.zeros(17, np.uint8), TOY, member="acme", round_=1, rounds=1)
+
+
+def test_in_a_curriculum_sequences_grow_over_the_run_and_every_step_has_as_many_tokens():
+    """Seven steps of a round, of three rounds, in four lengths: parts of five or six steps, whatever rounds begin."""
+    recipe, tokens = replace(TOY, context=32, batch=3, inner_steps=7, shortest=4), data.load("python-stdlib:1/3")
+    found = []
+    for round_ in (1, 2, 3):
+        batches = data.Batches(tokens, recipe, member="acme", round_=round_, rounds=3)
+        found += [batches.draw().shape for _ in range(7)]
+    assert found == [(24, 5)] * 6 + [(12, 9)] * 5 + [(6, 17)] * 5 + [(3, 33)] * 5

@@ -74,7 +74,7 @@ def broken_off(recipe: Recipe, at: int, memory, base, since=None, tokens=None) -
     return caught.value.half
 
 
-@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, {"adapter": 2}])
+@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, {"adapter": 2}, {"shortest": 2}])
 def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(changes, tmp_path):
     """After each step, twice in a row too, by way of the disk: no receipt tells the difference."""
     recipe = replace(TOY, inner_steps=5, segment=2, **changes)
@@ -168,7 +168,7 @@ EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
 EVERYTHING = EXPERTS | {"inner": "muon", "heads": 4, "kv_heads": 1, "rank": 4, "layers": 4, "shared": 2}
 
 
-@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, EVERYTHING])
+@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, EVERYTHING, {"shortest": 2}])
 def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_bit(changes):
     recipe = replace(TOY, inner_steps=5, segment=2, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")

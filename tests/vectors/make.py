@@ -26,7 +26,7 @@ from shared_models.records.kinds import CODECS  # noqa: E402
 from shared_models.records.refusals import Refused  # noqa: E402
 from shared_models.rules.audit import audit  # noqa: E402
 from shared_models.rules.books import Books  # noqa: E402
-from shared_models.rules.pricing import flop_per_token, matmul_parameters  # noqa: E402
+from shared_models.rules.pricing import flop_per_token, matmul_parameters, round_flop  # noqa: E402
 from shared_models.rules.statement import settle  # noqa: E402
 
 
@@ -43,6 +43,7 @@ def vectors() -> dict[str, Any]:
         "ed25519": list(signatures()),
         "rounding": list(rounding()),
         "flop": list(flop()),
+        "curriculum": list(curriculum()),
         "claims": said(),
         "weights": digests(),
         "codecs": payloads(),
@@ -265,6 +266,20 @@ def flop() -> Iterator[dict[str, int | str]]:
             **{name: getattr(recipe, name) for name in (*SIZES, *CHOICES)},
             "matmul_parameters": matmul_parameters(recipe),
             "flop_per_token": flop_per_token(recipe),
+        }
+
+
+def curriculum() -> Iterator[dict[str, int | list[int]]]:
+    """What each round of a run costs a member: its sequences grow from the shortest to the context."""
+    names = ("layers", "width", "context", "batch", "inner_steps", "shortest")
+    for changes, rounds in (({}, 2), ({"shortest": 8}, 3), ({"shortest": 2, "inner_steps": 7}, 5)):
+        recipe = replace(TOY, **changes)
+        manifest = replace(World().manifest(recipe=recipe), rounds=rounds)
+        yield {
+            **{name: getattr(recipe, name) for name in names},
+            "rounds": rounds,
+            "flop_per_token": manifest.flop_per_token,
+            "round_flop": [round_flop(manifest, number) for number in range(1, rounds + 1)],
         }
 
 
