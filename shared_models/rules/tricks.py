@@ -54,6 +54,7 @@ TIMES = 10  # By so much a claim is inflated.
 WORTH = 100_00  # Of each member's work in a round, in minor units; and of each cost.
 CONSORTIUM, ADMIN, COORDINATOR = "tricks.example", "tricks.example/admin", "tricks.example/coordinator"
 PERIODS = ("2026-11", "2026-12")
+SEED = "1" * 64  # Of every round: nothing is scored here.
 BILLS = 100  # Tiny ones, to collect what rounding drops.
 RECIPE = Recipe(
     vocabulary=256,
@@ -199,7 +200,7 @@ class Play:
             invited=trains,
             opened_ms=0,
             deadline_ms=10_000,
-            sealed=sealed_seed(FIRST),
+            sealed=sealed_seed(SEED),
             **named,
         )
         opened, included = self.say(COORDINATOR, opening), dict[str, str]()
@@ -217,7 +218,7 @@ class Play:
             Included(member=name, receipt=receipt, weight=BILLION // len(included), gain_unats=0, judged="whole")
             for name, receipt in included.items()
         )
-        named |= {"checkpoint": FIRST, "state": FIRST, "seed": FIRST, "included": counted, "late": ()}
+        named |= {"checkpoint": FIRST, "state": FIRST, "seed": SEED, "included": counted, "late": ()}
         closing = RoundClose(seq=0, prev=FIRST, excluded=(), loss_unats=0, **named)
         self.say(COORDINATOR, closing)
 
