@@ -1329,6 +1329,21 @@ def _asked(question: str) -> bool:
         return False
 
 
+def _follow_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("note", type=Path, help="the moved.note of the coordinator that the members have elected")
+
+
+def _follow(args: Namespace) -> int:
+    """Reach the coordinator where its note says, if its key is the one that counts in the log."""
+    from client.follow import follow
+
+    moved = follow(args.home, args.note)
+    print(f"the coordinator is at {moved.superlink}; start the daemon anew")
+    print(f"if you did not join by an invite, it lets you in by {args.home / 'keys' / 'node.pub'}: consortium register")
+    return RIGHT
+
+
 def _invite_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     ways = parser.add_mutually_exclusive_group(required=True)
@@ -1402,6 +1417,7 @@ COMMANDS = (
     Command("join", START, "Join with an invite.", _join_arguments, _join, beside=True),
     Command("invite", ADMIN, "Invite one more.", _invite_arguments, _invite, beside=True),
     Command("up", NODE, "Run the member's daemon, in the foreground.", _up_arguments, _up, "train"),
+    Command("follow", NODE, "Reach a coordinator that moved.", _follow_arguments, _follow, beside=True),
     Command("status", NODE, "What a node is doing now.", _status_arguments, _status),
     Command("doctor", NODE, "What keeps a node from working.", _doctor_arguments, _doctor, beside=True),
     Command("policy explain", NODE, "What may be trained here now.", _policy_explain_arguments, _policy_explain),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WRONG, Command
+from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
     from shared_models.huggingface import Model
@@ -62,6 +62,54 @@ def _found(args: Namespace) -> int:
     addresses = {"ledger_url": args.ledger, "superlink": args.superlink, "gateway": args.gateway}
     founded = found(args.dir, benefits, price=price, **addresses)
     print(f"charter {leaf_hash(founded.charter).hex()}")
+    return RIGHT
+
+
+def _take_over_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", help="the run to go on with")
+    parser.add_argument("--home", type=Path, required=True, help="the new coordinator's folder, made here")
+    parser.add_argument("--member", type=Path, required=True, help="your member's folder: its charter and checkpoint")
+    parser.add_argument("--superlink", default="127.0.0.1:9092", help="what its SuperLink binds; default %(default)s")
+    parser.add_argument("--gateway", default="", metavar="NAME:PORT", help="what members on other machines call it")
+    parser.add_argument(
+        "--files",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="another member's, or a copy of the old coordinator's, to look for more; repeatable",
+    )
+    parser.add_argument("--back-to", type=int, metavar="ROUND", help="go on from its checkpoint; 0: from the first one")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="the text that checkpoints are scored on")
+    parser.epilog = "Exit code 0: taken over; 6: the members have not elected this one, the same command goes on."
+
+
+def _take_over(args: Namespace) -> int:
+    """Make keys to be elected by; when the members have, go on with a run whose coordinator is gone for good."""
+    import client.home
+    import server.home
+    from consortium.found import coordinating
+    from server.takeover import elected, prepare, take_over, tell
+
+    member = client.home.Home(args.member)
+    ledger = member.ledger()
+    if not (args.home / "coordinator.toml").is_file():
+        prepare(args.home, member, coordinating(member.settings.ledger, args.superlink, args.gateway))
+    home = server.home.Home(args.home)
+    home.learn_keys(ledger)
+    if not elected(home):
+        print("the members elect this coordinator by their votes, consortium charter propose, on a charter that says")
+        print(f'coordinator = "{home.key.verify_key.text()}"')
+        return WAITING
+    taken = take_over(args.home, args.run, [member.path, *args.files], back_to=args.back_to, held_out=args.held_out)
+    if (closed := taken.handed_over) is not None:
+        counted = len(closed.included) + len(closed.late)
+        print(f"round {closed.round} is closed without a step; {counted} receipts count")
+    print(f"run {args.run} goes on behind round {taken.round} from checkpoint {taken.checkpoint[:12]}…")
+    if not taken.remembers:
+        print("what its outer step remembered is lost: momentum grows anew")
+    print(f"every member, with {tell(home)}: consortium follow FILE --home FOLDER; then its daemon is started anew")
+    print(f"here: consortium coordinate --home {args.home}; consortium run {args.run} --home {args.home} --resume")
     return RIGHT
 
 
@@ -314,7 +362,8 @@ def _worth(args: Namespace) -> int:
 
 COMMANDS = (
     Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
-    Command("found", ADMIN, "Found a consortium, all its folders on this machine.", _found_arguments, _found, "train"),
+    Command("found", ADMIN, "Found a consortium here.", _found_arguments, _found, "train"),
+    Command("take-over", ADMIN, "Succeed a lost coordinator.", _take_over_arguments, _take_over, "train", beside=True),
     Command(
         "simulate",
         ENGINEER,

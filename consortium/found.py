@@ -4,7 +4,7 @@ Between organisations each does its part on its own machine; what comes out is t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,6 +56,19 @@ class Founded:
         return self.folder / "admin" / "admin.key"
 
 
+def coordinating(ledger_url: str, superlink: str, gateway: str) -> server.home.Settings:
+    """The settings of a coordinator that members call by its `gateway` (NAME:PORT). Raises `Refused(BAD_FIELD)`."""
+    called, _, port = gateway.rpartition(":")
+    settings = server.home.Settings(
+        ledger=ledger_url,
+        superlink=superlink,
+        gateway=gateway and f"{EVERYWHERE if called else ''}:{port}",
+        gateway_name=called,
+    )
+    settings.gateway_address()
+    return settings
+
+
 def found(
     folder: Path,
     benefits: Mapping[str, int],
@@ -76,16 +89,7 @@ def found(
     (HOST:PORT), what has more than `inline_bytes` goes beside Flower's messages. Raises `Refused(BAD_FIELD)`.
     """
     names = tuple(sorted(benefits))
-    called, _, port = gateway.rpartition(":")
-    settled = server.home.Settings(
-        ledger=ledger_url,
-        superlink=superlink,
-        blobs=blobs,
-        inline_bytes=inline_bytes,
-        gateway=gateway and f"{EVERYWHERE if called else ''}:{port}",
-        gateway_name=called,
-    )
-    settled.gateway_address()
+    settled = replace(coordinating(ledger_url, superlink, gateway), blobs=blobs, inline_bytes=inline_bytes)
     homes = {}
     for number, name in enumerate(names):
         settings = client.home.Settings(

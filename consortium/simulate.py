@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -166,7 +167,8 @@ def simulate(
             if engine == "ray":
                 door.expect(meter, meter.heard)
             how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
-            nodes.append(Node(name, home.node_config(door.path), _hosting(door), how))
+            hosting = _hosting(door, partial(home.learn_keys, ledger))
+            nodes.append(Node(name, home.node_config(door.path), hosting, how))
 
         poisons = {
             name: faults.POISONS[how]
@@ -219,11 +221,15 @@ def _behaviour(how: faults.How | None, key: SigningKey, deadline_s: float) -> Be
     return faults.lying(faults.LIES[how]() if isinstance(how, str) else how, key)
 
 
-def _hosting(door: Door) -> Callable[[], AbstractContextManager[None]]:
-    """Where a deployment starts a process and meters it, this lets in and meters the thread of the ClientApp."""
+def _hosting(door: Door, learn: Callable[[], object]) -> Callable[[], AbstractContextManager[None]]:
+    """Where a deployment starts a process and meters it, this lets in and meters the thread of the ClientApp.
+
+    Where a daemon learns every second whose keys count, this learns before each task.
+    """
 
     @contextmanager
     def host() -> Iterator[None]:
+        learn()
         door.expect(ThreadMeter(threading.get_ident()), lambda pid: pid == os.getpid())
         try:
             yield

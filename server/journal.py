@@ -12,7 +12,7 @@ Nothing here is believed when it is read again: the log has the digests, and an 
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from shared_models import durable
@@ -20,6 +20,7 @@ from shared_models.lm import blob
 from shared_models.lm.blob import Blob
 from shared_models.messages import Answer
 from shared_models.records import tlog
+from shared_models.records.kinds import sealed_seed
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,6 +39,11 @@ class Turn:
             durable.make_folder(self.folder)
             durable.write(path, secrets.token_hex(32).encode(), mode=0o600)
         return path.read_text()
+
+    def whole(self, sealed: str, answered: Iterable[str]) -> bool:
+        """Whether the seed that the round's opening has sealed so is here, and what these members have answered."""
+        seed = (self.folder / "seed").is_file() and sealed_seed(self.seed()) == sealed
+        return seed and all(self._entries(member).is_file() for member in answered)
 
     def keep(self, member: str, answer: Answer) -> None:
         """Keep what a member answered. An update that lies in a file already is not copied."""

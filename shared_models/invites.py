@@ -9,6 +9,8 @@ invite names; the answer is signed by it. So the ledger can tell who was invited
     {"authority":...,"benefit":...,...}           {"accepts":...,"admin":...,...}
 
     — acme/admin ...                              — birch/invite ...   and each of the keys that the answer brings
+
+A third note of this form tells members where another coordinator is, whom they have elected: its key has signed it.
 """
 
 import base64
@@ -77,6 +79,15 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Where members reach the coordinator from now on. By its key."""
+
+    consortium: Name
+    superlink: Address
+    authority: Pem  # Who vouches for its certificate.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """What one person hands to another. Who has it can answer the invite, once."""
 
@@ -125,13 +136,13 @@ def new_secret() -> str:
     return secrets.token_hex(16)
 
 
-R = TypeVar("R", Invite, Join)
-_KINDS: dict[type, str] = {Invite: "invite", Join: "join"}
+R = TypeVar("R", Invite, Join, Moved)
+_KINDS: dict[type, str] = {Invite: "invite", Join: "join", Moved: "moved"}
 
 
 @dataclass(frozen=True, slots=True)
 class Opened(Generic[R]):
-    """An invite, or the answer to one: what it says, and the note that says it."""
+    """One of these: what it says, and the note that says it."""
 
     says: R
     note: note.Note
@@ -142,7 +153,7 @@ class Opened(Generic[R]):
         return hashlib.sha256(self.note.text.encode()).hexdigest()
 
 
-def sign(record: Invite | Join, keys: list[SigningKey]) -> bytes:
+def sign(record: Invite | Join | Moved, keys: list[SigningKey]) -> bytes:
     """The note that says this, signed by these. Raises `Refused(BAD_FIELD)`."""
     text = f"{record.consortium}/{_KINDS[type(record)]}@v1\n{canonical.encode(record).decode()}\n"
     now = int(time.time())
@@ -215,6 +226,19 @@ def _signed(what: note.Note, keys: list[VerifyKey]) -> None:
         raise Refused(Refusal.BAD_SIGNATURE, refused.detail) from None
     if missing := {key.name for key in keys} - {key.name for key in signers}:
         raise Refused(Refusal.BAD_SIGNATURE, f"{', '.join(sorted(missing))} has not signed it")
+
+
+def check_moved(moved: Opened[Moved], keyring: Keyring) -> None:
+    """Whether the coordinator has signed where it is, by a key that counts.
+
+    Raises `Refused`: WRONG_ORIGIN, WRONG_ROLE, REVOKED; as `note.verify`.
+    """
+    signers = note.verify(moved.note, keyring.keys)
+    if moved.says.consortium != keyring.charter.consortium:
+        raise Refused(Refusal.WRONG_ORIGIN, f"it is about the coordinator of {moved.says.consortium}")
+    if [key.name for key in signers] != [f"{moved.says.consortium}/coordinator"]:
+        raise Refused(Refusal.WRONG_ROLE, f"{signers[0].name} has signed where the coordinator is")
+    keyring.check_counts(signers[0].name, signers[0].id)
 
 
 def is_of(join: Join, member: Member) -> bool:

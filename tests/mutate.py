@@ -60,7 +60,11 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_adapted.py",
         "tests/training/test_own.py",
     ],
-    "shared_models/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
+    "shared_models/invites.py": [
+        "tests/client/test_join.py",
+        "tests/attacks/test_stolen_invite.py",
+        "tests/server/test_takeover.py",
+    ],
     "client/invites.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "client/join.py": ["tests/client/test_join.py", "tests/attacks/test_stolen_invite.py"],
     "ledger/invites.py": [
@@ -69,6 +73,8 @@ GUARDED: dict[str, list[str]] = {
         "tests/client/test_decided.py",
     ],
     "server/nodes.py": ["tests/server/test_nodes.py"],
+    "server/takeover.py": ["tests/server/test_takeover.py"],
+    "client/follow.py": ["tests/server/test_takeover.py"],
     "shared_models/shelf.py": ["tests/ledger/test_shelf.py", "tests/ledger/test_artefacts.py"],
     "ledger/access.py": [
         "tests/ledger/test_artefacts.py",

@@ -24,12 +24,13 @@ import pytest
 from flwr.cli.build import build_fab_from_files
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from client import confine, limits, policy
+from client import charter, confine, limits, policy
 from consortium.cli import main
 from consortium.demo import demo
 from consortium.found import PRICE, Founded, found
 from consortium.running import running
 from consortium.simulate import simulate
+from ledger.billing import close
 from server import outer
 from server.launch import launch, resume
 from server.rounds import Coordinator
@@ -40,7 +41,9 @@ from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import codecs
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
-from shared_models.records.kinds import Receipt
+from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import FIRST, Receipt, RoundClose
+from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
 from shared_models.rules.audit import audit
 from shared_models.rules.recipes import SMALL
@@ -128,7 +131,7 @@ def trained(founded: Founded, what=TINY, **more) -> tuple[str, str]:
 
 def report(founded: Founded):
     log = fetch(reader(str(founded.ledger / "log")))
-    return audit(log.leaves, log.head, log.hashes, charter=founded.coordinator.charter_entry.hash.hex())
+    return audit(log.leaves, log.head, log.hashes, charter=leaf_hash(founded.charter).hex())
 
 
 def told(home) -> dict[str, Any]:
@@ -413,6 +416,65 @@ def test_tensors_beside_flower_s_messages_survive_a_coordinator_that_is_killed_a
         reached = [turn.checkpoint for turn in closed(founded)]
     whole = simulate(tmp_path / "whole", {"acme": 2, "birch": 1, "cedar": 1}, rounds=3, recipe=slow)
     assert [turn.closed.checkpoint for turn in whole.report.books.runs["r1"].rounds] == reached
+
+
+@pytest.mark.timeout(600)
+def test_a_coordinator_that_is_gone_for_good_is_followed_by_another_that_the_members_elect(home):
+    """Killed in the third of four rounds, its folder deleted with its keys. Another member goes on with the run."""
+    slow = replace(TINY, inner_steps=200, up="int4", down="top64", outer="nesterov", outer_momentum="0.5")
+    with deployed(home) as (founded, running):
+        old, new = founded.coordinator.path, home / "successor"
+        folders = {name: founded.member(name).path for name in founded.members}
+
+        def kill() -> None:
+            status = old / "status.json"
+            wait_for(lambda: status.is_file() and json.loads(status.read_text()).get("answers", {}).get("3"))
+            running.kill("coordinator")
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        with pytest.raises(Refused, match="unreachable: SuperLink at "):
+            trained(founded, slow, rounds=4, deadline_s=200)
+        killer.join()
+        shutil.rmtree(old)
+
+        superlink = f"127.0.0.1:{processes.free_port()}"
+        words = ["take-over", "r1", "--home", str(new), "--member", str(folders["birch"]), "--superlink", superlink]
+        assert main(words) == 6
+        asked = home / "charter.toml"
+        asked.write_text(f'coordinator = "{SigningKey.load(new / "keys" / "coordinator.key").verify_key.text()}"\n')
+        proposed = charter.propose(folders["birch"], asked, "successor")
+        for name in ("acme", "birch"):
+            charter.vote(folders[name], proposed.hash, "yes")
+        # Whoever still trained for the old one hands its receipt in by itself.
+        wait_for(lambda: len(report(founded).books.runs["r1"].rounds[-1].receipts) == 3)
+        assert main(words) == 0
+        for name, folder in folders.items():
+            running.stop(name)
+            assert main(["follow", str(new / "moved.note"), "--home", str(folder)]) == 0
+            running.start("up", "--home", str(folder), name=name, checkout=ROOT)
+            assert main(["register", "--home", str(new), name, str(folder / "keys" / "node.pub")]) == 0
+        running.start("coordinate", "--home", str(new), name="successor", checkout=ROOT)
+        assert resume(new, "r1")[0] == "finished:completed"
+
+        found, log = report(founded), str(founded.ledger / "log")
+        assert (found.findings, found.accepted, found.books.runs["r1"].ended.status) == ([], 12, "completed")
+        leaves = fetch(reader(log)).leaves
+        closes = [each for leaf in leaves if isinstance(each := entries.peek(leaf), RoundClose)]
+        assert [each.seed == FIRST for each in closes] == [False, False, True, False]
+        assert [each.checkpoint == each.base for each in closes] == [False, False, True, False]
+        assert [len(each.included) for each in closes] == [3, 3, 3, 3]
+        assert closes[3].loss_unats < closes[2].loss_unats
+        for number in ("3", "4"):
+            assert main(["verify-checkpoint", log, "r1", "--files", str(new), "--round", number]) == 0
+        ledger = LedgerHttp(founded.member("acme").settings.ledger)
+        close(ledger, "2026-11", SigningKey.load(founded.admin_key), leaf_hash(founded.charter).hex(), wait_s=60)
+        wait_for(lambda: report(founded).books.statements)  # It is answered before it is published.
+        (bill,) = report(founded).books.statements
+        receipt = next(each for leaf in leaves if isinstance(each := entries.peek(leaf), Receipt))
+        assert {each.member: each.flop for each in bill.balances} == dict.fromkeys(folders, 4 * receipt.flop)
+        for folder in folders.values():
+            assert main(["audit", log, "--home", str(folder)]) == 0
 
 
 def test_a_member_with_other_code_does_not_consent_and_the_rest_train_without_it(home, tmp_path):

@@ -46,6 +46,7 @@ BUNDLE = [
     "server/outer.py",
     "server/rounds.py",
     "server/superlink.py",
+    "server/takeover.py",
     "shared_models/__init__.py",
     "shared_models/artefacts.py",
     "shared_models/bundle.py",

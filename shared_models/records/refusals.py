@@ -84,6 +84,7 @@ class Refusal(StrEnum):
     NO_TEXT = "no_text"
     NO_CHECKPOINT = "no_checkpoint"
     NO_JOURNAL = "no_journal"
+    NOT_HELD = "not_held"
     TOO_LATE = "too_late"
     WRONG_OPENING = "wrong_opening"
     OTHER_MACHINE = "other_machine"
@@ -186,6 +187,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.TAKEN_AWAY: "start the member's daemon where its folder is: it goes on with this round if it is still open",
     Refusal.NO_TASK: "only the training process that the daemon started may ask it for a signature",
     Refusal.NO_JOURNAL: "bring back the folder runs/ of the coordinator that trained this run so far; nothing was said",
+    Refusal.NOT_HELD: "name a folder that has it, --files, such as that of a member asked last; or go back, --back-to",
     Refusal.NO_TEXT: "let `data` in member.toml name a text that is there, readable and longer than a sequence",
     Refusal.NO_CHECKPOINT: "send the whole checkpoint: the one that the step is from was not kept",
     Refusal.TOO_LATE: "open what is asked for before two more rounds are trained: older ones are not kept",
