@@ -69,7 +69,8 @@ def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repea
                 wrong = _wrong(said, close, state, files)
             except Refused as refused:
                 wrong = str(refused)
-            yield Repeated(close.round, len(close.included) + len(close.late), close.checkpoint, wrong)
+            updates = 0 if close.seed == FIRST else len(close.included) + len(close.late)
+            yield Repeated(close.round, updates, close.checkpoint, wrong)
         state = close.state
 
 
