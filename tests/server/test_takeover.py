@@ -17,7 +17,7 @@ from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.found import coordinating
 from consortium.simulate import Result, simulate
-from server import takeover
+from server import outer, takeover
 from server.home import Home
 from server.outer import Outer
 from server.rounds import Coordinator
@@ -231,6 +231,22 @@ def test_what_nobody_holds_any_more_is_gone_back_behind(tmp_path, monkeypatch):
     assert (result.report.findings, result.report.accepted) == ([], 9)
     assert (three.base, three.checkpoint, four.base) == (two.checkpoint, one.checkpoint, one.checkpoint)
     assert [each.member for each in four.included] == [*THREE]
+
+
+def test_the_weights_that_a_run_was_given_are_asked_for(tmp_path, monkeypatch):
+    given = weights.keep(outer.first(RECIPE), tmp_path / "given")
+
+    def then(parties: Parties) -> None:
+        shutil.rmtree(parties.coordinator)
+        home = parties.prepared()
+        parties.elect(home)
+        member = parties.member("birch").path
+        assert given in refuses(Refusal.NOT_HELD, home, "r1", [member])
+        take_over(home.path, "r1", [member, tmp_path / "given"])
+
+    start = tmp_path / "given" / f"{given}.safetensors"
+    result = succeeded(tmp_path, monkeypatch, SECOND, then, start=start, rounds=3)
+    assert (result.report.findings, result.report.books.runs["r1"].ended.status) == ([], "completed")
 
 
 def test_the_text_that_checkpoints_are_scored_on_is_asked_for(tmp_path, monkeypatch):
