@@ -22,6 +22,7 @@ from shared_models.records import entry as entries
 from shared_models.records import merkle, note, tlog
 from shared_models.records.entry import Entry
 from shared_models.records.kinds import (
+    FIRST,
     Charter,
     Equivocation,
     KeyRevoke,
@@ -351,6 +352,8 @@ def _notice(entry: Entry) -> str | None:
             return f"{author} said two things about {what}: here, and at entry {first}"
         case KeyRevoke(holder=holder, role=role, id=key, suspect_from=start):
             return f"{holder} revoked its {role} key {key}; what it signed from entry {start} on was disputed"
+        case RoundClose(seed=seed, run=run, round=number) if seed == FIRST:
+            return f"round {number} of {run} was handed over to another coordinator: it has no step"
         case Leave(member=member, reason=reason):
             return f"{member} left: {reason}"
     return None

@@ -121,6 +121,8 @@ def test_an_open_round_is_closed_without_a_step_and_pays_the_work_that_is_receip
     says(world, world.opened())
     report = audit(world.leaves, world.head(), world.hashes())
     assert (report.findings, report.accepted) == ([], 5)
+    assert "round 2 of r1 was handed over to another coordinator: it has no step" in report.notices[-1]
+    assert len(report.notices) == 2  # The charter before it.
 
 
 def test_it_may_go_back_to_where_the_run_was_once_and_nowhere_else():
