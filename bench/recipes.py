@@ -4,7 +4,8 @@
 product's own inner loop, and is held against the plain one of the same run. A row that saves nothing says so.
 
 Two figures are no ratios: how far the closed formula for FLOP lies from what PyTorch counts, and how far what
-transformers computes from the exported models lies from what ours do, the worst of all rows.
+transformers computes from the exported models lies from what ours do, the worst of all rows. An expert of each member
+takes a consortium: its figures are those of `bench.experts`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import TOY, most_memory, report
+from bench import TOY, experts, most_memory, report
 from client import data
 from client.training import ONE, Machine, Training
 from server import outer
@@ -82,6 +83,8 @@ MEANING |= {
     FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
     EXPORT: "logits of transformers from the exported model against ours / the largest of ours, the worst row",
 }
+MEANING |= experts.MEANING
+OWN = replace(PLAIN, feed="swiglu", member_experts=1)  # What a member trains.
 
 
 def figures() -> dict[str, float]:
@@ -104,12 +107,12 @@ def figures() -> dict[str, float]:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
-    told[FORMULA] = max(map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"])]))
+    told[FORMULA] = max(map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN]))
     if importlib.util.find_spec("transformers") is None:
         print(f"{EXPORT}: transformers is not installed; the extra hf brings it", file=sys.stderr)
     else:
         told[EXPORT] = max(map(_export_difference, every))
-    return told
+    return told | experts.figures()
 
 
 def _counted(recipe: Recipe) -> dict[str, float]:
@@ -123,6 +126,7 @@ def _formula_error(recipe: Recipe) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         outer.model(recipe).objective(tokens).backward()  # type: ignore[no-untyped-call]
     masked = 6 * recipe.layers * recipe.context * recipe.width  # A kernel for attention computes that half, or not.
+    masked -= 4 * recipe.context * recipe.width if recipe.member_experts else 0  # The first layer's goes forward only.
     counted: int = counter.get_total_flops()
     return abs(counted / (recipe.context * (flop_per_token(recipe) + masked)) - 1)
 
