@@ -231,7 +231,12 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_simulation.py",
         "tests/server/test_adapted.py",
     ],
-    "consortium/commands.py": ["tests/test_cli.py", "tests/server/test_adapted.py", "tests/client/test_gguf.py"],
+    "consortium/commands.py": [
+        "tests/test_cli.py",
+        "tests/server/test_adapted.py",
+        "tests/client/test_gguf.py",
+        "tests/server/test_member_experts.py",
+    ],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.
 # Mutants that change nothing anybody could see, each with its reason.

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +250,22 @@ def test_a_byte_without_a_token_is_refused(tmp_path):
     refusal, detail = refused(gguf.export, weights.of(trained(recipe)), recipe, tmp_path / "file", "f32", {})
     assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, "vocabulary = 255")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_members_experts_are_written_out_as_the_mixture_that_they_are(tmp_path):
+    recipe = replace(LLAMA, member_experts=3)
+    base, shapes = weights.of(trained(LLAMA)), gpt.shapes(gpt.Shape.of(recipe))
+    experts = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+    mixture = huggingface.Mixture(experts, base, recipe, [0, 2])
+    assert gguf.export(mixture, mixture.shape, tmp_path / "some", "f32", {}).size > 0
+    header = (tmp_path / "some").read_bytes()[:4096]
+    for name, value in ((b"llama.expert_count", 3), (b"llama.expert_used_count", 2)):
+        at = header.index(name) + len(name)
+        assert struct.unpack("<II", header[at : at + 8]) == (4, value)
+    none = huggingface.Mixture(experts, base, recipe, [])
+    gguf.export(none, none.shape, tmp_path / "none", "f32", {})
+    gguf.export(base, LLAMA, tmp_path / "base", "f32", {})
+    assert (tmp_path / "none").read_bytes() == (tmp_path / "base").read_bytes()
 
 
 def test_weights_of_another_model_and_an_adapter_alone_are_refused(tmp_path):

@@ -15,7 +15,7 @@ from consortium.cli import main
 from consortium.simulate import simulate
 from server import outer
 from shared_models import durable, huggingface
-from shared_models.lm import weights
+from shared_models.lm import gpt, own, weights
 from shared_models.records.refusals import Refusal, Refused
 
 
@@ -57,6 +57,23 @@ def test_transformers_reads_the_very_model_of_every_mix(transformers, tmp_path, 
     cached = theirs.generate(tokens[:, :4], max_new_tokens=recipe.context - 4, do_sample=False, use_cache=True)
     assert torch.equal(cached, said)
     assert theirs.generate(tokens[:, :4], max_new_tokens=1, do_sample=False).dtype == torch.int64
+
+
+def test_transformers_reads_members_experts_as_the_mixture_that_they_are(transformers, tmp_path):
+    recipe = replace(MIX, feed="swiglu", member_experts=3, kv_heads=2, shared=2)
+    shape, random = gpt.Shape.of(recipe), np.random.default_rng(5)
+    given = weights.of(trained(replace(recipe, member_experts=0)))
+    experts = {name: random.normal(0, 0.3, size).astype(np.float32) for name, size in gpt.shapes(shape).items()}
+    model = gpt.GPT(replace(shape, member_experts=2))
+    weights.put(own.among(experts, [0, 2]) | given, model)
+    mixture = huggingface.Mixture(experts, given, recipe, [0, 2])
+    assert huggingface.export(mixture, mixture.shape, tmp_path / "out", {}) == "mixtral"
+    theirs = read(transformers, tmp_path / "out")
+    tokens = torch.randint(0, 256, (3, recipe.context), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        mine = model(tokens)[0]
+        assert (mine - theirs(tokens).logits).abs().max() < 1e-4 * mine.abs().max()
+    assert "Its sizes:" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_token_is_a_byte_in_transformers_too(transformers, tmp_path):
