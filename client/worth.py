@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from shared_models.huggingface import Mixture
-from shared_models.lm import corpus, gpt, hygiene, weights
+from shared_models.lm import corpus, gpt, hygiene, own, weights
 from shared_models.records.kinds import Manifest
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.games import Game, shapley
@@ -24,6 +24,8 @@ class Worth:
 
     texts: tuple[str, ...]
     losses: Mapping[frozenset[str], tuple[int, ...]]
+    routed: Mapping[str, int]  # How often a token went through whose expert, with all of them, in all layers together.
+    routes: int  # How often one went through any feed-forward, the given one included.
 
     def gains(self) -> dict[frozenset[str], int]:
         """By how much each coalition's experts lower the losses of the given weights, summed over the texts."""
@@ -55,4 +57,7 @@ def measure(experts: weights.Tensors, given: weights.Tensors, manifest: Manifest
             model = gpt.GPT(mixture.shape)
             found = (hygiene.held_out_loss(model, mixture, sequences)(None) for sequences in drawn)
             losses[frozenset(members[number] for number in numbers)] = tuple(round(1e6 * loss) for loss in found)
-    return Worth(tuple(path.name for path in texts), losses)
+    used = [own.routed(model, sequences) for sequences in drawn]  # The last was that of all members.
+    through_given, *theirs = (sum(counts) for counts in zip(*used, strict=True))
+    named = tuple(path.name for path in texts)
+    return Worth(named, losses, dict(zip(members, theirs, strict=True)), through_given + sum(theirs))

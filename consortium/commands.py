@@ -345,6 +345,7 @@ def _worth(args: Namespace) -> int:
         told |= {"texts": worth.texts, "gains_unats": gains}
         told["losses_unats"] = {" ".join(sorted(who)): losses for who, losses in worth.losses.items()}
         told["worth_unats"] = {name: str(share) for name, share in worth.shares().items()}
+        told |= {"routed": worth.routed, "routes": worth.routes}
         print(json.dumps(told))
         return RIGHT
     wide = max(len("as it was given"), *(len(f"without {name}") for name in manifest.members))
@@ -354,9 +355,9 @@ def _worth(args: Namespace) -> int:
     print(f"{'nats per byte':{wide}}", *(f"{path.name[-12:]:>12}" for path in args.held_out))
     for name, who in rows.items():
         print(f"{name:{wide}}", *(f"{loss / 1e6:>12.4f}" for loss in worth.losses[who]))
-    print("what each takes off these losses together, its Shapley value over all coalitions:")
+    print("what each takes off these losses together, its Shapley value; and its expert's part of the tokens' routes:")
     for name, share in worth.shares().items():
-        print(f"{name:{wide}} {float(share) / 1e6:>12.4f}")
+        print(f"{name:{wide}} {float(share) / 1e6:>12.4f} {worth.routed[name] / worth.routes:>12.4f}")
     return RIGHT
 
 

@@ -10,7 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from shared_models.lm.gpt import Shape
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it.
+from torch import nn
+
+from shared_models.lm.gpt import GPT, OWN_PER_TOKEN, Shape
 from shared_models.lm.weights import Tensor, Tensors, Weights
 
 _NUMBER = re.compile(r"(?<=\.own\.)\d+(?=\.)")
@@ -38,6 +44,29 @@ def among(checkpoint: Tensors, numbers: Sequence[int]) -> Weights:
         for name in checkpoint
         if (number := _number(name)) in numbers
     }
+
+
+def routed(model: GPT, sequences: npt.NDArray[np.int64]) -> list[int]:
+    """How often a token of these sequences, (count, context + 1), goes through each feed-forward of a mixture, over all
+    of its layers.
+    """
+    used: list[torch.Tensor] = []
+
+    def count(_router: nn.Module, _tokens: object, scores: torch.Tensor) -> None:
+        likely = F.softmax(scores.float(), -1)  # As `gpt.Block`: of equal ones the first.
+        chosen = torch.sort(likely, dim=-1, descending=True, stable=True)[1][..., :OWN_PER_TOKEN]
+        used.append(torch.bincount(chosen.flatten(), minlength=scores.shape[-1]))
+
+    hooks = [block.get_submodule("router").register_forward_hook(count) for block in model.blocks]
+    try:
+        with torch.no_grad():
+            for part in torch.split(torch.from_numpy(sequences), 16):
+                model(part[:, :-1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    counts: list[int] = torch.stack(used).sum(0).tolist()
+    return counts
 
 
 def _number(name: str) -> int:

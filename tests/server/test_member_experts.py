@@ -270,7 +270,8 @@ def test_what_each_is_worth_is_the_exact_shapley_value_of_what_all_coalitions_lo
     # It is shown, and a cost is divided by it, if a charter's pot says so or one just tries it out.
     code, said = run(capsys, *words)
     rows = {line[:15].strip(): line[15:].split() for line in said.splitlines()}
-    assert (code, rows["acme"]) == (0, [f"{float(acme) / 1e6:.4f}"])
+    assert told["routes"] == 2 * 64 * PLAIN.context * PLAIN.layers * gpt.OWN_PER_TOKEN > sum(told["routed"].values())
+    assert (code, rows["acme"]) == (0, [f"{float(acme) / 1e6:.4f}", f"{told['routed']['acme'] / told['routes']:.4f}"])
     assert rows["without acme"] == [f"{loss / 1e6:.4f}" for loss in told["losses_unats"]["birch"]]
     assert rows["as it was given"] == [f"{loss / 1e6:.4f}" for loss in told["losses_unats"][""]]
     code, said = run(capsys, *words, "--table")

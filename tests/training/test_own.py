@@ -216,3 +216,19 @@ def test_what_are_no_experts_of_this_recipe_or_no_base_of_it_are_no_mixture():
         assert caught.value.refusal is Refusal.WRONG_MODEL
     with pytest.raises(Refused, match="member_experts = 3 alone are no model"):
         huggingface.Whole(moved(RECIPE), RECIPE)
+
+
+def test_how_often_a_token_goes_through_each_is_counted_in_every_layer():
+    recipe = replace(RECIPE, layers=2, shared=2)
+    mixture = huggingface.Mixture(moved(recipe), given(recipe), recipe, [0, 1, 2])
+    model, seen = gpt.GPT(mixture.shape), [0, 0, 0, 0]
+    weights.put(mixture, model)
+    found = own.routed(model, text(recipe).numpy())
+    assert sum(found) == recipe.batch * recipe.context * recipe.layers * gpt.OWN_PER_TOKEN
+    # Counted as they are called: each expert is given the tokens that go through it.
+    for number, expert in enumerate(model.blocks[0].experts):
+        expert.register_forward_hook(lambda _, inputs, __, at=number: seen.__setitem__(at, seen[at] + len(inputs[0])))
+    with torch.no_grad():
+        model(text(recipe)[:, :-1])
+    assert found == seen
+    assert own.routed(model, text(recipe).numpy()) == found
