@@ -35,7 +35,7 @@ from server import outer
 from shared_models import huggingface
 from shared_models.lm import gpt, weights
 from shared_models.records.kinds import Recipe
-from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.pricing import flop_per_token, length_at
 
 STEPS = 12
 PLAIN = replace(
@@ -53,6 +53,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "recompute": {"machine": Machine(recompute=True)},
     **MODELS,
+    # A run of several rounds, for its sequences grow over all of it; held against one another.
+    "whole": {"rounds": 4},
+    "curriculum": {"rounds": 4, "shortest": 64},
     # From weights that were given, and held against one another.
     "continued": {"inner": "adamw", "inner_rate": "0.002"},
     "adapter": {"inner": "adamw", "inner_rate": "0.02", "adapter": 8},
@@ -70,13 +73,17 @@ OTHER_MODEL = {
 MEANING = {
     f"{row}_{what}": f"{row}: {means}"
     for row in ROWS
-    if row not in ("plain", "continued", "adapter")
+    if row not in ("plain", "whole", "curriculum", "continued", "adapter")
     for what, means in (OTHER_MODEL if row in MODELS else SAME_MODEL).items()
 }
 BESIDE = SAME_MODEL | OTHER_MODEL
 MEANING |= {
     f"adapter_{what}": f"adapter, beside given weights: {means.replace('the plain one', 'that of all weights trained')}"
     for what, means in BESIDE.items()
+}
+MEANING |= {
+    f"curriculum_{what}": f"curriculum, sequences of 64, 128, 256, over a whole run: {means}"
+    for what, means in (SAME_MODEL | {"flop_ratio": OTHER_MODEL["flop_ratio"]}).items()
 }
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
@@ -96,13 +103,18 @@ def figures() -> dict[str, float]:
     found = {row: _in_a_process(row) for row in ROWS if row not in warm} | warm
     for row in (*MODELS, *warm):
         found[row] |= _counted(replace(PLAIN, **ROWS[row]))
+    for row in ("whole", "curriculum"):
+        found[row]["flop"] = _flop_of_run(**ROWS[row])
     found["plain"] |= _counted(PLAIN)
     told = {
         f"{row}_{what}": found[row][what.removesuffix("_ratio")] / found["plain"][what.removesuffix("_ratio")]
         for row in ROWS
-        if row != "plain" and row not in warm
+        if row not in ("plain", "whole", "curriculum", *warm)
         for what in (OTHER_MODEL if row in MODELS else SAME_MODEL)
     }
+    for what in (*SAME_MODEL, "flop_ratio"):
+        one, other = (found[row][what.removesuffix("_ratio")] for row in ("curriculum", "whole"))
+        told[f"curriculum_{what}"] = one / other
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
@@ -118,6 +130,14 @@ def figures() -> dict[str, float]:
 def _counted(recipe: Recipe) -> dict[str, float]:
     shapes = gpt.shapes(gpt.Shape.of(recipe)).values()
     return {"flop": flop_per_token(recipe), "weights": sum(map(math.prod, shapes))}
+
+
+def _flop_of_run(rounds: int, **changes: Any) -> float:
+    """Of a token, the mean over all steps."""
+    recipe = replace(PLAIN, **changes)
+    steps = range(rounds * recipe.inner_steps)
+    costs = [flop_per_token(replace(recipe, shortest=0, context=length_at(recipe, rounds, step))) for step in steps]
+    return sum(costs) / len(costs)
 
 
 def _formula_error(recipe: Recipe) -> float:
@@ -167,25 +187,29 @@ def _keep(path: Path) -> None:
     save_file(training.state()[0], path)
 
 
-def _measured(machine: Machine = ONE, given: Path | None = None, **changes: Any) -> dict[str, float]:
-    """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row."""
+def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1, **changes: Any) -> dict[str, float]:
+    """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row: of so many of four rounds."""
     torch.set_num_threads(1)
     recipe = replace(PLAIN, **changes)
     begun = outer.begun(recipe, None if given is None else weights.Stored(given))
     frozen = {} if given is None else dict(weights.Stored(given))
-    base, tokens = frozen | weights.of(begun), data.load("python-stdlib:0/4")
+    base, tokens = weights.of(begun), data.load("python-stdlib:0/4")
 
-    def train(steps: int) -> Training:
-        training = Training(base, recipe, tokens, {}, member="acme", round_=1, rounds=4, machine=machine)
-        for _ in training.until(steps):
-            pass
+    def train(rounds: int, steps: int) -> Training:
+        state = base, weights.Weights()
+        for round_ in range(1, rounds + 1):
+            start, memory = frozen | state[0], state[1]
+            training = Training(start, recipe, tokens, memory, member="acme", round_=round_, rounds=4, machine=machine)
+            for _ in training.until(steps):
+                pass
+            state = training.state() if round_ < rounds else state
         return training
 
-    train(1)  # What is set up once.
+    train(1, 1)  # What is set up once.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # Else what that has freed is still counted as had, and not as needed again.
     trained, started = list[Training](), time.process_time()
-    most = most_memory(lambda: trained.append(train(STEPS)))
+    most = most_memory(lambda: trained.append(train(rounds, STEPS)))
     cpu = time.process_time() - started
     loss = outer.held_out_loss(begun, trained[0].state()[0], recipe)
     return {"cpu": cpu, "memory": most, "loss": loss}

@@ -234,7 +234,7 @@ class Recipe:
     segment: Positive  # Inner steps between two states that a receipt commits to: rules.challenge.
     precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
     member_experts: Count  # One for each member of the run, which alone trains it, beside given weights; 0: none.
-    shortest: Count  # Tokens of the run's first sequences, doubled over and over up to `context`; 0: all have that.
+    shortest: Count  # Tokens in the run's first sequences, which double up to `context`; 0: all have `context`.
 
     @property
     def beside(self) -> bool:
