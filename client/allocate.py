@@ -42,6 +42,7 @@ def _allocate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--log", help="and the log whose root draws them: a folder, a zip file or the ledger's address,"
     )
+    parser.add_argument("--key", type=Path, help="ask by this key a ledger for members only;")
     parser.add_argument("--size", type=int, help="when it had so many entries; default all of them")
     parser.add_argument("--json", action="store_true", help="the same for programs")
     parser.epilog = (
@@ -100,6 +101,7 @@ def _divide(args: Namespace) -> int:
 def _estimate(args: Namespace, asked: Any) -> int:
     """Print what each would pay by the Shapley value of a tariff, and how far from it that may be."""
     from shared_models.published import fetch, reader
+    from shared_models.records.keys import SigningKey
     from shared_models.records.merkle import Tree, leaf_hash
     from shared_models.records.tlog import unsigned
     from shared_models.rules.games import Block, Tariff, sampled_shapley
@@ -115,7 +117,7 @@ def _estimate(args: Namespace, asked: Any) -> int:
     demand = {member: int(units) if units.denominator == 1 else units for member, units in exact.items()}  # For speed.
     if not demand or min(demand.values()) < 0:
         raise Refused(Refusal.BAD_FIELD, "a demand of nothing at least, of one member at least")
-    log, tree = fetch(reader(args.log)), Tree()
+    log, tree = fetch(reader(args.log, None if args.key is None else SigningKey.load(args.key))), Tree()
     tree.extend(map(leaf_hash, log.leaves))
     if tree.root() != unsigned(log.head).root:
         raise Refused(Refusal.CORRUPT, "the log's entries do not come to its root")

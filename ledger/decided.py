@@ -19,6 +19,7 @@ from shared_models.rules.accounts import Case
 from shared_models.rules.agreement import Agreement, changes
 from shared_models.rules.allocation import RULES
 from shared_models.rules.books import Books
+from shared_models.rules.games import TABLE_RULES
 from shared_models.rules.statement import Facts
 
 
@@ -28,20 +29,37 @@ def stated(books: Books, period: str) -> tuple[Statement, Facts]:
     return bill, books.accounts.stated[books.statements.index(bill)]
 
 
-def what_if_page(bill: Statement, facts: Facts, asked: list[str], after: int | None) -> dict[str, Any]:
-    """A bill as it is and by other rules, member by member. Needs no books. Raises `Refused` as `what_if.under`."""
-    charter, rules = facts.charter, what_if.asked(asked)
-    other = what_if.under(bill, facts, rules) if rules else None
+def what_if_page(
+    bill: Statement, facts: Facts, asked: list[str], costs: list[str], after: int | None
+) -> dict[str, Any]:
+    """A bill as it is and by other rules, member by member. Needs no books. Raises `Refused` as `what_if.under`.
+
+    `asked` is POT=RULE, and `costs` POT=TABLE for those that take one: else it is the charter's. While one is missing
+    nothing is computed.
+    """
+    charter, rules, tables = facts.charter, what_if.asked(asked), what_if.asked(costs)
+    own = {each.name: " ".join(f"{'+'.join(one.members)}:{one.cost}" for one in each.table) for each in charter.pots}
+    tables = {pot: tables.get(pot) or own.get(pot, "") for pot, rule in rules.items() if rule in TABLE_RULES}
+    missing = [pot for pot in own if tables.get(pot) == ""]
+    said = {pot: f"{rule} {tables.get(pot, '')}".strip() for pot, rule in rules.items()}
+    other = what_if.under(bill, facts, said) if said and not missing else None
     part = oldest(len(bill.balances), after)
     names = [bill.balances[place].member for place in part.places]
     return {
         "period": bill.period,
         "currency": charter.currency,
         "pots": [
-            {"name": pot.name, "rule": pot.rule, "asked": rules.get(pot.name, ""), "rules": list(RULES)}
+            {
+                "name": pot.name,
+                "rule": pot.rule,
+                "asked": rules.get(pot.name, ""),
+                "rules": [*RULES, *TABLE_RULES],
+                "table": tables.get(pot.name),
+            }
             for pot in charter.pots[:ROWS]
         ],
         "asked": [f"{pot}={rule}" for pot, rule in rules.items()],
+        "missing": missing,
         "nets": compared(bill, other, charter, part) if other is not None else [],
         "charges": charges(bill, other, charter, names) if other is not None else [],
         "part": part,

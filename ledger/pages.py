@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import StringConstraints
 
 from ledger import decided, views
 from ledger.curve import DECLARED, Spending, Track, drawn, track
@@ -50,6 +51,9 @@ STATIC = {
 
 # A form of plain HTML sends the pots that stay as they are, too: as nothing.
 Rules = Annotated[list[str], Query(default_factory=list, max_length=ROWS)]
+Costs = Annotated[
+    list[Annotated[str, StringConstraints(max_length=4_000)]], Query(default_factory=list, max_length=ROWS)
+]
 Against = Literal["rounds", "tokens", "work", "cost", "kwh", "hours"]
 At = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 Number = Annotated[int, PathParameter(ge=0, le=2**63 - 1)]
@@ -99,7 +103,7 @@ TABLES: dict[str, dict[str, str]] = {
         "charges": "member pot billed:minor other:minor difference:minor",
     },
 }
-STATE = ("before", "after", "rule", "against")  # What an address says beside its path, as links keep it.
+STATE = ("before", "after", "rule", "costs", "against")  # What an address says beside its path, as links keep it.
 
 
 def unfit(error: RequestValidationError) -> Refused:
@@ -270,10 +274,11 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         return _shown(request, "costs", of_period(period, "item", after))
 
     @pages.get("/bills/{period}/what-if")
-    def what_if(request: Request, period: Named, rule: Rules, after: At = None) -> Response:
+    def what_if(request: Request, period: Named, rule: Rules, costs: Costs, after: At = None) -> Response:
         with log.reading() as books:
             bill, facts = decided.stated(books, period)
-        return _shown(request, "what_if", decided.what_if_page(bill, facts, [each for each in rule if each], after))
+        asked = [each for each in rule if each]
+        return _shown(request, "what_if", decided.what_if_page(bill, facts, asked, costs, after))
 
     @pages.get("/bills/{period}/disputes")
     def disputes(request: Request, period: Named, after: At = None) -> Response:

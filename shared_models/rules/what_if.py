@@ -4,12 +4,15 @@ So members see what a rule would cost whom before they vote on it. The work, the
 over are those of the bill.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 
-from shared_models.records.kinds import Charter, Pot, Statement
+from shared_models.records.kinds import Charter, Coalition, Pot, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.allocation import RULES
+from shared_models.rules.games import TABLE_RULES
 from shared_models.rules.statement import Facts, Put, statement
 
 
@@ -21,14 +24,28 @@ def asked(texts: Iterable[str]) -> dict[str, str]:
 def under(bill: Statement, facts: Facts, rules: Mapping[str, str]) -> Statement:
     """The same work and the same costs, divided by other rules: {pot: rule}. Raises `Refused`.
 
-    BAD_FIELD if there is no such pot or rule, INFEASIBLE or BAD_FIELD if a rule cannot divide this.
+    A rule of a table takes the pot's own, as the charter has it, or one that stands behind its name: what each
+    coalition would cost by itself, as `shapley acme:60 birch:50 acme+birch:90`. BAD_FIELD if there is no such pot, rule
+    or table, INFEASIBLE or BAD_FIELD if a rule cannot divide this.
     """
-    pots = {pot.name for pot in facts.charter.pots}
+    pots, members = {pot.name for pot in facts.charter.pots}, {member.name for member in facts.charter.members}
     for pot, rule in rules.items():
-        if pot not in pots or rule not in RULES:
-            known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join(RULES)}"
+        name, *table = rule.split() or [""]
+        if pot not in pots or name not in {**RULES, **TABLE_RULES}:
+            known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join([*RULES, *TABLE_RULES])}"
             raise Refused(Refusal.BAD_FIELD, f"{pot[:80]}={rule[:80]} is not POT=RULE: {known}")
-    return _again(bill, replace(facts, charter=with_rules(facts.charter, rules)))
+        if table and name in RULES:
+            raise Refused(Refusal.BAD_FIELD, f"the rule {name} takes no table")
+        named = [each.members for each in _table(table)]
+        if len(set(named)) < len(named) or not members.issuperset(chain(*named)):
+            raise Refused(Refusal.BAD_FIELD, f"{pot}={rule[:80]}: a coalition stands twice, or is not of members")
+    other = with_rules(facts.charter, rules)
+    for each in other.pots:
+        if each.rule in TABLE_RULES and not each.table:
+            raise Refused(
+                Refusal.BAD_FIELD, f"the pot {each.name} has no table for the rule {each.rule}: write it behind"
+            )
+    return _again(bill, replace(facts, charter=other))
 
 
 def without(bill: Statement, facts: Facts, disputed: Iterable[Put]) -> Statement:
@@ -43,9 +60,23 @@ def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
     def changed(pot: Pot) -> Pot:
         if pot.name not in rules:
             return pot
-        return replace(pot, rule=rules[pot.name], driver="usage" if pot.driver == "usage" else "benefit", table=())
+        rule, *said = rules[pot.name].split()
+        if rule in TABLE_RULES:
+            return replace(pot, rule=rule, driver="benefit", table=_table(said) or pot.table)
+        return replace(pot, rule=rule, driver="usage" if pot.driver == "usage" else "benefit", table=())
 
     return replace(charter, pots=tuple(map(changed, charter.pots)))
+
+
+def _table(said: Iterable[str]) -> tuple[Coalition, ...]:
+    """What each of these coalitions would cost by itself: `acme+birch:90`. Raises `Refused(BAD_FIELD)`."""
+    found = []
+    for each in said:
+        names, _, cost = each.partition(":")
+        if not re.fullmatch("[0-9]{1,15}", cost, re.ASCII):
+            raise Refused(Refusal.BAD_FIELD, f"{each[:80]} is no coalition and its cost, such as acme+birch:90")
+        found.append(Coalition(members=tuple(sorted(names.split("+"))), cost=int(cost)))
+    return tuple(found)
 
 
 def _again(bill: Statement, facts: Facts) -> Statement:

@@ -3,6 +3,8 @@
 import html
 import json
 from dataclasses import replace
+from itertools import combinations
+from urllib.parse import urlencode
 
 import pytest
 from databases import KINDS, change, fresh
@@ -120,6 +122,32 @@ def test_the_form_says_what_was_asked_and_what_stays(ledger):
     empty = get(ledger, "/bills/2026-11/what-if?rule=&rule=")[2]
     assert "No other rule is asked for yet." in text(empty)
     assert rows(empty) == []
+
+
+def test_a_rule_of_coalitions_asks_for_their_costs_and_takes_them(ledger, world, tmp_path, capsys):
+    asked = "/bills/2026-11/what-if?rule=services%3Dshapley&rule="
+    page = get(ledger, asked)[2]
+    assert rows(page) == []
+    assert '<option value="services=shapley" selected>' in page
+    assert 'name="costs" value="services="' in page
+    assert page.count('name="costs"') == 1
+    assert "services: write above what each coalition" in text(page)
+    names = sorted(member.name for member in world.charter.members)
+    alone = {name: 10 * (at + 2) for at, name in enumerate(names)}
+    sets = [each for many in range(1, len(names) + 1) for each in combinations(names, many)]
+    table = " ".join(f"{'+'.join(each)}:{sum(map(alone.__getitem__, each)) - 5 * (len(each) - 1)}" for each in sets)
+    page = get(ledger, asked + "&" + urlencode({"costs": f"services={table}"}))[2]
+    assert f'value="services={table}"' in page
+    publish(tmp_path, world.leaves, key(f"{CONSORTIUM}/log"))
+    what = ["--period", "2026-11", "--what-if", f"services=shapley {table}"]
+    assert main(["bill", str(tmp_path), *what, "--json"]) == 0
+    nets = {each["member"]: each["net"] for each in json.loads(capsys.readouterr().out)["balances"]}
+    for each in world.books.statements[0].balances:
+        moved = amount(nets[each.member] - each.net, world.charter).text
+        assert next(row[3] for row in rows(page) if row[0] == each.member) == moved
+    assert get(ledger, "/bills/2026-11/what-if?rule=services=shapley&costs=services=acme:one")[0] == 422
+    assert get(ledger, "/bills/2026-11/what-if?rule=mail=shapley")[0] == 422
+    assert get(ledger, f"/bills/2026-11/what-if?rule=services=shapley&costs=services={'a' * 5000}")[0] == 422
 
 
 # The charter and votes.

@@ -413,6 +413,17 @@ def test_members_write_read_join_and_audit_as_they_do_elsewhere(founded, url):
             read()
 
 
+def test_what_a_log_draws_is_drawn_by_a_key_that_reads_it(founded, url, capsys):
+    tariff = founded.folder / "tariff.json"
+    tariff.write_text('{"demand": {"acme": 30, "birch": 80}, "blocks": [{"price": 6}]}')
+    asked = ["allocate", "sampled", str(tariff), "--log", url]
+    assert main(asked) == 2
+    assert "not_signed_in" in capsys.readouterr().err
+    key = founded.member("acme").path / "keys" / "compute.key"
+    assert main([*asked, "--key", str(key)]) == 0
+    assert "drawn by the log's root of 1 entries" in capsys.readouterr().out
+
+
 def test_who_is_about_to_sign_what_follows_from_the_log_reads_it_by_its_own_key(founded):
     assert client.quotes.seal(founded.member("acme").path, "price", "2026-11", "0.60") == 1
 

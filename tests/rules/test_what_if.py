@@ -1,5 +1,6 @@
 """A bill again from its own facts: itself under its own rules, another under others, and without what is disputed."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -60,6 +61,45 @@ def test_a_rule_that_is_asked_for_takes_no_table_and_keeps_a_meter():
         ("equal", "benefit", ()),
     ]
     assert with_rules(charter, {}) == charter
+
+
+GAME = "acme:60 birch:50 cedar:40 acme+birch:90 acme+cedar:80 birch+cedar:70 acme+birch+cedar:120"
+
+
+def charged(other) -> dict[str, Fraction]:
+    return {each.member: each.charge for each in other.lines if each.pot == "services"}
+
+
+@pytest.mark.parametrize("rule", ["shapley", "scrb", "nucleolus"])
+def test_a_rule_of_a_table_divides_by_the_one_that_stands_behind_it_or_by_the_charter_s(rule):
+    """By hand: two together save 20 and all three 30, whoever they are: so each pays 10 less than alone."""
+    world = two_costs()
+    (bill,), (facts,) = world.books.accounts.statements, world.books.accounts.stated
+    other = under(bill, facts, {"services": f"{rule} {GAME}"})
+    assert charged(other) == {"acme": 500, "birch": 400, "cedar": 300}  # 50, 40 and 30 of 120, of 1,200.
+    told = with_rules(facts.charter, {"services": f"{rule} {GAME}"})
+    assert under(bill, replace(facts, charter=told), {"services": "shapley"}).lines == other.lines
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("shapley", "the pot services has no table"),
+        ("equal acme:60", "the rule equal takes no table"),
+        (f"shapley {GAME} acme:60", "a coalition stands twice"),
+        ("shapley acme:60 dogwood:3 acme+dogwood:61", "is not of members"),
+        ("shapley acme:60 birch:50", "the table has no cost for acme birch"),
+        ("shapley acme:0", "all together cost nothing"),
+        ("shapley acme", "is no coalition and its cost"),
+        ("shapley acme:1.5", "is no coalition and its cost"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(rule, why):
+    world = two_costs()
+    (bill,), (facts,) = world.books.accounts.statements, world.books.accounts.stated
+    with pytest.raises(Refused, match=why) as caught:
+        under(bill, facts, {"services": rule})
+    assert caught.value.refusal is Refusal.BAD_FIELD
 
 
 def test_what_is_asked_is_read_up_to_the_first_sign():
