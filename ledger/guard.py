@@ -120,8 +120,6 @@ class Guard:
         """
         signed = signer(request, self._known) if "signature" in request.headers else None
         cookie = request.cookies.get(COOKIE, "")
-        if signed is None and not cookie:
-            raise Refused(Refusal.NOT_SIGNED_IN, "this ledger answers members only")
 
         def still() -> str:
             key = signed or self._session(cookie).key
@@ -140,7 +138,8 @@ class Guard:
     def _session(self, cookie: str) -> Session:
         found = self._sessions.get(_hashed(cookie))
         if found is None or found.until_s <= self._clock():
-            raise Refused(Refusal.NOT_SIGNED_IN, "your session has ended")
+            why = "your session has ended" if cookie else "this ledger answers members only"
+            raise Refused(Refusal.NOT_SIGNED_IN, why)
         return found
 
     # Signing in and out.
