@@ -82,11 +82,12 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         each.arguments(found[each.name])
     for word, verbs in _families(COMMANDS).items():
         if word not in found:
+            width = max(len(each.name) for each in verbs.values())
             found[word] = under.add_parser(
                 word,
                 prog=f"consortium {word}",
                 usage=f"consortium {word} VERB [--help] ...",
-                epilog="\n".join(_line(each.name, each.summary) for each in verbs.values()),
+                epilog="\n".join(_line(each.name, each.summary, width) for each in verbs.values()),
                 formatter_class=argparse.RawDescriptionHelpFormatter,
                 add_help=False,
             )
@@ -149,5 +150,5 @@ def _listing(commands: Iterable[Command]) -> Iterator[str]:
             yield _line(", ".join(each.name for each in row), " ".join(each.summary for each in row))
 
 
-def _line(name: str, what: str) -> str:
-    return f"  {name:15} {what}"
+def _line(name: str, what: str, width: int = 15) -> str:
+    return f"  {name:{width}} {what}"

@@ -109,6 +109,9 @@ def test_a_family_of_commands_is_one_line_and_lists_itself(run):
     assert (code, listed.splitlines()[0]) == (0, "usage: consortium key VERB [--help] ...")
     assert [line.split()[:2] for line in listed.splitlines()[2:]] == [["key", verb] for verb in verbs]
     assert run("key") == (2, "", listed)
+    lines = run("ledger", "--help")[1].splitlines()[2:]
+    begins = {line.index(next(filter(str.isupper, line))) for line in lines}
+    assert begins == {2 + len("ledger audit-rules") + 1}
     code, out, err = run("key", "frobnicate")
     assert (code, out) == (2, "")
     assert "choose from" in err
