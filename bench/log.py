@@ -141,20 +141,20 @@ def _serving(arguments: list[str], url: str, **environment: str) -> Iterator[psu
 @contextmanager
 def serving_ledger(folder: Path) -> Iterator[tuple[psutil.Process, LedgerHttp]]:
     """`consortium serve` on this folder."""
-    _write_log_key(folder)
+    write_log_key(folder)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _serving(["consortium", "serve", "--dir", str(folder), "--port", str(port)], f"{url}/healthz") as process:
         yield process, LedgerHttp(url)
 
 
-def _write_log_key(folder: Path) -> None:
+def write_log_key(folder: Path) -> None:
     log = key(f"{CONSORTIUM}/log")
     seed = base64.b64encode(log.verify_key.kind + log._private.private_bytes_raw()).decode()
     (folder / "log.key").write_text(f"PRIVATE+KEY+{log.name}+{log.verify_key.id.hex()}+{seed}\n")
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -168,9 +168,9 @@ def _appending(consortium: Consortium, batches: list[list[bytes]], signed: Signe
             with tempfile.TemporaryDirectory() as folder, serving_ledger(Path(folder)) as (process, ledger):
                 for leaf in consortium.begin:
                     ledger.append(leaf)
-                started, count = _cpu_s(process), sum(len(leaves) for column in columns for leaves in column)
+                started, count = cpu_s(process), sum(len(leaves) for column in columns for leaves in column)
                 latencies[:] = asyncio.run(_post(int(ledger.url.rpartition(":")[2]), columns, path))
-                return 1e6 * (_cpu_s(process) - started) / count
+                return 1e6 * (cpu_s(process) - started) / count
 
         return work
 
@@ -224,9 +224,9 @@ def _naive(batches: list[list[bytes]], signed: Signed) -> dict[str, float]:
             arguments = ["uvicorn", "bench.naive:app", "--port", str(port), "--log-level", "critical"]
             url = f"http://127.0.0.1:{port}/openapi.json"
             with _serving(arguments, url, NAIVE_URL=f"sqlite:///{folder}/naive.db") as process:
-                started = _cpu_s(process)
+                started = cpu_s(process)
                 latencies[:] = asyncio.run(_post(port, columns, "/v1/entries"))
-                return 1e6 * (_cpu_s(process) - started) / NAIVE
+                return 1e6 * (cpu_s(process) - started) / NAIVE
 
     ratio = _against(signed, work)
     return {"naive_single_ratio": ratio, "naive_single_p50_ms": 1e3 * statistics.median(latencies)}
@@ -331,10 +331,10 @@ def _proving(log: Path, consortium: Consortium) -> float:
         fill(folder, consortium)
         with serving_ledger(folder) as (process, ledger):
             assert ledger.size() == ALL
-            started = _cpu_s(process)
+            started = cpu_s(process)
             for _ in range(PROOFS):
                 ledger.proof(random.randrange(ALL))
-            return 1e3 * (_cpu_s(process) - started) / PROOFS
+            return 1e3 * (cpu_s(process) - started) / PROOFS
 
 
 def fill(folder: Path, consortium: Consortium, count: int = ALL) -> None:

@@ -5,8 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,9 +64,16 @@ def create_app(
 
     Whoever stops it closes `events` first.
     """
-    # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
-    app, log = FastAPI(openapi_url=None), sequencer.log
+    log = sequencer.log
     witnesses, projector, desk, asked = Witnesses(log), Projector(log), Desk(log, shelf), Invites(log)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with projector.following():
+            yield
+
+    # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
+    app = FastAPI(openapi_url=None, lifespan=lifespan)
     ready, shown = Ready(sequencer), Openings(log, FolderShelf(openings))
 
     async def fresh(request: Request, response: Response) -> None:

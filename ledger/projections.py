@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,9 @@ from shared_models.records.merkle import EMPTY_ROOT, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
 AT_ONCE = 256  # Entries in one transaction: some 10 ms, and an append waits for no more than one.
+FAR = (
+    10_000  # Entries that take a second: tables that are further behind are brought up beside, and not while one waits.
+)
 WAIT_S = 1.0  # Who asks while the tables catch up for somebody else is told to come again after so long.
 
 # The kinds whose entries are one row each, of their own fields.
@@ -187,26 +191,34 @@ def _members(charter: Charter, index: int, hashed: str) -> Iterator[Row]:
 
 
 def _row(table: type[Projected], record: object, index: int, part: int = 0, **more: Value) -> Row:
-    """The row whose columns are the record's fields of the same names, and these."""
-    values: dict[str, Value] = {"index": index, "part": part}
-    for name, field in table.model_fields.items():
-        if name in more or name in values:
-            values[name] = more.get(name, values.get(name))
-        elif field.is_required():
-            value = getattr(record, name)
-            values[name] = _text(value) if field.annotation is str else value
-        else:
-            values[name] = None  # Until a later entry changes it.
+    """The row whose columns are the record's fields of the same names, and these; others are empty until a later entry
+    changes them.
+    """
+    values: dict[str, Value] = {"index": index, "part": part, **more}
+    for name, required, text in _columns(table):
+        if name not in values:
+            values[name] = None
+            if required:
+                value = getattr(record, name)
+                values[name] = _text(value) if text else value
     return Row(table, values)
+
+
+@cache
+def _columns(table: type[Projected]) -> list[tuple[str, bool, bool]]:
+    """(name, whether every row has it from the first, whether it is text) of each."""
+    return [(name, field.is_required(), field.annotation is str) for name, field in table.model_fields.items()]
 
 
 def _text(value: str | int | Fraction | tuple[str, ...]) -> str:
     match value:
-        case Fraction():
-            return f"{value.numerator}/{value.denominator}"
+        case str():
+            return value
+        case int():
+            return str(value)
         case tuple():
             return "+".join(value)
-    return str(value)
+    return f"{value.numerator}/{value.denominator}"
 
 
 def _id(key: str) -> str:
@@ -254,6 +266,38 @@ class Projector:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._reading = threading.Lock()
+        self._beside = False  # Whether a thread of their own brings up tables that are far behind,
+        self._wanted = threading.Event()  # when it is told to,
+        self._ended = threading.Event()  # until this is.
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """For as long as this lasts, tables that are far behind are brought up beside: now, and when they are found so.
+
+        Who asks meanwhile is told to come again. What that thread is refused, who asks next finds out by itself.
+        """
+
+        def follow() -> None:
+            try:
+                while self._wanted.wait() and not self._ended.is_set():
+                    self._wanted.clear()
+                    self.catch_up()
+            except Refused:
+                pass
+            finally:
+                self._beside = False
+
+        thread = threading.Thread(target=follow, name="tables")
+        self._beside = True
+        thread.start()
+        try:
+            if self._behind() > FAR:
+                self._wanted.set()
+            yield
+        finally:
+            self._ended.set()
+            self._wanted.set()
+            thread.join()
 
     def page(self, name: str, after: tuple[int, int] = (-1, 0), limit: int = 1_000) -> Page:
         """The rows of this table behind that key, brought up to date before.
@@ -282,6 +326,9 @@ class Projector:
     @contextmanager
     def _current(self) -> Iterator[int]:
         """The tables are up to date, and stay as they are; the size of the log that they hold for."""
+        if self._beside and (behind := self._behind()) > FAR:
+            self._wanted.set()
+            raise Refused(Refusal.BUSY, f"the tables are {behind:,} entries behind, and are being brought up to date")
         if not self._reading.acquire(timeout=WAIT_S):
             raise Refused(Refusal.BUSY, "the tables are being brought up to date")
         try:
@@ -329,6 +376,10 @@ class Projector:
         ours = 0 <= size <= self._log.head.size and root == self._log.books.tree.root(size).hex()
         return int(size) if ours else None
 
+    def _behind(self) -> int:
+        """How many entries the tables do not have yet."""
+        return self._log.head.size - (self._at() or 0)
+
     def _catch_up(self) -> int:
         size, at, store = self._log.head.size, self._at(), self._log.store
         try:
@@ -351,6 +402,8 @@ class Projector:
         writes takes the turn for one short transaction, and reads and computes outside it.
         """
         for at in range(start, end, AT_ONCE):
+            if self._ended.is_set():
+                raise Refused(Refusal.STOPPED, "the ledger is closing")
             until = min(at + AT_ONCE, end)
             new = [row for index, leaf in enumerate(self._log.stored(at, until), at) for row in rows(index, leaf)]
             with turn, engine.begin() as connection:

@@ -6,8 +6,10 @@ import json
 import shutil
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -660,6 +662,77 @@ def test_who_asks_while_the_tables_catch_up_for_long_is_told_to_come_again(fille
     with filled._reading:
         assert refused(filled.page, "line").refusal is Refusal.BUSY
     assert filled.page("line").size == filled._log.head.size
+
+
+def reached(folder) -> int:
+    """The size of the log that the tables have."""
+    return ask(folder, "SELECT size FROM projection")[0][0]
+
+
+def test_tables_that_are_far_behind_are_brought_up_beside_and_who_asks_meanwhile_is_told_to_come_again(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(ledger.projections, "FAR", 10)
+    log, leaves = open_log(folder), whole().leaves
+    append(log, leaves[:-11])
+    projector = Projector(log)
+    log.store.turn.acquire()  # Nobody writes to the database until it is given back.
+    with projector.following():
+        caught = refused(projector.page, "receipt")
+        assert (caught.refusal, "entries behind" in caught.detail) == (Refusal.BUSY, True)
+        log.store.turn.release()
+        while reached(folder) < len(leaves) - 11:
+            time.sleep(0.01)
+        append(log, leaves[-11:-1])
+        assert projector.page("receipt").size == len(leaves) - 1  # That is not far: it waits for these.
+        monkeypatch.setattr(ledger.projections, "FAR", 0)
+        append(log, leaves[-1:])
+        assert refused(projector.page, "receipt").refusal is Refusal.BUSY
+        while reached(folder) < len(leaves):
+            time.sleep(0.01)
+        assert projector.page("receipt").size == len(leaves)
+    assert digests(log) == naive(leaves)
+    log.close()
+
+
+def test_who_ends_does_not_wait_for_tables_that_are_far_behind(folder, monkeypatch):
+    monkeypatch.setattr(ledger.projections, "FAR", 10)
+    monkeypatch.setattr(ledger.projections, "AT_ONCE", 1)
+    log = open_log(folder)
+    append(log, whole().leaves)
+    with ExitStack() as following, log.store.turn:
+        projector = Projector(log)
+        following.enter_context(projector.following())
+        projector._ended.set()
+    assert reached(folder) <= 1
+    assert [each for each in threading.enumerate() if each.name == "tables"] == []
+    log.close()
+
+
+def test_what_is_refused_beside_is_told_to_who_asks(folder, monkeypatch):
+    monkeypatch.setattr(ledger.projections, "FAR", 10)
+    log, leaves = open_log(folder), whole().leaves
+    append(log, leaves)
+    forged = leaves[7].replace(b'"tokens":96', b'"tokens":99')
+    change(folder, 'UPDATE entry SET leaf = :leaf WHERE "index" = 7', leaf=forged)
+    projector = Projector(log)
+    with projector.following():
+        while projector._beside:
+            time.sleep(0.01)
+        assert refused(projector.page, "receipt").refusal is Refusal.CORRUPT
+    log.close()
+
+
+def test_a_ledger_that_starts_brings_up_tables_that_are_far_behind(folder, monkeypatch):
+    monkeypatch.setattr(ledger.projections, "FAR", 10)
+    leaves = whole().leaves
+    with serving(folder, database_url=DATABASES[folder]) as served:
+        for leaf in leaves:
+            served.append(leaf)
+    assert reached(folder) == 0
+    with serving(folder, database_url=DATABASES[folder]):
+        while reached(folder) < len(leaves):
+            time.sleep(0.01)
 
 
 # From an older database.
