@@ -46,6 +46,11 @@ TOY = Recipe(
     precision="fp32",
     member_experts=0,
     shortest=0,
+    teacher_layers=0,
+    teacher_heads=0,
+    teacher_width=0,
+    temperature="0",
+    taught="0",
 )
 
 

@@ -261,6 +261,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         start=FIRST,
         base=FIRST,
         loss_unats=0,
+        teacher=FIRST,
     )
 
 

@@ -180,6 +180,7 @@ def found(count: int) -> Consortium:
             start=FIRST,
             base="1" * 64,
             loss_unats=5_545_177,
+            teacher=FIRST,
         ),
     )
     for name in members:

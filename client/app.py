@@ -49,7 +49,7 @@ def _answer(task: Task, context: Context) -> Answer:
         remembered = memory.recall(memories, turn, manifest.late)
         try:
             trained = train(
-                mine | frozen,
+                mine | gpt.beside(gpt.Shape.of(recipe), frozen),
                 recipe,
                 data.load(str(context.node_config["data"])),
                 remembered,
@@ -108,26 +108,28 @@ def _base(
     task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport
 ) -> tuple[weights.Weights, weights.Weights]:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
-    And what is frozen beside an adapter or members' experts: as it came, and is kept from then on; nothing elsewhere.
+    And what is frozen beside it, a teacher, or what an adapter or members' experts stand beside: as it came, and is kept
+    from then on.
 
     Raises `Refused`: NO_CHECKPOINT if it takes what was not kept, WRONG_BASE if it comes to another one or other
     weights are frozen, or as `Transport.take` and `codecs.unpack`.
     """
     shape = gpt.Shape.of(manifest.recipe)
     shapes, beside = gpt.shapes(shape), gpt.frozen(shape)
+    called = gpt.beside(shape, {name: name for name in beside})
 
     def came(codec: str, shapes: Shapes) -> weights.Weights:
         return codecs.unpack(way.take(task.carried, codec, shapes), codec, shapes)
 
-    frozen = kept.frozen(manifest.start) if beside else {}
+    frozen = kept.frozen(manifest.frozen) if beside else {}
     if frozen is not None and (task.since or task.blob) and (found := kept.checkpoint(digest)) is not None:
         return found, frozen
     if not task.since:
-        both = came("fp32", shapes | beside)
+        both = came("fp32", shapes | gpt.beside(shape, beside))
         base = {name: both[name] for name in shapes}
-        frozen = {name: both[name] for name in beside}
-        if beside and weights.digest(frozen) != manifest.start:
-            raise Refused(Refusal.WRONG_BASE, f"the frozen weights that came are not {manifest.start[:12]}…")
+        frozen = {name: both[there] for there, name in called.items()}
+        if beside and weights.digest(frozen) != manifest.frozen:
+            raise Refused(Refusal.WRONG_BASE, f"the frozen weights that came are not {manifest.frozen[:12]}…")
     elif frozen is not None and (before := kept.checkpoint(task.since)) is not None:
         base = weights.plus(before, came(manifest.recipe.down, shapes))
     else:

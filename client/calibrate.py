@@ -27,6 +27,8 @@ def tokens_per_s(recipe: Recipe, tokens: Tokens, machine: Machine, seconds: floa
     """
     model = gpt.fresh(own.alone(gpt.Shape.of(recipe)), recipe.seed)
     start = {name: weights.copied(weight) for name, weight in model.named_parameters()}
+    if recipe.teacher is not None:
+        start |= gpt.beside(gpt.Shape.of(recipe), weights.of(gpt.fresh(gpt.Shape.of(recipe.teacher), recipe.seed)))
     turn = {"member": "calibration", "round_": 1, "rounds": 1_000_000}  # So that the learning rate stays near nought.
     with at_work(start, recipe, tokens, {}, machine=machine, **turn) as training:
         done, more, took = 0, 1, 0.0

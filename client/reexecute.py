@@ -25,7 +25,7 @@ from shared_models.lm import codecs, gpt, own, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Hash, Line
-from shared_models.records.kinds import Manifest, Receipt, Recipe
+from shared_models.records.kinds import FIRST, Manifest, Receipt, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import TOLERANCE_PPM, Point, Trajectory, committed, ends
 
@@ -80,7 +80,7 @@ def show(
     with _threads(receipt.build):
         points, states = list[Point](), list[State]()
         turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
-        start = _mine(base, receipt, manifest) | frozen
+        start = _mine(base, receipt, manifest) | gpt.beside(gpt.Shape.of(recipe), frozen)
         with at_work(start, recipe, data.load(text), memory, machine=machine, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
@@ -220,7 +220,7 @@ def _check_tensors(
         ("end", end.weights),
         ("end_memory", end.memory),
         ("trained", points[-1].weights),
-        ("frozen", manifest.start if manifest.recipe.beside else NOTHING),
+        ("frozen", NOTHING if manifest.frozen == FIRST else manifest.frozen),
     ):
         if weights.digest(groups.get(group, {})) != named:
             raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which was named")
@@ -317,10 +317,11 @@ def _again(
     machine: Machine,
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
-    before, frozen = (groups.get("start", {}), groups.get("start_memory", {})), groups.get("frozen", {})
+    before = groups.get("start", {}), groups.get("start_memory", {})
+    beside = gpt.beside(gpt.Shape.of(manifest.recipe), groups.get("frozen", {}))
     theirs = groups.get("end", {}), groups.get("end_memory", {})
     turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds, "step": start.step}
-    with at_work(base | frozen, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
+    with at_work(base | beside, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
         for _ in model.until(start.step + 1):
             pass
         shapes = [codecs.shapes(each) for each in model.state()]
@@ -328,7 +329,7 @@ def _again(
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
     if not all(np.isfinite(tensor).all() for each in before for tensor in each.values()):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is not finite")
-    with at_work(before[0] | frozen, manifest.recipe, tokens, before[1], machine=machine, **turn) as training:
+    with at_work(before[0] | beside, manifest.recipe, tokens, before[1], machine=machine, **turn) as training:
         for _ in training.until(end.step):
             pass
         reached, ours = training.point(), training.state()

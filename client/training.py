@@ -93,8 +93,8 @@ class Training:
         machine: Machine = ONE,
         rank: int = 0,
     ) -> None:
-        """Before inner step `step`, whose weights and optimiser's memory these are: what is frozen included, and of
-        members' experts the one that is trained.
+        """Before inner step `step`, whose weights and optimiser's memory these are: what is frozen beside them included
+        (`gpt.beside`), and of members' experts the one that is trained.
 
         With several processes each has one of these, by its rank, and they call the same in the same order.
         """
@@ -103,6 +103,11 @@ class Training:
         model = gpt.GPT(own.alone(gpt.Shape.of(recipe)), recompute=machine.recompute)
         weights.put(start, model)
         model.to(machine.processor)
+        if recipe.teacher is not None:
+            teacher = gpt.GPT(gpt.Shape.of(recipe.teacher))
+            weights.put({name: start[f"{gpt.TEACHER}{name}"] for name in weights.views(teacher)}, teacher)
+            teacher.requires_grad_(False)
+            model.teach(teacher.to(machine.processor), float(recipe.temperature), float(recipe.taught))
         if machine.processes > 1 and machine.shard:
             from torch.distributed.fsdp import fully_shard  # Heavy.
 

@@ -128,6 +128,7 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
     )
+    parser.add_argument("--teacher-rounds", type=int, default=0, metavar="N", help="train the recipe's teacher so long")
     parser.add_argument("--engine", default="threads", help="threads of this process, or Flower's ray; default threads")
     parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
 
@@ -171,6 +172,7 @@ def _simulate(args: Namespace) -> int:
             held_out=args.held_out,
             start=args.start,
             engine=args.engine,
+            teacher_rounds=args.teacher_rounds,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))

@@ -33,17 +33,21 @@ from ledger.billing import close
 from server import blobs
 from server.app import HOME
 from server.app import app as server_app
-from server.launch import keep_text, propose
+from server.home import Home
+from server.launch import keep_text, propose, taught
 from shared_models import processes
+from shared_models.artefacts import publish
 from shared_models.bundle import build
+from shared_models.ledger_http import LedgerHttp
 from shared_models.published import fetch, reader
+from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Manifest, Recipe, Statement
+from shared_models.records.kinds import Checkpoint, Manifest, Recipe, RoundClose, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
 from shared_models.rules.recipes import SMALL
 
-RUN = "r1"
+RUN, TEACHER = "r1", "teacher"
 ENGINES = ("threads", "ray")
 
 
@@ -92,6 +96,7 @@ def simulate(
     inline_bytes: int | None = None,
     engine: str = "threads",
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
+    teacher_rounds: int = 0,
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
@@ -102,7 +107,9 @@ def simulate(
     given what the coordinator does, from the gathering to the end: it may be stopped anywhere, and is then done again.
     `start` is a file or a folder of weights to begin with. With `inline_bytes`, what has more of them goes beside
     Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`: processes of Flower's own
-    simulation engine, for honest members only. Raises `Refused` for what a real run would refuse as a whole.
+    simulation engine, for honest members only. With `teacher_rounds` the recipe's teacher is trained first, in a run
+    of so many rounds, and its last checkpoint is published. Raises `Refused` for what a real run would refuse as a
+    whole.
     """
     if engine not in ENGINES:
         raise Refused(Refusal.BAD_FIELD, f"there is no engine {engine}; there are {', '.join(ENGINES)}")
@@ -134,58 +141,85 @@ def simulate(
         ledger.append(founded.charter)
         coordinator = founded.coordinator
         stack.enter_context(blobs.serving(coordinator))
-        bundle = build()
+        bundle, texts_path = build(), coordinator.texts_path
         if held_out is not None:
-            recipe = replace(recipe, corpus=keep_text(held_out, coordinator.texts_path))
-        manifest = propose(
-            coordinator.keyring.agreement,
-            RUN,
-            recipe,
-            bundle,
-            rounds=rounds,
-            quorum=quorum,
-            deadline_ms=round(1000 * deadline_s),
-            wait=wait,
-            late=late,
-            patience=patience,
-            texts=coordinator.texts_path,
-            start=start,
-            checkpoints=coordinator.path / "checkpoints",
-        )
-        leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
+            recipe = replace(recipe, corpus=keep_text(held_out, texts_path))
+        witnesses = list[Witness]()
 
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
-        nodes, witnesses = [], list[Witness]()
-        for name in founded.members:
-            home = founded.member(name)
-            witnesses.append(Witness(home, ledger.consistency))
-            signer = Signer(home, witnesses[-1])
-            ledger.append(signer.consent(leaf, bundle.sha256))
-            meter = ray_engine.WorkerMeter()
-            door = Door(sockets / name, signer, seen=lambda _: None, may=meter.begin)
-            stack.callback(door.close)
-            if engine == "ray":
-                door.expect(meter, meter.heard)
-            how = _behaviour((misbehave or {}).get(name), home.key("compute"), deadline_s)
-            hosting = _hosting(door, partial(home.learn_keys, ledger))
-            nodes.append(Node(name, home.node_config(door.path), hosting, how))
-
-        poisons = {
-            name: faults.POISONS[how]
-            for name, how in (misbehave or {}).items()
-            if isinstance(how, str) and how in faults.POISONS
-        }
-        with _environment(HOME, str(coordinator.path)), faults.poisoning(poisons):
-            if engine == "ray":
-                configs = {node.name: node.config for node in nodes}
-                attempt(lambda: ray_engine.train(server_app, client_app, configs, RUN, workers))
-            else:
-                grid = InProcessGrid(client_app, nodes, {"run": RUN}, workers)
-                stack.callback(grid.close)
-                context = Context(
-                    run_id=RUN_ID, node_id=COORDINATOR, node_config={}, state=RecordDict(), run_config={"run": RUN}
+        def train(
+            run: str, recipe: Recipe, rounds: int, how: Mapping[str, faults.How], teacher: Path | None = None
+        ) -> Manifest:
+            """One run, from its manifest to its end."""
+            with ExitStack() as stack:
+                manifest = propose(
+                    coordinator.keyring.agreement,
+                    run,
+                    recipe,
+                    bundle,
+                    rounds=rounds,
+                    quorum=quorum,
+                    deadline_ms=round(1000 * deadline_s),
+                    wait=wait,
+                    late=late,
+                    patience=patience,
+                    texts=texts_path,
+                    start=start if run == RUN else None,
+                    checkpoints=coordinator.path / "checkpoints",
+                    teacher=teacher,
+                    members=taught(ledger, coordinator.keyring.agreement, teacher) if teacher else None,
                 )
-                attempt(lambda: server_app(grid, context))
+                leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
+                sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
+                nodes = []
+                witnesses.clear()
+                for name in founded.members:
+                    home = founded.member(name)
+                    witnesses.append(Witness(home, ledger.consistency))
+                    if name not in manifest.members:
+                        continue
+                    signer = Signer(home, witnesses[-1])
+                    ledger.append(signer.consent(leaf, bundle.sha256))
+                    meter = ray_engine.WorkerMeter()
+                    door = Door(sockets / name, signer, seen=lambda _: None, may=meter.begin)
+                    stack.callback(door.close)
+                    if engine == "ray":
+                        door.expect(meter, meter.heard)
+                    behaves = _behaviour(how.get(name), home.key("compute"), deadline_s)
+                    nodes.append(
+                        Node(
+                            name, home.node_config(door.path), _hosting(door, partial(home.learn_keys, ledger)), behaves
+                        )
+                    )
+
+                poisons = {
+                    name: faults.POISONS[each]
+                    for name, each in how.items()
+                    if isinstance(each, str) and each in faults.POISONS
+                }
+                with _environment(HOME, str(coordinator.path)), faults.poisoning(poisons):
+                    if engine == "ray":
+                        configs = {node.name: node.config for node in nodes}
+                        attempt(lambda: ray_engine.train(server_app, client_app, configs, run, workers))
+                    else:
+                        grid = InProcessGrid(client_app, nodes, {"run": run}, workers)
+                        stack.callback(grid.close)
+                        context = Context(
+                            run_id=RUN_ID,
+                            node_id=COORDINATOR,
+                            node_config={},
+                            state=RecordDict(),
+                            run_config={"run": run},
+                        )
+                        attempt(lambda: server_app(grid, context))
+                return manifest
+
+        teacher = None
+        if teacher_rounds:
+            if recipe.teacher is None:
+                raise Refused(Refusal.BAD_FIELD, f"{teacher_rounds} rounds for a teacher, and teacher_layers are 0")
+            train(TEACHER, recipe.teacher, teacher_rounds, {})
+            teacher = _published(coordinator, ledger, teacher_rounds)
+        manifest = train(RUN, recipe, rounds, misbehave or {}, teacher)
 
         for name, witness in zip(founded.members, witnesses, strict=True):
             if name in alive:
@@ -203,6 +237,19 @@ def simulate(
         founded=founded,
         seconds=time.monotonic() - began,
     )
+
+
+def _published(coordinator: Home, ledger: LedgerHttp, rounds: int) -> Path:
+    """The file of the teacher's last checkpoint, an artefact of the log from now on."""
+    coordinator.learn_keys(ledger)
+    for leaf in fetch(ledger.read).leaves:
+        said = entries.peek(leaf)
+        if isinstance(said, RoundClose) and (said.run, said.round) == (TEACHER, rounds):
+            file = coordinator.path / "checkpoints" / f"{said.checkpoint}.safetensors"
+            made = Checkpoint(run=TEACHER, round=rounds)
+            publish(coordinator, ledger, coordinator.key, file, form="safetensors", checkpoints=(made,))
+            return file
+    raise Refused(Refusal.WRONG_ROUND, f"the teacher's run ended before round {rounds}")
 
 
 def _behaviour(how: faults.How | None, key: SigningKey, deadline_s: float) -> Behaviour:

@@ -134,6 +134,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text of yours to score checkpoints on")
+    parser.add_argument("--teacher", type=Path, metavar="FILE", help="a published checkpoint that the run is taught by")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument(
         "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
@@ -165,6 +166,7 @@ def _run(args: Namespace) -> int:
             patience=args.patience,
             held_out=args.held_out,
             start=args.start,
+            teacher=args.teacher,
         )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG

@@ -14,6 +14,7 @@ from server import outer
 from server.home import Home
 from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
+from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -53,16 +54,24 @@ def propose(
     texts: Path = Path(),
     start: Path | None = None,
     checkpoints: Path = Path(),
+    teacher: Path | None = None,
+    members: tuple[str, ...] | None = None,
 ) -> Manifest:
-    """The manifest of a run for all members present; its first checkpoint is made here once, to be named and scored.
+    """The manifest of a run for these members, or all present; its first checkpoint is made here once, to be named and
+    scored.
 
     `texts` holds what it is scored on, where that is a file. `start` is a file or a folder of weights to begin with,
-    of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. Raises `Refused`:
-    BAD_FIELD for a recipe that cannot be followed, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and
-    `check_start`.
+    of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
+    `teacher`, a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is
+    given, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and `check_start`.
     """
     check_recipe(recipe)  # Now there is a model of it.
-    members = agreement.present()
+    members = agreement.present() if members is None else members
+    teaching = FIRST
+    if teacher is not None:
+        if recipe.teacher is None:
+            raise Refused(Refusal.BAD_FIELD, f"--teacher {teacher}: in the recipe teacher_layers are 0")
+        teaching = huggingface.keep(teacher, recipe.teacher, checkpoints)
     given = FIRST if start is None else huggingface.keep(start, recipe, checkpoints)
     model = outer.begun(recipe, None if start is None else weights.stored(checkpoints, given))
     first = weights.of(model)
@@ -84,9 +93,30 @@ def propose(
         start=given,
         base=weights.digest(first),
         loss_unats=round(1e6 * outer.held_out_loss(model, first, recipe, texts=texts)),
+        teacher=teaching,
     )
     check_start(manifest)
     return manifest
+
+
+def taught(ledger: LedgerHttp, agreement: Agreement, teacher: Path) -> tuple[str, ...]:
+    """The members present that may have this artefact, by whose weights a run is to be taught: they alone are asked.
+
+    Raises `Refused`: NOT_FOUND for no file, or none that is an artefact of the log.
+    """
+    try:
+        with teacher.open("rb") as file:
+            artefact = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"the teacher {teacher}: {error.strerror}") from None
+    found = list[str]()
+    for member in agreement.present():
+        told = ledger.access(member, artefact)
+        if told["granted"]:
+            found.append(member)
+        else:
+            log.warning("%s is not asked: it may not have the teacher: %s", member, "; ".join(told["reasons"]))
+    return tuple(found)
 
 
 def launch(
@@ -103,11 +133,12 @@ def launch(
     patience: int = 0,
     held_out: Path | None = None,
     start: Path | None = None,
+    teacher: Path | None = None,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
-    With `held_out` its checkpoints are scored on that file, and with `start` it begins with the weights there, as
-    `propose`: the coordinator's folder keeps a copy of each.
+    With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
+    of `teacher` it is taught, as `propose`: the coordinator's folder keeps a copy of each.
     """
     home = Home(folder)
     ledger, bundle = home.ledger(), build()
@@ -129,6 +160,8 @@ def launch(
         texts=home.texts_path,
         start=start,
         checkpoints=home.path / "checkpoints",
+        teacher=teacher,
+        members=taught(ledger, home.keyring.agreement, teacher) if teacher else None,
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)

@@ -19,10 +19,19 @@ class Outer:
     """One run's checkpoints, in one folder by digest, and in another what the step remembers behind each."""
 
     def __init__(
-        self, recipe: Recipe, rounds: int, checkpoints: Path, states: Path, texts: Path, start: str = FIRST
+        self,
+        recipe: Recipe,
+        rounds: int,
+        checkpoints: Path,
+        states: Path,
+        texts: Path,
+        start: str = FIRST,
+        frozen: str = FIRST,
     ) -> None:
-        """`start` is the digest of the weights that the run was given to begin with; `FIRST` if there are none."""
-        self._recipe, self._rounds, self._start = recipe, rounds, start
+        """`start` is the digest of the weights that the run was given to begin with, `frozen` of those that stand
+        beside what is trained; `FIRST` if there are none.
+        """
+        self._recipe, self._rounds, self._start, self._frozen = recipe, rounds, start, frozen
         self._checkpoints, self._states, self._texts = checkpoints, states, texts
 
     @cached_property
@@ -59,9 +68,11 @@ class Outer:
 
         Raises `Refused` as `checkpoint`.
         """
-        frozen = gpt.frozen(gpt.Shape.of(self._recipe))
-        given = self.checkpoint(self._start) if frozen else {}
-        return ChainMap(self.checkpoint(digest), given), self.shapes | frozen  # type: ignore[arg-type]
+        shape = gpt.Shape.of(self._recipe)
+        called = gpt.beside(shape, {name: name for name in gpt.frozen(shape)})
+        given = weights.Called(self.checkpoint(self._frozen), called) if called else {}
+        shapes = self.shapes | gpt.beside(shape, gpt.frozen(shape))
+        return ChainMap(self.checkpoint(digest), given), shapes  # type: ignore[arg-type]
 
     def loss(self, digest: str) -> float:
         """The held-out loss of a checkpoint, in nats per byte."""

@@ -94,6 +94,7 @@ class Coordinator:
             self._folder / "state",
             home.texts_path,
             self.manifest.start,
+            self.manifest.frozen,
         )
         self._checkpoint = self.manifest.base  # Digest of where the run is,
         self._state = ""  # and of what the outer step remembers.

@@ -90,6 +90,7 @@ class Parties:
             start=FIRST,
             base=weights.digest(self.base),
             loss_unats=5_545_177,
+            teacher=FIRST,
         )
         self.manifest_leaf, _ = self.say(self.manifest)
 

@@ -101,6 +101,11 @@ TOY = Recipe(
     precision="fp32",
     member_experts=0,
     shortest=0,
+    teacher_layers=0,
+    teacher_heads=0,
+    teacher_width=0,
+    temperature="0",
+    taught="0",
 )
 
 
@@ -230,6 +235,7 @@ class World:
             start=FIRST,
             base=digest("base"),
             loss_unats=5_545_177,
+            teacher=FIRST,
         )
         return replace(whole, **changes)
 

@@ -181,8 +181,8 @@ export function beyond(entries, stated, terms) {
 
 export function workOf(manifest, receipt) {
   // FLOP of the receipt's round: pricing.round_flop. Of a curriculum's shorter sequences attention has less to look at.
-  const names = ["context", "batch", "layers", "width", "shortest", "inner_steps"];
-  const [context, batch, layers, width, shortest, steps] = names.map((name) => BigInt(manifest.recipe[name]));
+  const names = ["context", "batch", "layers", "width", "shortest", "inner_steps", "teacher_layers", "teacher_width"];
+  const [context, batch, layers, width, shortest, steps, deep, wide] = names.map((name) => BigInt(manifest.recipe[name]));
   const lengths = [shortest || context];
   while (lengths.at(-1) < context) lengths.push(2n * lengths.at(-1));
   const whole = BigInt(manifest.rounds) * steps, end = BigInt(receipt.round) * steps, many = BigInt(lengths.length);
@@ -193,7 +193,7 @@ export function workOf(manifest, receipt) {
     const after = from(part + 1) < end ? from(part + 1) : end;
     if (after > first) missing += (after - first) * (context - length);
   });
-  return BigInt(receipt.tokens) * BigInt(manifest.flop_per_token) - 6n * layers * width * batch * context * missing;
+  return BigInt(receipt.tokens) * BigInt(manifest.flop_per_token) - (6n * layers * width + 2n * deep * wide) * batch * context * missing;
 }
 
 export async function recomputed(entries, stated, terms) {

@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from shared_models.lm import weights
 
+T = TypeVar("T")
+TEACHER = "teacher."  # How the names of its tensors begin, where they stand beside the model's.
 OWN_PER_TOKEN = 2  # Of the given feed-forward and members' experts, a token goes through so many.
 BALANCE = 0.01  # What uneven use of the experts weighs in what training lowers (arXiv:2101.03961, section 2.2).
 
@@ -55,6 +57,8 @@ class Sizes(Protocol):
     def member_experts(self) -> int: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def teacher(self) -> "Sizes | None": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Shape:
     adapter: int
     member_experts: int
     seed: int  # It draws what of an adapter is not trained.
+    teacher: "Shape | None"
 
     @property
     def beside(self) -> bool:
@@ -84,7 +89,8 @@ class Shape:
 
     @classmethod
     def of(cls, recipe: Sizes) -> "Shape":
-        return cls(**{field.name: getattr(recipe, field.name) for field in fields(cls)})
+        sizes = {field.name: getattr(recipe, field.name) for field in fields(cls)}
+        return cls(**sizes | {"teacher": cls.of(recipe.teacher) if recipe.teacher else None})
 
 
 class Block(nn.Module):
@@ -245,6 +251,7 @@ class GPT(nn.Module):
         """
         super().__init__()
         self._recompute, self._shared, self._routes = recompute, shape.shared, shape.experts > 0
+        self._taught: tuple[GPT, float, float] | None = None
         assert shape.width % (2 * shape.heads) == 0
         assert shape.layers % shape.shared == 0
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
@@ -278,18 +285,38 @@ class GPT(nn.Module):
         logits: Tensor = self.head(self.norm(x))
         return logits, torch.stack(uneven).sum()
 
+    def teach(self, teacher: "GPT", temperature: float, taught: float) -> None:
+        """From now on training lowers what is `soft` too: so much of `objective` is that, and the rest what it was."""
+        self._taught = teacher, temperature, taught  # In a tuple, so that the teacher is no part of this model.
+
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy, in nats, of predicting each token of (batch, length + 1) from those before it."""
         return self._losses(tokens)[0]
 
     def objective(self, tokens: Tensor) -> Tensor:
-        """What training lowers: that loss, and with experts `BALANCE` times how unevenly they are used."""
-        loss, uneven = self._losses(tokens)
+        """What training lowers: that loss, or where it is taught a part of it and of what is `soft`; and with experts
+        `BALANCE` times how unevenly they are used.
+        """
+        loss, uneven, logits = self._losses(tokens)
+        if self._taught is not None:
+            teacher, temperature, taught = self._taught
+            with torch.no_grad():
+                right = teacher(tokens[:, :-1])[0]
+            loss = (1 - taught) * loss + taught * soft(logits, right, temperature)
         return loss + BALANCE * uneven if self._routes else loss
 
-    def _losses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, uneven = self(tokens[:, :-1])
-        return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten()), uneven
+        return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten()), uneven, logits
+
+
+def soft(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """How far predictions are from a teacher's, (batch, length, vocabulary) both: the mean KL divergence, in nats per
+    token, of the two made even by a temperature; times its square, so that gradients keep their size
+    (arXiv:1503.02531).
+    """
+    mine, right = (F.log_softmax(each.float().flatten(0, 1) / temperature, -1) for each in (logits, teacher))
+    return temperature**2 * F.kl_div(mine, right, reduction="batchmean", log_target=True)
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -306,8 +333,17 @@ def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def frozen(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """The shapes of the given weights that what is trained stands beside, by name; none where all weights are."""
+    """The shapes of what stands beside what is trained, by name: those of the teacher, or of the given weights. None
+    without either.
+    """
+    if shape.teacher is not None:
+        return shapes(shape.teacher)
     return shapes(replace(shape, adapter=0, member_experts=0)) if shape.beside else {}
+
+
+def beside(shape: Shape, frozen: Mapping[str, T]) -> dict[str, T]:
+    """What is frozen, by names that it has beside what is trained: a teacher's tensors would be called as that is."""
+    return {f"{TEACHER}{name}" if shape.teacher else name: each for name, each in frozen.items()}
 
 
 def begun(shape: Shape, given: Mapping[str, weights.Tensor]) -> GPT:

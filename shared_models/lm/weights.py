@@ -169,6 +169,23 @@ class Stored(Mapping[str, Tensor]):
         return len(self._names)
 
 
+class Called(Mapping[str, Tensor]):
+    """Weights by other names: of each of these, what the weights have under the name behind it."""
+
+    def __init__(self, weights: Tensors, names: Mapping[str, str]) -> None:
+        self._weights, self._names = weights, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises KeyError."""
+        return self._weights[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class Widened(Stored):
     """Weights in a file of another program, whose numbers may be narrower: for each there is an equal float32."""
 

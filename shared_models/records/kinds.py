@@ -11,7 +11,7 @@ it once.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, ClassVar
 
@@ -235,6 +235,11 @@ class Recipe:
     precision: Annotated[str, Pattern("bf16|fp32")]  # Of matrix products; weights, memory and sums are fp32.
     member_experts: Count  # One for each member of the run, which alone trains it, beside given weights; 0: none.
     shortest: Count  # Tokens in the run's first sequences, which double up to `context`; 0: all have `context`.
+    teacher_layers: Count  # Of a frozen model whose predictions are learnt too; 0: there is none.
+    teacher_heads: Count
+    teacher_width: Count
+    temperature: Decimal  # By which its predictions, and those that learn them, are made even.
+    taught: Share  # What they weigh in what training lowers; the text weighs the rest.
 
     @property
     def beside(self) -> bool:
@@ -251,6 +256,15 @@ class Recipe:
         if self.feed == "gelu":
             return 4 * self.width
         return 8 * -(-self.width // (3 * max(1, self.experts_per_token)))
+
+    @property
+    def teacher(self) -> "Recipe | None":
+        """What the teacher is a model of: whole matrices, of its own in each layer."""
+        if not self.teacher_layers:
+            return None
+        sizes = {"layers": self.teacher_layers, "heads": self.teacher_heads, "width": self.teacher_width}
+        nobody = {"teacher_layers": 0, "teacher_heads": 0, "teacher_width": 0, "temperature": "0", "taught": "0"}
+        return replace(self, **sizes, **nobody, rank=0, shared=1, adapter=0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,10 +289,16 @@ class Manifest:
     start: Hash  # Digest of the weights that it was given to begin with; `FIRST`: none, the recipe's seed draws them.
     base: Hash  # Digest of the first checkpoint,
     loss_unats: Count  # and its held-out loss, in millionths of a nat per byte.
+    teacher: Hash  # Digest of the teacher's weights, a checkpoint of a closed round; `FIRST`: there is none.
 
     @property
     def idem(self) -> str:
         return self.run
+
+    @property
+    def frozen(self) -> str:
+        """The digest of what stands beside what is trained: a teacher, or the given weights; or `FIRST`."""
+        return self.start if self.recipe.beside else self.teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

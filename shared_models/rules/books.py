@@ -189,6 +189,14 @@ class Books:
                     return start, (name, turn.number)
         return start, None
 
+    def holding(self, checkpoint: str) -> Iterator[str]:
+        """The artefacts that are this checkpoint of a closed round, in order."""
+        for name, held in self.library.artefacts.items():
+            for each in held.record.checkpoints if len(held.record.checkpoints) == 1 else ():
+                closed = self.runs[each.run].rounds[each.round - 1].closed
+                if closed is not None and closed.checkpoint == checkpoint:
+                    yield name
+
     def run(self, name: str) -> Run:
         """The run of this name. Raises `Refused(UNKNOWN_RUN)`."""
         if name not in self.runs:
@@ -269,6 +277,8 @@ class Books:
                 self._check_statement(record)
             case Artefact() | Access() | AccessRevoke() | AccessRestore():
                 self.library.check(record, self.grounds())
+                if isinstance(record, Artefact):
+                    self._check_teachers(record)
             case _:
                 self.accounts.check(record)
 
@@ -342,9 +352,33 @@ class Books:
             raise Refused(Refusal.BAD_FIELD, f"a quorum of {manifest.quorum} among {len(manifest.members)} members")
         check_recipe(manifest.recipe)
         check_start(manifest)
+        if manifest.teacher != FIRST:
+            self._check_taught(manifest)
         right = flop_per_token(manifest.recipe)
         if manifest.flop_per_token != right:
             raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token; the formula gives {right}")
+
+    def _check_taught(self, manifest: Manifest) -> None:
+        """Each member is sent the teacher's weights, so each may have an artefact that is these."""
+        artefact = next(iter(self.holding(manifest.teacher)), None)
+        if artefact is None:
+            raise Refused(
+                Refusal.NOT_FOUND, f"no artefact is the checkpoint {manifest.teacher[:12]}…, which is to teach"
+            )
+        grounds = self.grounds()
+        for member in manifest.members:
+            verdict = self.library.access(member, artefact, grounds, anew=False)
+            if not verdict.granted:
+                cause = f"{member} may not have the teacher, artefact {artefact[:12]}…"
+                raise Refused(Refusal.NO_ACCESS, f"{cause}: {'; '.join(verdict.reasons)}")
+
+    def _check_teachers(self, record: Artefact) -> None:
+        """What was learnt from a teacher descends from it."""
+        for each in record.checkpoints:
+            teacher = self.runs[each.run].manifest.teacher
+            if teacher != FIRST and not set(self.holding(teacher)) & set(record.parents):
+                cause = f"run {each.run} has learnt from the checkpoint {teacher[:12]}…"
+                raise Refused(Refusal.WRONG_LINEAGE, f"{cause}, and no artefact that is it is named as a parent")
 
     def _check_consent(self, consent: Consent) -> None:
         run = self.run(consent.run)

@@ -1,5 +1,6 @@
 """Work: what a token costs in FLOP, what FLOP cost in money, and what no honest machine can claim."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 from shared_models.records.kinds import Charter, Manifest, Receipt, Recipe
@@ -42,7 +43,12 @@ def flop_per_token(recipe: Recipe) -> int:
     frozen weights 4 again, those of the expert and its row of the router 6. Nobody needs a gradient of what comes
     before the first layer's: its attention and given feed-forward go forward only, and of the expert what goes into
     the row, the gate and the first matrix has no gradient.
+
+    A teacher goes forward only: 2 for each of its matmul weights, and 2·L·T·d of its attention.
     """
+    if (teacher := recipe.teacher) is not None:
+        forward = 2 * matmul_parameters(teacher) + 2 * teacher.layers * teacher.context * teacher.width
+        return flop_per_token(replace(recipe, teacher_layers=0)) + forward
     attention = 6 * recipe.layers * recipe.context * recipe.width
     if recipe.member_experts:
         return 4 * matmul_parameters(recipe) + attention + _of_own_expert(recipe)
@@ -96,8 +102,8 @@ def round_flop(manifest: Manifest, round_: int) -> int:
     for number, length in enumerate(every):
         first, after = (-(-part * whole // len(every)) for part in (number, number + 1))
         missing += max(0, min(end, after) - max(end - recipe.inner_steps, first)) * (recipe.context - length)
-    shorter = 6 * recipe.layers * recipe.width * recipe.batch * recipe.context * missing
-    return tokens_asked(recipe) * manifest.flop_per_token - shorter
+    attention = 6 * recipe.layers * recipe.width + 2 * recipe.teacher_layers * recipe.teacher_width
+    return tokens_asked(recipe) * manifest.flop_per_token - attention * recipe.batch * recipe.context * missing
 
 
 def value(flop: int, price: Fraction) -> Fraction:

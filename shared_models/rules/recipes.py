@@ -1,11 +1,14 @@
 """What of a recipe goes together, and what of a manifest: everything that one field asks of another."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 from shared_models.records import canonical
 from shared_models.records.kinds import CODECS, FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import flop_per_token, lengths
+
+COOLEST, HOTTEST = Fraction(1, 10), 100  # Temperatures.
 
 # What a run trains that names no other: a small GPT, by which a consortium sees that all of it works.
 SMALL = Recipe(
@@ -38,6 +41,11 @@ SMALL = Recipe(
     precision="fp32",
     member_experts=0,
     shortest=0,
+    teacher_layers=0,
+    teacher_heads=0,
+    teacher_width=0,
+    temperature="0",
+    taught="0",
 )
 
 
@@ -56,6 +64,8 @@ def check_recipe(recipe: Recipe) -> None:
        counts no steps, and beside it would be nothing that AdamW trains.
     7. Members' experts stand beside one whole feed-forward with gates, alone, and nobody's moves by what others send.
     8. Sequences that begin shorter than the context come to it by doubling.
+    9. A teacher is a model that could be trained, and is learnt from at a temperature that leaves numbers of use; what
+        stands beside given weights has none, for these are a model already.
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
@@ -78,11 +88,31 @@ def check_recipe(recipe: Recipe) -> None:
         _check_member_experts(recipe)
     if recipe.adapter:
         _check_adapter(recipe)
+    if recipe.teacher_layers or recipe.teacher_heads or recipe.teacher_width or recipe.taught != "0":
+        _check_teacher(recipe)
+    elif recipe.temperature != "0":
+        raise Refused(Refusal.BAD_FIELD, f"temperature = {recipe.temperature}, and nobody teaches: 0")
     if recipe.experts and recipe.feed != "swiglu":
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
     if recipe.shortest and (recipe.shortest == recipe.context or lengths(recipe)[-1] != recipe.context):
         cause = f"shortest = {recipe.shortest}, doubled once or over and over, never is context = {recipe.context}"
         raise Refused(Refusal.BAD_FIELD, cause)
+
+
+def _check_teacher(recipe: Recipe) -> None:
+    said = [recipe.teacher_layers, recipe.teacher_heads, recipe.teacher_width, Fraction(recipe.taught)]
+    if recipe.adapter:
+        raise Refused(Refusal.BAD_FIELD, f"adapter = {recipe.adapter} has no teacher, and teacher_layers are {said[0]}")
+    if not all(said):
+        cause = "teacher_layers, teacher_heads, teacher_width and taught are 0 all of them, or none"
+        raise Refused(Refusal.BAD_FIELD, f"{cause}: {', '.join(map(str, said[:3]))} and {recipe.taught}")
+    if not COOLEST <= Fraction(recipe.temperature) <= HOTTEST:
+        raise Refused(Refusal.BAD_FIELD, f"temperature = {recipe.temperature}, not from {COOLEST} to {HOTTEST}")
+    try:
+        assert recipe.teacher is not None
+        check_recipe(recipe.teacher)
+    except Refused as refused:
+        raise Refused(refused.refusal, f"the teacher's {refused.detail}") from None
 
 
 def _check_adapter(recipe: Recipe) -> None:
@@ -99,7 +129,7 @@ def _check_adapter(recipe: Recipe) -> None:
 
 def _check_member_experts(recipe: Recipe) -> None:
     experts = f"member_experts = {recipe.member_experts}"
-    for name in ("rank", "experts", "adapter"):
+    for name in ("rank", "experts", "adapter", "teacher_layers"):
         if getattr(recipe, name):
             cause = f"{experts} stand beside one whole feed-forward, and {name} = {getattr(recipe, name)}"
             raise Refused(Refusal.BAD_FIELD, cause)
@@ -120,6 +150,9 @@ def check_start(manifest: Manifest) -> None:
     if recipe.member_experts and recipe.member_experts != len(manifest.members):
         cause = f"member_experts = {recipe.member_experts}, and the run has {len(manifest.members)} members"
         raise Refused(Refusal.BAD_FIELD, cause)
+    if (recipe.teacher is None) != (manifest.teacher == FIRST):
+        cause = f"teacher_layers = {recipe.teacher_layers}, and the teacher is {manifest.teacher[:12]}…"
+        raise Refused(Refusal.WRONG_BASE, f"{cause}: `--teacher`")
     if recipe.beside:
         if manifest.start == FIRST:
             name = "adapter" if recipe.adapter else "member_experts"

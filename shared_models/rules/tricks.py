@@ -86,6 +86,11 @@ RECIPE = Recipe(
     precision="fp32",
     member_experts=0,
     shortest=0,
+    teacher_layers=0,
+    teacher_heads=0,
+    teacher_width=0,
+    temperature="0",
+    taught="0",
 )
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 
@@ -188,6 +193,7 @@ class Play:
             start=FIRST,
             base=FIRST,
             loss_unats=0,
+            teacher=FIRST,
         )
         hashed = self.say(COORDINATOR, manifest)
         for name in trains:

@@ -89,6 +89,13 @@ def test_a_member_s_expert_costs_what_is_trained_and_what_is_gone_through(kv_hea
     assert flop_per_token(replace(recipe, member_experts=1)) == flop_per_token(recipe)
 
 
+def test_a_teacher_costs_its_way_forward():
+    recipe = replace(TOY, layers=1, heads=4, width=32, rank=5)
+    taught = replace(recipe, teacher_layers=3, teacher_heads=2, teacher_width=64, temperature="2", taught="0.5")
+    forward = 2 * (3 * 12 * 64 * 64 + 64 * 256) + 2 * 3 * recipe.context * 64
+    assert flop_per_token(taught) == flop_per_token(recipe) + forward
+
+
 def test_layers_that_share_weights_cost_what_they_cost_apart():
     recipe = replace(TOY, layers=6, heads=4, width=32)
     assert flop_per_token(replace(recipe, shared=3)) == flop_per_token(recipe)
@@ -101,11 +108,12 @@ def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
     assert (flop_per_token(recipe) - 6 * matmul_parameters(recipe)) * recipe.context == 3 * forward
 
 
+@pytest.mark.parametrize("teacher", [{}, {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24}])
 @pytest.mark.parametrize(
     ("shortest", "rounds", "steps"), [(0, 3, 7), (8, 3, 7), (2, 3, 7), (1, 1, 3), (1, 5, 1), (4, 2, 6)]
 )
-def test_a_round_of_a_curriculum_costs_what_its_steps_cost_each_by_its_length(shortest, rounds, steps):
-    recipe = replace(TOY, layers=2, inner_steps=steps, shortest=shortest)
+def test_a_round_of_a_curriculum_costs_what_its_steps_cost_each_by_its_length(shortest, rounds, steps, teacher):
+    recipe = replace(TOY, layers=2, inner_steps=steps, shortest=shortest, **teacher)
     manifest = replace(World().manifest(recipe=recipe), rounds=rounds)
     costs = []
     for round_ in range(1, rounds + 1):

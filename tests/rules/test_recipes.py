@@ -10,6 +10,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.recipes import check_recipe, check_start
 
 RECIPE = replace(TOY, layers=4, heads=4, width=64)
+TAUGHT = {"teacher_layers": 6, "teacher_heads": 4, "teacher_width": 96, "temperature": "2", "taught": "0.5"}
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
 OWN = {"feed": "swiglu", "member_experts": 3}
 
@@ -43,6 +44,10 @@ OWN = {"feed": "swiglu", "member_experts": 3}
             "up": "int4",
             "down": "int8",
         },
+        TAUGHT,
+        TAUGHT | EXPERTS | {"rank": 8, "shared": 2, "shortest": 4},
+        TAUGHT | {"temperature": "0.1"},
+        TAUGHT | {"temperature": "100"},
         {"shortest": 1},
         {"shortest": 8},
         {"shortest": 3, "context": 24},
@@ -75,6 +80,22 @@ WRONG = [
     (EXPERTS | {"adapter": 4}, Refusal.BAD_FIELD, "adapter = 4 stands beside whole matrices, and experts = 4"),
     ({"adapter": 4, "inner": "muon"}, Refusal.BAD_FIELD, 'adapter = 4 is trained by inner = "adamw", and it is muon'),
     ({"adapter": 22}, Refusal.BAD_FIELD, "adapter = 22 saves nothing: to train all weights is less work"),
+    (TAUGHT | {"teacher_layers": 0}, Refusal.BAD_FIELD, "are 0 all of them, or none: 0, 4, 96 and 0.5"),
+    (TAUGHT | {"teacher_heads": 0}, Refusal.BAD_FIELD, "are 0 all of them, or none: 6, 0, 96 and 0.5"),
+    (TAUGHT | {"teacher_width": 0}, Refusal.BAD_FIELD, "are 0 all of them, or none"),
+    (TAUGHT | {"taught": "0"}, Refusal.BAD_FIELD, "are 0 all of them, or none"),
+    ({"taught": "0.5"}, Refusal.BAD_FIELD, "are 0 all of them, or none"),
+    ({"temperature": "1"}, Refusal.BAD_FIELD, "temperature = 1, and nobody teaches"),
+    (TAUGHT | {"taught": "1"}, Refusal.BAD_FIELD, "Recipe.taught is '1'"),
+    (TAUGHT | {"temperature": "0.09"}, Refusal.BAD_FIELD, "temperature = 0.09, not from 1/10 to 100"),
+    (TAUGHT | {"temperature": "100.1"}, Refusal.BAD_FIELD, "temperature = 100.1, not from 1/10 to 100"),
+    (
+        TAUGHT | {"teacher_heads": 5},
+        Refusal.BAD_FIELD,
+        "the teacher's heads = 5: width = 96 is no even number for each",
+    ),
+    (TAUGHT | {"kv_heads": 4, "teacher_heads": 6}, Refusal.BAD_FIELD, "the teacher's kv_heads = 4 do not divide"),
+    (TAUGHT | {"adapter": 4}, Refusal.BAD_FIELD, "adapter = 4 has no teacher"),
     ({"shortest": 16}, Refusal.BAD_FIELD, "shortest = 16, doubled once or over and over, never is context = 16"),
     ({"shortest": 32}, Refusal.BAD_FIELD, "shortest = 32, doubled"),
     ({"shortest": 3}, Refusal.BAD_FIELD, "shortest = 3, doubled"),
@@ -91,6 +112,7 @@ WRONG = [
         Refusal.BAD_FIELD,
         "member_experts = 3 stand beside one whole feed-forward, and adapter = 4",
     ),
+    (OWN | TAUGHT, Refusal.BAD_FIELD, "member_experts = 3 stand beside one whole feed-forward, and teacher_layers = 6"),
     (OWN | {"feed": "gelu"}, Refusal.BAD_FIELD, 'member_experts = 3 need feed = "swiglu", and it is gelu'),
     (OWN | {"outer": "nesterov"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer = "mean", and it is nesterov'),
     (OWN | {"outer_rate": "0.5"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer_rate = "1", and it is 0.5'),

@@ -72,6 +72,42 @@ def test_of_a_curriculum_it_agrees_too_round_by_round(changes):
         assert counted == round_flop(manifest, round_) + masked
 
 
+@pytest.mark.parametrize("changes", [{}, EXPERTS, {"rank": 8, "shared": 2}])
+def test_with_a_teacher_it_agrees_too(changes):
+    recipe = replace(MIX, **changes, teacher_layers=3, teacher_heads=2, teacher_width=48, temperature="2", taught="0.5")
+    model, teacher = outer.model(recipe), outer.model(recipe.teacher)
+    model.teach(teacher.requires_grad_(False), 2.0, 0.5)
+    tokens = torch.arange(recipe.batch * (recipe.context + 1)).view(recipe.batch, -1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.objective(tokens).backward()
+    masked = (6 * recipe.layers * recipe.width + 2 * 3 * 48) * recipe.context
+    assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
+
+
+def test_what_is_learnt_of_a_teacher_is_its_predictions_made_even():
+    """By hand, of one token and three words; and none of its weights is a part of the model, or learns."""
+    logits, right = torch.tensor([[[1.0, 0.0, -1.0]]]), torch.tensor([[[2.0, 2.0, 0.0]]])
+    student, teacher = (torch.softmax(each.flatten() / 2, 0) for each in (logits, right))
+    by_hand = 4 * (teacher * (teacher / student).log()).sum()
+    assert gpt.soft(logits, right, 2.0).item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert gpt.soft(logits.repeat(2, 3, 1), right.repeat(2, 3, 1), 2.0).item() == pytest.approx(
+        by_hand.item(), abs=1e-6
+    )
+    assert gpt.soft(right, right, 2.0).item() == pytest.approx(0, abs=1e-7)
+    model, other = outer.model(MIX), outer.model(replace(MIX, layers=2), 5)
+    torch.nn.init.normal_(other.head.weight)
+    names, tokens = dict(model.named_parameters()).keys(), torch.arange(3 * 25).view(3, 25)
+    plain = model.objective(tokens)
+    model.teach(other.requires_grad_(False), 2.0, 0.25)
+    with torch.no_grad():
+        soft = gpt.soft(model(tokens[:, :-1])[0], other(tokens[:, :-1])[0], 2.0)
+    assert torch.allclose(model.objective(tokens), 0.75 * plain + 0.25 * soft)
+    assert torch.equal(model.loss(tokens), plain)  # Checkpoints are scored by the text alone.
+    assert dict(model.named_parameters()).keys() == names
+    model.objective(tokens).backward()
+    assert all(each.grad is None for each in other.parameters())
+
+
 def test_what_is_not_chosen_is_the_plain_gpt_to_the_bit():
     """Written down here once more, as it was before there was anything to choose."""
     recipe = replace(MIX, layers=2)
