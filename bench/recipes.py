@@ -61,6 +61,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "adapter": {"inner": "adamw", "inner_rate": "0.02", "adapter": 8},
 }
 WARM_STEPS = 40  # By which these are made.
+# A student, and its teacher: the small recipe's model, trained longer than the student is.
+STUDENT = replace(PLAIN, layers=2, heads=2, width=48, context=128, inner_steps=300)
+TEACHER: dict[str, Any] = {"teacher_layers": 4, "teacher_heads": 4, "teacher_width": 96}
+TEACHER |= {"temperature": "2", "taught": "0.5"}
+TEACHER_STEPS = 900
+DISTILLED = "distilled"
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -84,6 +90,13 @@ MEANING |= {
 MEANING |= {
     f"curriculum_{what}": f"curriculum, sequences of 64, 128, 256, over a whole run: {means}"
     for what, means in (SAME_MODEL | {"flop_ratio": OTHER_MODEL["flop_ratio"]}).items()
+}
+MEANING |= {
+    "distilled_cpu_ratio": "a student with a teacher: CPU time of a token / the student's alone",
+    "distilled_flop_ratio": "a student with a teacher: FLOP of a token by the formula / the student's alone",
+    "distilled_teacher_loss_ratio": "held-out loss of the teacher / the student's alone",
+    "distilled_loss_ratio": "a student with a teacher: held-out loss behind the same tokens / the student's alone",
+    "distilled_flop_loss_ratio": "a student with a teacher: held-out loss behind the same FLOP / the student's alone",
 }
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
@@ -118,8 +131,11 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
+    told |= _in_a_process(DISTILLED)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
-    told[FORMULA] = max(map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN]))
+    told[FORMULA] = max(
+        map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN, replace(STUDENT, **TEACHER)])
+    )
     if importlib.util.find_spec("transformers") is None:
         print(f"{EXPORT}: transformers is not installed; the extra hf brings it", file=sys.stderr)
     else:
@@ -143,9 +159,13 @@ def _flop_of_run(rounds: int, **changes: Any) -> float:
 def _formula_error(recipe: Recipe) -> float:
     """|what PyTorch counts / what the formula says - 1|, of a step on one sequence."""
     tokens = torch.arange(recipe.context + 1)[None] % recipe.vocabulary
+    model, masked = outer.model(recipe), 6 * recipe.layers * recipe.context * recipe.width
+    if recipe.teacher is not None:
+        model.teach(outer.model(recipe.teacher).requires_grad_(False), float(recipe.temperature), float(recipe.taught))
+        masked += 2 * recipe.teacher.layers * recipe.context * recipe.teacher.width
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        outer.model(recipe).objective(tokens).backward()  # type: ignore[no-untyped-call]
-    masked = 6 * recipe.layers * recipe.context * recipe.width  # A kernel for attention computes that half, or not.
+        model.objective(tokens).backward()  # type: ignore[no-untyped-call]
+    # A kernel for attention computes the half that is masked, or not.
     masked -= 4 * recipe.context * recipe.width if recipe.member_experts else 0  # The first layer's goes forward only.
     counted: int = counter.get_total_flops()
     return abs(counted / (recipe.context * (flop_per_token(recipe) + masked)) - 1)
@@ -215,10 +235,43 @@ def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1
     return {"cpu": cpu, "memory": most, "loss": loss}
 
 
+def _distilled() -> dict[str, float]:
+    """A student that learns from a teacher too, held against one that does not: for as many tokens, and as many FLOP.
+
+    What the teacher took to train is not counted: it is there.
+    """
+    torch.set_num_threads(1)
+    tokens, taught = data.load("python-stdlib:0/4"), replace(STUDENT, **TEACHER)
+
+    def train(recipe: Recipe, beside: weights.Weights) -> tuple[weights.Weights, float, float]:
+        """Trained weights, their held-out loss, and CPU seconds of a step."""
+        started = time.process_time()
+        start = outer.first(recipe)
+        training = Training(start | beside, recipe, tokens, {}, member="acme", round_=1, rounds=1)
+        for _ in training.until(recipe.inner_steps):
+            pass
+        cpu, (reached, _) = time.process_time() - started, training.state()
+        return reached, outer.held_out_loss(outer.model(recipe), reached, recipe), cpu / recipe.inner_steps
+
+    assert taught.teacher is not None
+    teacher, least, _ = train(replace(taught.teacher, inner_steps=TEACHER_STEPS), {})
+    _, alone, cpu = train(STUDENT, {})
+    _, learnt, slower = train(taught, gpt.beside(gpt.Shape.of(taught), teacher))
+    flop = flop_per_token(taught) / flop_per_token(STUDENT)
+    _, longer, _ = train(replace(STUDENT, inner_steps=round(flop * STUDENT.inner_steps)), {})
+    return {
+        "distilled_cpu_ratio": slower / cpu,
+        "distilled_flop_ratio": flop,
+        "distilled_teacher_loss_ratio": least / alone,
+        "distilled_loss_ratio": learnt / alone,
+        "distilled_flop_loss_ratio": learnt / longer,
+    }
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
-    parser.add_argument("--row", choices=ROWS, help="measure this one in this process")
+    parser.add_argument("--row", choices=(*ROWS, DISTILLED), help="measure this one in this process")
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
     parser.add_argument("--json", action="store_true", help="the figures only")
@@ -226,6 +279,8 @@ def main() -> None:
     if chosen.keep:
         _keep(chosen.keep)
         print("{}")
+    elif chosen.row == DISTILLED:
+        print(json.dumps(_distilled()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:

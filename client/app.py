@@ -108,8 +108,8 @@ def _base(
     task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport
 ) -> tuple[weights.Weights, weights.Weights]:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
-    And what is frozen beside it, a teacher, or what an adapter or members' experts stand beside: as it came, and is kept
-    from then on.
+    And what is frozen beside it, a teacher, or what an adapter or members' experts stand beside: as it came, and is
+    kept from then on.
 
     Raises `Refused`: NO_CHECKPOINT if it takes what was not kept, WRONG_BASE if it comes to another one or other
     weights are frozen, or as `Transport.take` and `codecs.unpack`.
