@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import StringConstraints
 
-from ledger import decided, views
+from ledger import decided, lineage, views
 from ledger.curve import DECLARED, Spending, Track, drawn, track
 from ledger.forecast import forecast
 from ledger.invites import Invites
@@ -344,7 +344,7 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
     @pages.get("/models/{artefact}")
     def model(request: Request, artefact: Sha256, after: At = None) -> Response:
         with log.reading() as books:
-            found = views.model_page(books, artefact, after)
+            found = views.model_page(books, artefact, after) | {"graph": lineage.graph(books, artefact)}
         return _shown(request, "model", found)
 
     @pages.get("/open")

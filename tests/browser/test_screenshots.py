@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from looking import looking
+from safetensors.numpy import load_file, save_file
 from world import TOY
 
 import client.cost
@@ -91,7 +92,7 @@ def test_pictures_of_the_main_pages(chromium, tmp_path):
             date="2026-11-05",
         )
         client.cost.append(parties / "birch", hosting, b"The invoice of November.\n")
-        with camera.on("overview", until="[aria-label=Forecast]") as page:
+        with camera.on("overview", until="[aria-label=Forecast]", width=880) as page:
             page.goto(f"{url}/overview")
             page.get_by_text(re.compile(rf"Round {SHOWN} of")).wait_for(timeout=300_000)
             page.get_by_text("Waited for: cedar").wait_for(timeout=30_000)
@@ -105,11 +106,11 @@ def test_pictures_of_the_main_pages(chromium, tmp_path):
             page.click("details summary >> nth=0")
         with camera.on("what-if", until=".forms") as page:
             page.goto(f"{ledger.url}/bills/simulated/what-if?rule=compute=equal")
-        with camera.on("model", until=".forms") as page:
+        with camera.on("model", until="tbody tr") as page:
             page.goto(f"{ledger.url}/models/{model}")
-        with camera.on("log", until="tr:nth-of-type(6)") as page:
+        with camera.on("log", until="tr:nth-of-type(4)") as page:
             page.goto(f"{ledger.url}/log")
-        with camera.on("run-dark", until="[aria-label^=Rounds] tr:nth-of-type(3)", scheme="dark") as page:
+        with camera.on("run-dark", until="details", scheme="dark") as page:
             page.goto(f"{ledger.url}/runs/r1?against=cost")
         with camera.on("bill-390", until=".forms", width=390) as page:
             page.goto(f"{ledger.url}/bills/simulated")
@@ -122,8 +123,12 @@ def shown() -> set[str]:
 
 
 def published(founded: Founded, ledger: Any) -> str:
-    """The hash of a model of the last round, and one that was made from it; both are published."""
+    """The hash of the model that the last round has led to; it is published, and so is half of it, as made from it."""
     home = founded.coordinator
     newest = max((home.path / "checkpoints").iterdir(), key=lambda each: each.stat().st_mtime)
     last = Checkpoint(run="r1", round=ROUNDS)
-    return publish(home, ledger, home.key, newest, form="safetensors", checkpoints=(last,)).sha256
+    model = publish(home, ledger, home.key, newest, form="safetensors", checkpoints=(last,)).sha256
+    small = founded.folder / "half.safetensors"
+    save_file({name: tensor.astype("float16") for name, tensor in load_file(newest).items()}, small)
+    publish(home, ledger, home.key, small, form="safetensors", parents=(model,))
+    return model

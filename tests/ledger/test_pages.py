@@ -6,6 +6,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 
@@ -14,7 +15,9 @@ from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
 from world import CONSORTIUM, World, digest, whole
 
+from ledger import lineage
 from ledger.curve import drawn, track
+from ledger.lineage import ACROSS, HIGH, WIDE, graph
 from ledger.log import open_log
 from ledger.projections import Projector
 from ledger.shown import ROWS, amount, lasting, moment, newest, oldest, remaining, work
@@ -322,7 +325,7 @@ def test_models_say_who_may_have_them_and_why_not(ledger, world):
     assert {row[1] for row in found.values()} >= {"yes", "no"}
 
 
-def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_path):
+def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_path, monkeypatch):
     world, given, one = World(), digest("given"), digest("checkpoint 1")
     world.start("r1", start=given, base=given)
     world.round("r1")
@@ -340,6 +343,23 @@ def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_pa
         parents=(),
     )
     world.say(world.coordinator, made)
+    world.say(world.coordinator, replace(made, artefact=digest("small"), checkpoints=(), parents=(digest("model"),)))
+    names = {
+        f"Weights {given[:8]}…": 0,
+        "Round 1 of r1": 1,
+        "Round 1 of r2": 2,
+        f"Model {digest('model')[:8]}…": 3,
+        f"Model {digest('small')[:8]}…": 4,
+    }
+    for shown in ("model", "small"):  # The same five, whichever of the two is looked at.
+        found = graph(world.books, digest(shown))
+        assert {each["name"]: each["x"] // ACROSS for each in found["boxes"]} == names
+        assert [each["name"] for each in found["boxes"] if each["shown"]] == [f"Model {digest(shown)[:8]}…"]
+        assert (len(found["lines"]), found["whole"]) == (5, True)
+        assert (found["wide"], found["high"]) == (4 * ACROSS + WIDE + 2, HIGH + 2)
+    monkeypatch.setattr(lineage, "MOST", 3)
+    found = graph(world.books, digest("model"))
+    assert (len(found["boxes"]), found["whole"]) == (3, False)
     with served(world, tmp_path) as ledger:
         assert f"began with the weights {given} , which no round of this log" in text(get(ledger, "/runs/r1")[2])
         page = get(ledger, "/runs/r2")[2]
@@ -348,6 +368,9 @@ def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_pa
         said = text(get(ledger, f"/models/{digest('model')}")[2])
         assert f"round 1 of run r1 , which began with given weights, {given}" in said
         assert "round 1 of run r2 , which began with that of round 1 of run r1" in said
+        page = get(ledger, f"/models/{digest('small')}")[2]
+        assert {f"/models/{digest('model')}", "/runs/r1/1"} <= links(page)
+        assert "There is more than fits here" in text(page)
 
 
 def test_who_has_left_or_is_in_default_is_said(ledger, world):
