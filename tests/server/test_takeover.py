@@ -19,6 +19,7 @@ from consortium.found import coordinating
 from consortium.simulate import Result, simulate
 from server import outer, takeover
 from server.home import Home
+from server.journal import Turn
 from server.outer import Outer
 from server.rounds import Coordinator
 from server.takeover import elected, prepare, take_over, tell
@@ -202,6 +203,10 @@ def test_with_a_copy_that_is_not_whole_momentum_goes_on_and_the_open_round_takes
         parties.elect(home)
         taken = take_over(home.path, "r1", [tmp_path / "copy"])
         assert (taken.round, taken.remembers, len(taken.handed_over.included)) == (2, True, 3)
+        mine, theirs = (Turn(at / "runs" / opened.parent.name, 3) for at in (home.path, tmp_path / "copy"))
+        seeds = mine.seed(), theirs.seed()
+        take_over(home.path, "r1", [tmp_path / "copy"])
+        assert (mine.seed(), theirs.seed()) == seeds  # What is there already is nowhere copied over.
 
     result = succeeded(tmp_path, monkeypatch, SECOND, then)
     one, two, *_ = closes(result)
