@@ -49,15 +49,18 @@ STATIC = {
     "verify.js": "text/javascript; charset=utf-8",
 }
 
+NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
 # A form of plain HTML sends the pots that stay as they are, too: as nothing.
 Rules = Annotated[list[str], Query(default_factory=list, max_length=ROWS)]
 Costs = Annotated[
     list[Annotated[str, StringConstraints(max_length=4_000)]], Query(default_factory=list, max_length=ROWS)
 ]
 Against = Literal["rounds", "tokens", "work", "cost", "kwh", "hours"]
+LOOKED = 10_000  # Entries that are looked through for one member's: it may have few of them, or none.
+Whose = Annotated[str | None, Query(pattern=NAME)]
 At = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 Number = Annotated[int, PathParameter(ge=0, le=2**63 - 1)]
-Named = Annotated[str, PathParameter(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+Named = Annotated[str, PathParameter(pattern=NAME)]
 Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 
 CURVE = "round loss:unats tokens work:flop cost:minor energy:mj measured receipts busy:ms wall:ms"
@@ -103,7 +106,14 @@ TABLES: dict[str, dict[str, str]] = {
         "charges": "member pot billed:minor other:minor difference:minor",
     },
 }
-STATE = ("before", "after", "rule", "costs", "against")  # What an address says beside its path, as links keep it.
+STATE = (
+    "before",
+    "after",
+    "rule",
+    "costs",
+    "against",
+    "member",
+)  # What an address says beside its path, as links keep it.
 
 
 def unfit(error: RequestValidationError) -> Refused:
@@ -266,12 +276,12 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         return _shown(request, "bill", found)
 
     @pages.get("/bills/{period}/receipts")
-    def receipts(request: Request, period: Named, after: At = None) -> Response:
-        return _shown(request, "receipts", of_period(period, "receipt", after))
+    def receipts(request: Request, period: Named, member: Whose = None, after: At = None) -> Response:
+        return _shown(request, "receipts", of_period(period, "receipt", "member", member, after))
 
     @pages.get("/bills/{period}/costs")
-    def costs(request: Request, period: Named, after: At = None) -> Response:
-        return _shown(request, "costs", of_period(period, "item", after))
+    def costs(request: Request, period: Named, member: Whose = None, after: At = None) -> Response:
+        return _shown(request, "costs", of_period(period, "item", "payer", member, after))
 
     @pages.get("/bills/{period}/what-if")
     def what_if(request: Request, period: Named, rule: Rules, costs: Costs, after: At = None) -> Response:
@@ -284,16 +294,22 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
     def disputes(request: Request, period: Named, after: At = None) -> Response:
         return _shown(request, "disputes", decided.disputes_page(log, period, after))
 
-    def of_period(period: str, table: str, after: int | None) -> dict[str, Any]:
-        """The rows of a projection that are of the entries which a statement covers."""
+    def of_period(period: str, table: str, column: str, member: str | None, after: int | None) -> dict[str, Any]:
+        """The rows of a projection that are of entries which a statement covers; of one member, `LOOKED` at a time."""
         with log.reading() as books:
             bill = views.found_bill(books, period)
         since = bill.start - 1 if after is None else max(after, bill.start - 1)
-        page = projector.page(table, (since, 2**62), ROWS)
-        rows = [each for each in page.rows if each["index"] < bill.end]
-        whole = page.last is None or len(rows) < len(page.rows)
-        more = None if whole else rows[-1]["index"]
-        return {"period": period, "start": bill.start, "end": bill.end, "rows": rows, "part": Part(range(0), more)}
+        end = bill.end if member is None else min(bill.end, since + 1 + LOOKED)
+        page = projector.page(table, (since, 2**62), ROWS, end=end, of={} if member is None else {column: member})
+        more = page.last[0] if page.last is not None else end - 1 if end < bill.end else None
+        return {
+            "period": period,
+            "member": member,
+            "start": bill.start,
+            "end": bill.end,
+            "rows": page.rows,
+            "part": Part(range(0), more),
+        }
 
     @pages.get("/charter")
     def charter(request: Request, after: At = None) -> Response:

@@ -299,8 +299,17 @@ class Projector:
             self._wanted.set()
             thread.join()
 
-    def page(self, name: str, after: tuple[int, int] = (-1, 0), limit: int = 1_000) -> Page:
-        """The rows of this table behind that key, brought up to date before.
+    def page(
+        self,
+        name: str,
+        after: tuple[int, int] = (-1, 0),
+        limit: int = 1_000,
+        *,
+        end: int | None = None,
+        of: Mapping[str, str] | None = None,
+    ) -> Page:
+        """The rows of this table behind that key, brought up to date before; those of entries before `end`, with these
+        values in these columns.
 
         Raises `Refused`: NOT_FOUND if there is no such table, BUSY if it is not up to date soon, as `catch_up`.
         """
@@ -309,7 +318,9 @@ class Projector:
         with self._current() as size, self._log.store.engine.connect() as connection:
             table = TABLES[name]
             behind = tuple_(*table.primary_key.columns) > tuple_(*after)
-            asked = table.select().where(behind).order_by(*table.primary_key.columns).limit(limit + 1)
+            wanted = [behind, *(table.c[column] == value for column, value in (of or {}).items())]
+            wanted += [] if end is None else [table.c.index < end]
+            asked = table.select().where(*wanted).order_by(*table.primary_key.columns).limit(limit + 1)
             found = [dict(row) for row in connection.execute(asked).mappings()]
         last = (found[limit - 1]["index"], found[limit - 1]["part"]) if len(found) > limit else None
         return Page(size, found[:limit], last)

@@ -248,6 +248,7 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
                         "credit": amount(each.credit, charter),
                         "charge": amount(each.charge, charter),
                         "how": formula(bill, terms, each, balance.flop, wholes[each.pot]),
+                        "listed": _listed(terms, each),
                     }
                     for each in lines
                 ],
@@ -269,6 +270,13 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
         "open": [{**_payment(each, charter), "said": sorted(each.said)} for each in settlements.open(period)[:ROWS]],
         "defaulters": settlements.defaulters(period),
     }
+
+
+def _listed(terms: Charter, line: StatementLine) -> str:
+    """Which page lists what this line's credit comes from; none does for what a clause says."""
+    if line.pot == terms.compute_pot:
+        return "receipts"
+    return "costs" if any(pot.name == line.pot for pot in terms.pots) else ""
 
 
 def _payment(each: Transfer | Open, charter: Charter) -> dict[str, Any]:

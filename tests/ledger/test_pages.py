@@ -15,7 +15,7 @@ from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
 from world import CONSORTIUM, World, digest, whole
 
-from ledger import lineage
+from ledger import lineage, pages
 from ledger.curve import drawn, track
 from ledger.lineage import ACROSS, HIGH, WIDE, graph
 from ledger.log import open_log
@@ -110,6 +110,7 @@ REFUSED = [
     ("/bills/1999-01/costs", 404, "not_found"),
     ("/bills/1999-01/what-if", 404, "not_found"),
     ("/bills/1999-01/disputes", 404, "not_found"),
+    ("/bills/2026-11/receipts?member=A", 422, "bad_field"),
     ("/bills/2026-11/what-if?rule=services=fair", 422, "bad_field"),
     ("/bills/2026-11/what-if?rule=mail=equal", 422, "bad_field"),
     ("/bills/2026-11/what-if?rule=%3Cscript%3E", 422, "bad_field"),
@@ -313,6 +314,28 @@ def test_receipts_and_costs_of_a_period_are_those_of_its_entries(ledger, world):
     assert [(row[1], row[2], row[5]) for row in costs] == [("hosting", "birch", "12"), ("mail", "acme", "5.01")]
     costs = rows(get(ledger, "/bills/2026-12/costs")[2])[1:]
     assert [(row[1], row[5], row[6]) for row in costs] == [("storage", "20.5", "USD")]
+
+
+def test_a_line_of_a_bill_leads_to_the_receipts_and_invoices_of_its_member(ledger, world, monkeypatch):
+    november = world.books.statements[0]
+    page = get(ledger, "/bills/2026-11")[2]
+    receipts, costs = "/bills/2026-11/receipts?member=birch", "/bills/2026-11/costs?member=birch"
+    assert {receipts, costs} <= links(page)
+    assert not any("carry" in link or "correction" in link for link in links(page))
+    every = rows(get(ledger, "/bills/2026-11/receipts")[2])[1:]
+    assert rows(get(ledger, receipts)[2])[1:] == [row for row in every if row[1] == "birch"] != []
+    assert [row[1] for row in rows(get(ledger, costs)[2])[1:]] == ["hosting"]
+    assert rows(get(ledger, "/bills/2026-11/receipts?member=nobody")[2])[1:] == []
+    monkeypatch.setattr(pages, "LOOKED", 7)
+    found, at = [], receipts
+    while at:  # Seven entries at a time come to the same.
+        page = get(ledger, at)[2]
+        found += rows(page)[1:]
+        more = re.search('<a href="([^"]*)">Next</a>', page)
+        at = urllib.parse.urljoin(receipts, html.unescape(more[1])) if more else ""
+        assert not at or "member=birch" in at
+    assert found == [row for row in every if row[1] == "birch"]
+    assert int(found[-1][0].split()[1]) < november.end
 
 
 def test_models_say_who_may_have_them_and_why_not(ledger, world):
