@@ -703,6 +703,8 @@ def test_who_ends_does_not_wait_for_tables_that_are_far_behind(folder, monkeypat
     with ExitStack() as following, log.store.turn:
         projector = Projector(log)
         following.enter_context(projector.following())
+        while not projector._reading.locked():  # Until it has begun.
+            time.sleep(0.001)
         projector._ended.set()
     assert reached(folder) <= 1
     assert [each for each in threading.enumerate() if each.name == "tables"] == []
