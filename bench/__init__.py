@@ -12,46 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from shared_models.records.kinds import Recipe
-
 Figures = Mapping[str, float]
-
-TOY = Recipe(
-    vocabulary=256,
-    layers=1,
-    heads=2,
-    kv_heads=0,
-    width=16,
-    context=16,
-    feed="gelu",
-    rank=0,
-    shared=1,
-    experts=0,
-    experts_per_token=0,
-    adapter=0,
-    batch=2,
-    inner_steps=3,
-    inner="adamw",
-    inner_rate="0.004",
-    outer="mean",
-    outer_rate="1",
-    outer_momentum="0",
-    aggregate="mean",
-    influence="0.5",
-    corpus="python-stdlib",
-    seed=1,
-    up="fp32",
-    down="fp32",
-    segment=2,
-    precision="fp32",
-    member_experts=0,
-    shortest=0,
-    teacher_layers=0,
-    teacher_heads=0,
-    teacher_width=0,
-    temperature="0",
-    taught="0",
-)
 
 
 def cpu_us(work: Callable[[], object], times: int, runs: int = 7) -> float:

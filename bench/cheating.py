@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench import TOY, Figures, report
+from bench import Figures, report
 from client import data
 from client.reexecute import Opening, State, replay, write
 from client.training import Training, build
@@ -32,7 +32,7 @@ from shared_models.lm import codecs, weights
 from shared_models.records.kinds import FIRST, Manifest, Receipt, Recipe
 from shared_models.rules.challenge import AUDITED, Point, Trajectory, committed, detection, drawn, ends
 from shared_models.rules.pricing import flop_per_token, tokens_asked
-from shared_models.rules.recipes import SMALL
+from shared_models.rules.recipes import SMALL, TOY
 
 RECIPE = replace(TOY, width=32, context=32, batch=4, inner_steps=16, segment=4, inner="muon", inner_rate="0.008")
 TEXT, NEIGHBOUR = "python-stdlib:0/3", "python-stdlib:1/3"

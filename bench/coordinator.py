@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench import TOY, most_memory, report
+from bench import most_memory, report
 from consortium.simulate import RUN, simulate
 from server.journal import Turn
 from server.outer import Outer
@@ -28,6 +28,7 @@ from shared_models.lm.codecs import Decoded
 from shared_models.messages import Answer
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Recipe
+from shared_models.rules.recipes import TOY
 
 MEMBERS = (2, 8, 32)
 LARGE = replace(TOY, layers=12, heads=4, width=256, outer="nesterov", outer_momentum="0.6")  # 9.6 M weights, 38 MB.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import TOY, most_memory, report
+from bench import most_memory, report
 from client.models import get
 from consortium.simulate import RUN, simulate
 from shared_models import processes
@@ -21,6 +21,7 @@ from shared_models.artefacts import publish
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
 from shared_models.records.kinds import Checkpoint
+from shared_models.rules.recipes import TOY
 
 PIECE_BYTES = 1 << 20
 MEANING = {

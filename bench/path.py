@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import TOY, Figures, cpu_us, report
+from bench import Figures, cpu_us, report
 from consortium.found import Founded
 from consortium.simulate import simulate
 from ledger.log import open_log
@@ -16,6 +16,7 @@ from shared_models.records import merkle, tlog
 from shared_models.records.keys import SigningKey
 from shared_models.rules.audit import audit
 from shared_models.rules.books import Books
+from shared_models.rules.recipes import TOY
 
 ROUNDS = 30
 MEANING = {

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bench import TOY
 from shared_models.records import canonical, merkle, note, tlog
 from shared_models.records import entry as entries
 from shared_models.records.entry import MEMBER_ROLES
@@ -30,6 +29,7 @@ from shared_models.records.kinds import (
     sealed_seed,
 )
 from shared_models.rules.pricing import flop_per_token, tokens_asked
+from shared_models.rules.recipes import TOY
 
 CONSORTIUM = "bench.example"
 SEED = "1" * 64  # Of every round: nothing is scored here.

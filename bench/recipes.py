@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import TOY, experts, most_memory, report
+from bench import experts, most_memory, report
 from client import data
 from client.training import ONE, Machine, Training
 from server import outer
@@ -36,6 +36,7 @@ from shared_models import huggingface
 from shared_models.lm import gpt, weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.pricing import flop_per_token, length_at
+from shared_models.rules.recipes import TOY
 
 STEPS = 12
 PLAIN = replace(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from bench import TOY, Figures, report
+from bench import Figures, report
 from client import data
 from client.train import train
 from consortium.simulate import simulate
 from server import outer
 from shared_models.lm import weights
 from shared_models.records.kinds import Recipe
-from shared_models.rules.recipes import SMALL
+from shared_models.rules.recipes import SMALL, TOY
 
 MEMBERS = {"acme": 2, "birch": 1, "cedar": 1}
 ROUNDS = 2

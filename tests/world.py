@@ -50,7 +50,6 @@ from shared_models.records.kinds import (
     QuoteSeal,
     Rate,
     Receipt,
-    Recipe,
     Resolution,
     RoundClose,
     RoundOpen,
@@ -62,6 +61,7 @@ from shared_models.records.kinds import (
     Vote,
     sealed_seed,
 )
+from shared_models.rules import recipes
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.challenge import Challenge, drawn, ends
 from shared_models.rules.currency import spelled
@@ -71,42 +71,7 @@ from shared_models.rules.quotes import sealed
 CONSORTIUM = "commons.example"
 BUILD = "2.13.0/AVX512/1/float32/x86_64"
 OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
-TOY = Recipe(
-    vocabulary=256,
-    layers=1,
-    heads=2,
-    kv_heads=0,
-    width=16,
-    context=16,
-    feed="gelu",
-    rank=0,
-    shared=1,
-    experts=0,
-    experts_per_token=0,
-    adapter=0,
-    batch=2,
-    inner_steps=3,
-    inner="adamw",
-    inner_rate="0.004",
-    outer="mean",
-    outer_rate="1",
-    outer_momentum="0",
-    aggregate="mean",
-    influence="0.5",
-    corpus="python-stdlib",
-    seed=7,
-    up="fp32",
-    down="fp32",
-    segment=2,
-    precision="fp32",
-    member_experts=0,
-    shortest=0,
-    teacher_layers=0,
-    teacher_heads=0,
-    teacher_width=0,
-    temperature="0",
-    taught="0",
-)
+TOY = replace(recipes.TOY, seed=7)
 
 
 SEED = hashlib.sha256(b"seed").hexdigest()

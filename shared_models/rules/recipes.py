@@ -48,6 +48,22 @@ SMALL = Recipe(
     taught="0",
 )
 
+# What trains in a second, and learns little: for benches, tests, and rules that only count.
+TOY = replace(
+    SMALL,
+    layers=1,
+    heads=2,
+    width=16,
+    context=16,
+    batch=2,
+    inner_steps=3,
+    inner="adamw",
+    inner_rate="0.004",
+    outer="mean",
+    outer_momentum="0",
+    segment=2,
+)
+
 
 def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe by which nothing could be trained, or which says that it saves and does not. Raises `Refused`:

@@ -32,7 +32,6 @@ from shared_models.records.kinds import (
     QuoteSeal,
     Rate,
     Receipt,
-    Recipe,
     Resolution,
     RoundClose,
     RoundOpen,
@@ -45,6 +44,7 @@ from shared_models.rules.allocation import equal, proportional
 from shared_models.rules.books import NOTHING, Books
 from shared_models.rules.games import shapley_by_class
 from shared_models.rules.pricing import FLOP_PER_NCU, flop_per_token, tokens_asked
+from shared_models.rules.recipes import TOY
 from shared_models.rules.statement import statement
 
 CHEAT, OTHERS = "acme", ("birch", "cedar", "dogwood", "elm")
@@ -56,42 +56,7 @@ CONSORTIUM, ADMIN, COORDINATOR = "tricks.example", "tricks.example/admin", "tric
 PERIODS = ("2026-11", "2026-12")
 SEED = "1" * 64  # Of every round: nothing is scored here.
 BILLS = 100  # Tiny ones, to collect what rounding drops.
-RECIPE = Recipe(
-    vocabulary=256,
-    layers=1,
-    heads=1,
-    kv_heads=0,
-    width=16,
-    context=16,
-    feed="gelu",
-    rank=0,
-    shared=1,
-    experts=0,
-    experts_per_token=0,
-    adapter=0,
-    batch=2,
-    inner_steps=4,
-    inner="adamw",
-    inner_rate="0.001",
-    outer="mean",
-    outer_rate="1",
-    outer_momentum="0",
-    aggregate="mean",
-    influence="0.5",
-    corpus="python-stdlib",
-    seed=0,
-    up="fp32",
-    down="fp32",
-    segment=2,
-    precision="fp32",
-    member_experts=0,
-    shortest=0,
-    teacher_layers=0,
-    teacher_heads=0,
-    teacher_width=0,
-    temperature="0",
-    taught="0",
-)
+RECIPE = replace(TOY, heads=1, inner_steps=4, inner_rate="0.001", seed=0)
 FLOP = tokens_asked(RECIPE) * flop_per_token(RECIPE)  # Of a member in a round.
 
 

@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, replace
 
+import beside
 import numpy as np
 import pytest
 import torch
+from beside import TURN, given, logits, text
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from world import TOY
@@ -28,39 +30,15 @@ MIXES = [
     for shared in (1, 2)
     for feed in ("gelu", "swiglu")
 ]
-TURN = {"member": "acme", "round_": 1, "rounds": 2}
 
 
 def named(recipe: Recipe) -> str:
     return ",".join(f"{name}={value}" for name, value in asdict(recipe).items() if value != getattr(PLAIN, name))
 
 
-def given(recipe: Recipe) -> weights.Weights:
-    """Weights as if they had been trained: the head is not zero."""
-    model, random = outer.model(replace(recipe, adapter=0), 3), torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for each in model.parameters():
-            each.add_(0.1 * torch.randn(each.shape, generator=random))
-    return weights.of(model)
-
-
 def moved(recipe: Recipe, seed: int = 5) -> weights.Weights:
     """An adapter that does something."""
-    random = np.random.default_rng(seed)
-    shapes = gpt.shapes(gpt.Shape.of(recipe))
-    return {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def text(recipe: Recipe) -> torch.Tensor:
-    random = torch.Generator().manual_seed(2)
-    return torch.randint(0, 256, (recipe.batch, recipe.context + 1), generator=random)
-
-
-def logits(recipe: Recipe, put: weights.Weights) -> torch.Tensor:
-    model = gpt.GPT(gpt.Shape.of(recipe))
-    weights.put(put, model)
-    with torch.no_grad():
-        return model(text(recipe)[:, :-1])[0]
+    return beside.moved(recipe, 0.1, seed)
 
 
 def trained(recipe: Recipe, machine: Machine = ONE, steps: int = 6):
