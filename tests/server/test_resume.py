@@ -1,6 +1,5 @@
 """A coordinator that is stopped anywhere goes on, to the same checkpoints to the bit; and anyone repeats its steps."""
 
-import _thread
 import json
 import shutil
 import threading
@@ -19,6 +18,7 @@ from server.journal import Turn
 from server.outer import Outer
 from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
+from shared_models.messages import Answer
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import CODECS, RoundClose
@@ -194,37 +194,27 @@ def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_
     assert len(toy(tmp_path / "b", recipe=still, patience=0).report.books.runs["r1"].rounds) == 3
 
 
-def test_a_coordinator_whose_disk_lacks_a_round_that_the_log_has_says_nothing(tmp_path):
+def test_a_coordinator_whose_disk_lacks_a_round_that_the_log_has_says_nothing(tmp_path, monkeypatch):
     """It would say a second thing about that round, and the log would keep both as evidence against it."""
-    lost = []
+    lost, keep = [], Turn.keep
+
+    def dies(turn: Turn, member: str, answer: Answer) -> None:
+        if turn.folder.name == "00000002":
+            raise Killed
+        keep(turn, member, answer)
 
     def without(coordinate) -> None:
-        with suppress(Killed):
-            coordinate()
+        with monkeypatch.context() as patched:
+            patched.setattr(Turn, "keep", dies)
+            with pytest.raises(Killed):
+                coordinate()
         (folder,) = tmp_path.glob("parties/coordinator/runs/*")
         shutil.rmtree(folder / "00000001")
         with pytest.raises(Refused) as caught:
             coordinate()
         lost.append(caught.value.refusal)
 
-    asked = []
-
-    def kill(answer, key):
-        asked.append(answer)
-        if len(asked) == 2:  # The second round.
-            _thread.interrupt_main()
-        return answer
-
-    def stopped(coordinate) -> None:
-        def killed() -> None:
-            try:
-                coordinate()
-            except KeyboardInterrupt:
-                raise Killed from None
-
-        without(killed)
-
-    result = toy(tmp_path, attempt=stopped, misbehave={"birch": kill})
+    result = toy(tmp_path, attempt=without)
     assert lost == [Refusal.NO_JOURNAL]
     assert result.report.findings == []
     assert result.report.notices == []
