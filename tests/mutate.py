@@ -230,6 +230,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_rounds.py",
         "tests/server/test_simulation.py",
         "tests/server/test_adapted.py",
+        "tests/server/test_distilled.py",
     ],
     "consortium/commands.py": [
         "tests/test_cli.py",
