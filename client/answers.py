@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import time
+from collections.abc import Callable
 
 from client.home import Home
 from client.policy import Policy
@@ -27,8 +28,11 @@ class Answers:
         self._process: subprocess.Popen[bytes] | None = None
         self._began = self._ended = -LONG_REST_S  # Long ago.
 
-    def visit(self, size: int, rules: Policy) -> None:
-        """Answer what a log of this size asks for, if it is time, and the policy does not forbid it."""
+    def visit(self, size: int, policy: Callable[[], Policy]) -> None:
+        """Answer what a log of this size asks for, if it is time and the policy, read only then, does not forbid it.
+
+        Raises `Refused` as that.
+        """
         if self._process is not None:
             if self._process.poll() is None:
                 return
@@ -37,9 +41,11 @@ class Answers:
             self._process, self._ended = None, time.monotonic()
         took_s = self._ended - self._began
         rest_s = max(REST_S, REST * took_s) if size > self._size else LONG_REST_S
-        if rules.answers and size and time.monotonic() > self._ended + rest_s:
-            self._size, self._began = size, time.monotonic()
-            self._process = self._started(rules)
+        if not size or time.monotonic() <= self._ended + rest_s:
+            return
+        self._began = self._ended = time.monotonic()  # Whatever comes of it, the policy is not read again at once.
+        if (rules := policy()).answers:
+            self._size, self._process = size, self._started(rules)
 
     def end(self) -> None:
         """End what is at work. It is begun again another time."""

@@ -350,7 +350,7 @@ class Daemon:
             self._answers.end()
             return
         with suppress(Refused):  # Whoever asks for a round is told what is wrong with the policy.
-            self._answers.visit(self._witness.head.size, policy.read(self.home.policy_path))
+            self._answers.visit(self._witness.head.size, lambda: policy.read(self.home.policy_path))
 
     def _witness_log(self) -> None:
         try:

@@ -1,15 +1,31 @@
 """The real ledger service for a test, with the key of the test's world."""
 
 import base64
-from collections.abc import Iterator
+import http.client
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from world import CONSORTIUM, key
 
 from ledger import api
 from shared_models.ledger_http import LedgerHttp
 from shared_models.processes import free_port
+
+
+def send(
+    ledger: LedgerHttp, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """The answer to a request as it stands: (status, headers, body)."""
+    where = urlsplit(ledger.url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    try:
+        connection.request(method, target, body, dict(headers))
+        reply = connection.getresponse()
+        return reply.status, reply.headers, reply.read()
+    finally:
+        connection.close()
 
 
 def write_key(folder: Path) -> None:

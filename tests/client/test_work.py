@@ -317,7 +317,7 @@ def after(what, at_work: answers.Answers, size: int, rules: policy.Policy) -> No
     end = time.monotonic() + 120
     while not what():
         assert time.monotonic() < end
-        at_work.visit(size, rules)
+        at_work.visit(size, lambda: rules)
         time.sleep(0.05)
 
 
@@ -330,9 +330,9 @@ def test_a_daemon_has_it_done_in_processes_of_the_lowest_priority(apart, monkeyp
     size, rules = audited(homes[0]).tree.size, policy.read(homes[0].policy_path)
     for home in homes:
         at_work = answers.Answers(home)
-        at_work.visit(size, replace(rules, rules={"audits.answer": (1, False)}))
+        at_work.visit(size, lambda: replace(rules, rules={"audits.answer": (1, False)}))
         assert not (home.path / "answers.log").exists()
-        at_work.visit(size, rules)
+        after(answering, at_work, size, rules)
         (process,) = answering()
         assert process.nice() == 19
         kept = home.path / "answered.json"
@@ -348,13 +348,13 @@ def test_it_is_not_done_again_before_the_log_has_grown_and_ends_with_the_daemon(
     monkeypatch.setattr(answers, "REST", 0)
     home, rules = apart.member("m0"), policy.read(apart.folder / "none")
     found = answers.Answers(home)
-    found.visit(0, rules)
+    found.visit(0, lambda: rules)
     assert answering() == []  # No head was seen yet.
-    found.visit(1, rules)
+    found.visit(1, lambda: rules)
     (first,) = answering()
     first.wait(120)
     for _ in range(20):
-        found.visit(1, rules)
+        found.visit(1, lambda: rules)
         time.sleep(0.05)
         assert answering() == []
     after(answering, found, 2, rules)

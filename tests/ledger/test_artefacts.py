@@ -15,13 +15,12 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from ledger_service import serving, write_key
+from ledger_service import send, serving, write_key
 from world import CONSORTIUM, World, added, digest, key, revoked
 
 from ledger.log import open_log
@@ -78,14 +77,7 @@ class Served:
     def send(
         self, method: str, target: str, headers, body: bytes | None = None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        where = urlsplit(self.ledger.url)
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
-        try:
-            connection.request(method, target, body, headers)
-            reply = connection.getresponse()
-            return reply.status, reply.headers, reply.read()
-        finally:
-            connection.close()
+        return send(self.ledger, method, target, headers, body)
 
     def refusal(self, *arguments, **more) -> tuple[int, str]:
         status, headers, body = self.ask(*arguments, **more)

@@ -1,14 +1,12 @@
 """What members show of their training, over HTTP: who brings it, who gets it, and for how long."""
 
-import http.client
 import json
 import shutil
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from ledger_service import serving
+from ledger_service import send, serving
 from world import World, key
 
 from ledger.access import Intake
@@ -96,15 +94,9 @@ def test_the_first_that_is_whole_stands(drawn):
 
 def ask(drawn: Drawn, method: str, by: str, sent: dict[str, str], data: bytes | None = None):
     """The answer to a request about birch's work, so signed: (status, headers, body)."""
-    path, where = "/v1/openings/r1/1/birch", urlsplit(drawn.ledger.url)
+    path = "/v1/openings/r1/1/birch"
     headers = sign({"@method": method, "@path": path, "@query": "?", **sent}, key(by), int(time.time())) | sent
-    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
-    try:
-        connection.request(method, path, data, headers)
-        reply = connection.getresponse()
-        return reply.status, reply.headers, reply.read()
-    finally:
-        connection.close()
+    return send(drawn.ledger, method, path, headers, data)
 
 
 def piece(drawn: Drawn, where: str, data: bytes, signed: bytes | None = None) -> tuple[int, dict]:
