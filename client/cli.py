@@ -13,6 +13,7 @@ from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from client.charter import Said
     from client.home import Home
@@ -283,9 +284,14 @@ def _audit(args: Namespace) -> int:
 def _verify_arguments(parser: ArgumentParser) -> None:
     _source(parser)
     parser.add_argument("run", help="whose steps to take again")
-    parser.add_argument("--files", type=Path, required=True, help="the coordinator's folder, or a copy of its files")
+    parser.add_argument(
+        "--files",
+        type=Path,
+        required=True,
+        help="the coordinator's folder, a copy of its files, or one for what is shown",
+    )
     parser.add_argument("--round", type=int, help="only this one")
-    parser.add_argument("--home", type=Path, help="your member's folder: pins your charter")
+    parser.add_argument("--home", type=Path, help="your member's folder: pins your charter, and fetches what is shown")
     parser.add_argument("--charter", help="leaf hash of the charter you signed, if you have no folder")
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
@@ -297,13 +303,19 @@ def _verify(args: Namespace) -> int:
     from shared_models.published import fetch, reader
     from shared_models.rules.audit import audit
 
-    charter = Home(args.home).charter_entry.hash.hex() if args.home else args.charter
+    home = Home(args.home) if args.home else None
+    charter = home.charter_entry.hash.hex() if home else args.charter
     log = fetch(reader(args.log, _asker(args)))
     findings = audit(log.leaves, log.head, log.hashes, cosigned=log.cosigned, charter=charter).findings
     if findings:
         print(f"the log is not right, and nothing was repeated: {findings[0]}", file=sys.stderr)
         return WRONG
-    found = list(repeat(logged(log.leaves, args.run), args.files, args.round))
+
+    def bring(round_: int, member: str) -> "BinaryIO":
+        assert home is not None
+        return home.ledger().update(args.run, round_, member, home.key("compute"))
+
+    found = list(repeat(logged(log.leaves, args.run), args.files, args.round, bring if home else None))
     if args.json:
         steps = [asdict(each) for each in found]
         print(json.dumps({"schema": "consortium.steps/1", "run": args.run, "steps": steps}))

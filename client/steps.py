@@ -1,22 +1,30 @@
 """Repeating a run's outer steps: from the log and the stored updates to the checkpoints that the coordinator signed.
 
 Nothing of the coordinator's files is believed: the checkpoint, what the step remembers and every update are hashed, and
-their digests are those in the log. What the updates then lead to is computed here.
+their digests are those in the log. What the updates then lead to is computed here, and is the next step's base.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
-from shared_models.lm import corpus, gpt, hygiene, outer, own, weights
+from shared_models import durable
+from shared_models.lm import codecs, corpus, gpt, hygiene, outer, own, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
 from shared_models.records import merkle
 from shared_models.records.kinds import FIRST, Manifest, Receipt, RoundClose
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.shelf import PIECE_BYTES
 
 BORNE, BORNE_UNATS = 1_000, 100  # What the same arithmetic on another processor may differ by.
+
+
+Bring = Callable[[int, str], BinaryIO]  # The update of a round's member, to be read and closed; raises `Refused`.
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +63,21 @@ def logged(leaves: Iterable[bytes], run: str) -> Logged:
     return Logged(hashed, manifest, tuple(closes), updates)
 
 
-def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repeated]:
+def repeat(said: Logged, files: Path, only: int | None = None, bring: Bring | None = None) -> Iterator[Repeated]:
     """Every step of the run again, or only that of one round, from the files in a coordinator's folder or a copy of it.
 
+    What is missing there is brought, or made: updates, the run's first checkpoint, and what each step leads to.
     Raises `Refused`: WRONG_ROUND if the log closes no such round.
     """
     if only is not None and not 1 <= only <= len(said.closes):
         raise Refused(Refusal.WRONG_ROUND, f"round {only}: the log closes {len(said.closes)} rounds of this run")
+    if bring is not None:
+        _begin(said.manifest, files / "checkpoints")
     state = weights.NOTHING
     for close in said.closes:
         if only in (None, close.round):
             try:
-                wrong = _wrong(said, close, state, files)
+                wrong = _wrong(said, close, state, files, bring)
             except Refused as refused:
                 wrong = str(refused)
             updates = 0 if close.seed == FIRST else len(close.included) + len(close.late)
@@ -74,7 +85,31 @@ def repeat(said: Logged, files: Path, only: int | None = None) -> Iterator[Repea
         state = close.state
 
 
-def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
+def _begin(manifest: Manifest, checkpoints: Path) -> None:
+    """See that the checkpoint with which a run begins is there, if it can be made. Raises `Refused` as `stored`."""
+    if not (checkpoints / f"{manifest.base}.safetensors").is_file():
+        shape = gpt.Shape.of(manifest.recipe)
+        if manifest.start == FIRST:
+            model = gpt.fresh(shape, manifest.recipe.seed)
+        else:
+            model = gpt.begun(shape, weights.stored(checkpoints, manifest.start))
+        weights.keep(weights.views(model), checkpoints)
+
+
+def _bring(bring: Bring, round_: int, member: str, path: Path, size: int) -> None:
+    """Put this update, of so many bytes, at this path. Raises `Refused`: as `bring`; WRONG_SHAPE if it has others."""
+    durable.make_folder(path.parent)
+    with bring(round_, member) as reply, durable.writing(path) as file:
+        try:
+            while (here := file.tell()) <= size and (piece := reply.read(min(PIECE_BYTES, size + 1 - here))):
+                file.write(piece)
+        except (HTTPException, OSError) as error:
+            raise Refused(Refusal.UNREACHABLE, f"the update of {member}: {error}") from None
+        if here != size:
+            raise Refused(Refusal.WRONG_SHAPE, f"what is shown of {member} has not {size:,} bytes")
+
+
+def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Bring | None) -> str:
     """What of a round's step is not as its close says. Raises `Refused` for a file that is missing, or another one.
 
     Of a round that was handed over the log's rules say where it leads; what is remembered then stays, or is nothing.
@@ -91,21 +126,34 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path) -> str:
     shapes = gpt.shapes(own.alone(shape))
     for each in counted:
         of, meant = said.updates[each.receipt]
-        update = Decoded(Blob(run / f"{of:08}" / f"{each.member}.update", recipe.up, shapes))
+        path = run / f"{of:08}" / f"{each.member}.update"
+        missing = not path.is_file()
+        if missing and bring is not None:
+            _bring(bring, of, each.member, path, codecs.total(recipe.up, shapes))
+        update = Decoded(Blob(path, recipe.up, shapes))
         try:
             found = weights.digest(update)
         except FileNotFoundError as error:
             raise Refused(Refusal.NOT_FOUND, f"the update of {each.member}: {error}") from None
         if found != meant:
+            if missing:
+                path.unlink()  # Another one may be shown yet.
             raise Refused(Refusal.WRONG_DIGEST, f"{each.member} sent {meant[:12]}…, not {found[:12]}…")
         number = said.manifest.members.index(each.member)
         updates.append((each.weight, own.placed(update, shape, number)))
-    checkpoint, after = weights.Hash(), weights.Hash()
-    for moved in outer.step(base, updates, before, outer.rule(recipe, close.round, said.manifest.rounds)):
-        checkpoint.add(moved.name, moved.checkpoint)
-        for name in sorted(moved.state):
-            after.add(name, moved.state[name])
-    led = {"checkpoint": (close.checkpoint, checkpoint.hex()), "state": (close.state, after.hex())}
+    rule = outer.rule(recipe, close.round, said.manifest.rounds)
+    with ExitStack() as kept:
+        checkpoint: weights.Hash | weights.Writer = weights.Hash()
+        after: weights.Hash | weights.Writer = weights.Hash()
+        if bring is not None:
+            whole = gpt.shapes(shape)
+            checkpoint = kept.enter_context(weights.writing(files / "checkpoints", whole))
+            after = kept.enter_context(weights.writing(run / "state", outer.state_shapes(whole, rule)))
+        for moved in outer.step(base, updates, before, rule):
+            checkpoint.put(moved.name, moved.checkpoint)
+            for name in sorted(moved.state):
+                after.put(name, moved.state[name])
+    led = {"checkpoint": (close.checkpoint, checkpoint.digest), "state": (close.state, after.digest)}
     for what, (right, came) in led.items():
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"

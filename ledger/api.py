@@ -25,9 +25,9 @@ from ledger.events import Events, Server
 from ledger.guard import Guard
 from ledger.hot import Hot, read_body
 from ledger.invites import Invites
-from ledger.limits import REQUESTS, Limited, Limits
+from ledger.limits import Limited, Limits
 from ledger.log import Head, open_log
-from ledger.openings import Openings
+from ledger.openings import Shown
 from ledger.projections import Projector
 from ledger.ready import Ready
 from ledger.sequencer import Sequencer
@@ -53,14 +53,10 @@ Sha256 = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 def create_app(
     sequencer: Sequencer,
     shelf: Shelf,
-    openings: Path,
+    settings: Settings,
     events: Events | None = None,
-    *,
-    members_only: bool = False,
-    requests: int = REQUESTS,
 ) -> Hot:
-    """The service for an open log, the queue in front of it, the shelf with the files of its artefacts, and the folder
-    with what members have shown.
+    """The service for an open log, the queue in front of it, and the shelf with the files of its artefacts.
 
     Whoever stops it closes `events` first.
     """
@@ -74,7 +70,7 @@ def create_app(
 
     # Neither FastAPI's document, which knows half of the API, nor its pages, which load a script from elsewhere.
     app = FastAPI(openapi_url=None, lifespan=lifespan)
-    ready, shown = Ready(sequencer), Openings(log, FolderShelf(openings))
+    ready = Ready(sequencer)
 
     async def fresh(request: Request, response: Response) -> None:
         """Nothing is answered again to who has it: these answers follow from the log, so its head names them.
@@ -179,16 +175,8 @@ def create_app(
         piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
         return {"size": await run_in_threadpool(desk.upload, request, artefact, piece)}
 
-    @app.head("/v1/openings/{run}/{number}/{member}")
-    @app.get("/v1/openings/{run}/{number}/{member}")
-    def opening(request: Request, run: str, number: Number, member: str) -> Response:
-        return shown.answer(request, run, number, member)
-
-    @app.put("/v1/openings/{run}/{number}/{member}")
-    async def show(request: Request, run: str, number: Number, member: str) -> dict[str, int]:
-        """Take in a piece of what a member shows; how much of it is here then."""
-        piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
-        return {"size": await run_in_threadpool(shown.upload, request, run, number, member, piece)}
+    _shows(app, "/v1/openings", Shown(log, FolderShelf(settings.openings)))
+    _shows(app, "/v1/updates", Shown(log, FolderShelf(settings.updates), updates=True))
 
     @app.post("/v1/invites")
     async def invite(request: Request) -> dict[str, str]:
@@ -279,8 +267,8 @@ def create_app(
     app.router.routes.append(Route("/events", events or Events(log), include_in_schema=False))
     app.include_router(pages.router(log, witnesses, projector, asked))
     described_once = openapi.describe(app)
-    limited = Limited(Limits(requests), app)
-    return Hot(sequencer, Guard(log, asked, limited) if members_only else limited)
+    limited = Limited(Limits(settings.requests), app)
+    return Hot(sequencer, Guard(log, asked, limited) if settings.members_only else limited)
 
 
 class _Unchanged(Exception):
@@ -289,6 +277,22 @@ class _Unchanged(Exception):
     def __init__(self, tag: str) -> None:
         super().__init__(tag)
         self.tag = tag
+
+
+def _shows(app: FastAPI, address: str, shown: Shown) -> None:
+    """Serve what is shown to a round's members."""
+    address += "/{run}/{number}/{member}"
+
+    @app.head(address)
+    @app.get(address)
+    def answer(request: Request, run: str, number: Number, member: str) -> Response:
+        return shown.answer(request, run, number, member)
+
+    @app.put(address)
+    async def show(request: Request, run: str, number: Number, member: str) -> dict[str, int]:
+        """Take in a piece; how much of the file is here then."""
+        piece = await read_body(request.scope, request.receive, UPLOAD_BYTES)
+        return {"size": await run_in_threadpool(shown.upload, request, run, number, member, piece)}
 
 
 def _tag(head: Head) -> str:
@@ -334,8 +338,7 @@ def serve(settings: Settings) -> None:
         gc.freeze()  # What was read back stays, and is not looked through for garbage again and again.
         gc.set_threshold(GARBAGE)
         events = Events(sequencer.log)
-        only, requests = settings.members_only, settings.requests
-        app = create_app(sequencer, shelf, settings.openings, events, members_only=only, requests=requests)
+        app = create_app(sequencer, shelf, settings, events)
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, log_level="warning", access_log=False, ws="none"
         )
@@ -349,8 +352,7 @@ def serving(folder: Path, port: int, **settings: Any) -> Iterator[LedgerHttp]:
     found = Settings(dir=folder, port=port, **settings)
     with opened(found) as sequencer, metrics.serving(found.metrics, sequencer):
         events = Events(sequencer.log)
-        only, requests = found.members_only, found.requests
-        app = create_app(sequencer, found.shelf(), found.openings, events, members_only=only, requests=requests)
+        app = create_app(sequencer, found.shelf(), found, events)
         config = uvicorn.Config(app, port=port, log_level="error", access_log=False, ws="none")
         server = Server(config, events)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -40,7 +40,7 @@ LINK_BYTES = 4_096
 LINK_PARTS = {"@method": "POST", "@path": "/open"}  # What a link is the signature of.
 # Whoever asks for these is answered by somebody else's rules: desks that look at their own signatures, and who has the
 # hash of an invite, which only its ticket holds. The styles are the same for everybody.
-OPEN = ("/static/", "/v1/artefacts/", "/v1/openings/", "/v1/invites/")
+OPEN = ("/static/", "/v1/artefacts/", "/v1/openings/", "/v1/updates/", "/v1/invites/")
 OF_NOTHING = ("/readyz", "/version")  # What these answer is nothing of the log.
 # RFC 9421, section 5: what a signature must cover.
 WANTED = {"WWW-Authenticate": "Signature", "Accept-Signature": 'sig=("@method" "@path" "@query");created;keyid'}

@@ -36,7 +36,6 @@ from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.access import Verdict
 from shared_models.rules.books import NOTHING, Books, Last
-from shared_models.rules.challenge import Challenge
 from shared_models.rules.skim import Skimmed, skim
 
 _TILE = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
@@ -388,24 +387,25 @@ class Log:
                 raise Refused(Refusal.NOT_FOUND, f"no artefact {artefact}")
             return held.record
 
-    def drawn(self, run: str, round_: int, member: str) -> tuple[Challenge, frozenset[str]]:
-        """What the log has drawn of a member's work in a round, and whom that round invited.
+    def shown(self, run: str, round_: int, member: str, *, drawn: bool) -> tuple[str, frozenset[str]]:
+        """The leaf hash of the receipt of a member's work in a round, and whom that round invited.
 
-        Raises `Refused(NOT_DRAWN)` if nothing, or if it cannot be disputed any more.
+        Raises `Refused`: NOT_FOUND if that work does not count, or cannot be disputed any more; NOT_DRAWN if it is to
+        be drawn by the log, and is not.
         """
         with self._turn:
             found = next(self.books.challenges((run, round_, member)), None)
-            if found is None or found.segment is None:
-                cause = (
-                    f"the log has drawn nothing of {member[:80]}'s in round {round_} of {run[:80]} that can be disputed"
-                )
-                raise Refused(Refusal.NOT_DRAWN, cause)
-            return found, self.books.run(run).rounds[round_ - 1].invited
+            what = f"{member[:80]}'s in round {round_} of {run[:80]}"
+            if drawn and (found is None or found.segment is None):
+                raise Refused(Refusal.NOT_DRAWN, f"the log has drawn nothing of {what} that can be disputed")
+            if found is None:
+                raise Refused(Refusal.NOT_FOUND, f"no work of {what} counts that can be disputed now")
+            return found.receipt, self.books.run(run).rounds[round_ - 1].invited
 
-    def all_drawn(self) -> set[str]:
-        """The receipts, by leaf hash, of which the log has drawn something that can be disputed."""
+    def all_shown(self, *, drawn: bool) -> set[str]:
+        """The leaf hashes of all receipts of work that can be disputed; or only those that the log has drawn."""
         with self._turn:
-            return {each.receipt for each in self.books.challenges() if each.segment is not None}
+            return {each.receipt for each in self.books.challenges() if each.segment is not None or not drawn}
 
     def granted(self, member: str, artefact: str, at: int) -> Artefact:
         """The artefact that this member may fetch now, by its access entry at this index.

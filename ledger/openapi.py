@@ -201,7 +201,8 @@ _ARTEFACT = (
     Refusal.BAD_FIELD,
 )
 _SHOWN = {"ETag": "the receipt's leaf hash", "Accept-Ranges": "bytes"}
-_OPENING = (*_SIGNED, Refusal.NOT_DRAWN, Refusal.NOT_FOUND, Refusal.BAD_RANGE, Refusal.BAD_FIELD)
+_UPDATE = (*_SIGNED, Refusal.NOT_FOUND, Refusal.BAD_RANGE, Refusal.BAD_FIELD)
+_OPENING = (*_UPDATE, Refusal.NOT_DRAWN)
 
 
 def _filed(fields: dict[str, str]) -> dict[int, Answer]:
@@ -324,6 +325,26 @@ def operations() -> dict[tuple[str, str], Operation]:
             "Bring a piece of a file, as its publisher",
             {200: _json("how much of it is here", _object({"size": _COUNT}))},
             (*_ARTEFACT, Refusal.TOO_LARGE, Refusal.BUSY),
+            _bytes("the piece", UPLOAD_BYTES),
+            _PUT,
+            by="signer",
+        ),
+        ("get", "/v1/updates/{run}/{number}/{member}"): op(
+            "update",
+            "The update that a member sent in a round, or a part of the file",
+            _filed(_SHOWN),
+            _UPDATE,
+            parameters=_RANGE,
+            by="signer",
+        ),
+        ("head", "/v1/updates/{run}/{number}/{member}"): op(
+            "updateHead", "How long it is", _headed(_SHOWN), _UPDATE, by="signer"
+        ),
+        ("put", "/v1/updates/{run}/{number}/{member}"): op(
+            "showUpdate",
+            "Bring a piece of an update, as the coordinator",
+            {200: _json("how much of it is here", _object({"size": _COUNT}))},
+            (*_UPDATE, Refusal.TOO_LARGE, Refusal.BUSY),
             _bytes("the piece", UPLOAD_BYTES),
             _PUT,
             by="signer",

@@ -1,10 +1,13 @@
-"""What members have shown of their training, where the log asked to see it: from them, to the round's other members.
+"""What is shown to a round's members, so that they can repeat it: members' training, where the log asked to see it, and
+the updates that its step was taken from.
 
-    PUT      /v1/openings/RUN/ROUND/MEMBER    the piece of it that `Content-Range` names; `bytes */SIZE`: none
+    PUT      /v1/openings/RUN/ROUND/MEMBER    by that member: the piece that `Content-Range` names; `bytes */SIZE`: none
     GET|HEAD /v1/openings/RUN/ROUND/MEMBER    the file, or the part of it that `Range` asks for
+    PUT      /v1/updates/RUN/ROUND/MEMBER     by the coordinator: the same of the update that this member sent
+    GET|HEAD /v1/updates/RUN/ROUND/MEMBER     the same
 
-An opening holds checkpoints: it is for those who were invited to that round, and so had them. It is kept for as long as
-its work can be disputed. This place is not trusted: whoever repeats an opening holds it against the receipt.
+Both tell what a member trained on, more or less: they are for those who were invited to that round. They are kept for
+as long as that work can be disputed. This place is not trusted: whoever repeats one holds it against the receipt.
 """
 
 from fastapi import Request, Response
@@ -15,51 +18,53 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.shelf import FolderShelf
 
 
-class Openings:
-    """The openings of one open log, in files that are called as the receipt that they are of."""
+class Shown:
+    """Files of one open log, each called as the receipt that it is of: its work can be disputed, or the file goes."""
 
-    def __init__(self, log: Log, shelf: FolderShelf) -> None:
-        self._log, self._shelf, self._intake = log, shelf, Intake(shelf)
+    def __init__(self, log: Log, shelf: FolderShelf, *, updates: bool = False) -> None:
+        """Openings of what the log has drawn, by who trained it; or all the updates, by the coordinator."""
+        self._log, self._shelf, self._intake, self._updates = log, shelf, Intake(shelf), updates
 
     def answer(self, request: Request, run: str, round_: int, member: str) -> Response:
-        """An opening, if all of this holds.
+        """A file, if all of this holds.
 
         1. The request is signed, not long ago, by a compute key that counts.
-        2. The log has drawn that work, and it can be disputed.
+        2. That work can be disputed, and of an opening: the log has drawn it.
         3. Its round invited who asks.
-        4. The member has shown it.
+        4. It was shown.
 
         Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, NOT_DRAWN, WRONG_MEMBER, NOT_FOUND.
         """
         asks = signed_by(self._log, request, "compute", "range")
-        drawn, invited = self._log.drawn(run, round_, member)
+        receipt, invited = self._log.shown(run, round_, member, drawn=not self._updates)
         if asks not in invited:
             raise Refused(Refusal.WRONG_MEMBER, f"round {round_} of {run} did not invite {asks}")
-        size = self._shelf.size(drawn.receipt)
+        size = self._shelf.size(receipt)
         if size is None:
-            raise Refused(Refusal.NOT_FOUND, f"{member} has not shown segment {drawn.segment} of that round")
-        return response(request, self._shelf, drawn.receipt, size)
+            raise Refused(Refusal.NOT_FOUND, f"nothing was shown yet of {member} in round {round_} of {run}")
+        return response(request, self._shelf, receipt, size)
 
     def upload(self, request: Request, run: str, round_: int, member: str, piece: bytes) -> int:
-        """Take in a piece of an opening; how many bytes of it are here then. The first one that is whole stands.
+        """Take in a piece of a file; how many bytes of it are here then. The first one that is whole stands.
 
-        Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, NOT_DRAWN, WRONG_MEMBER unless that member's
-        compute key has signed it, or as `Intake.take`.
+        Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, NOT_DRAWN, NOT_FOUND, WRONG_MEMBER unless who is
+        to show it has signed it, or as `Intake.take`.
         """
-        asks = signed_by(self._log, request, "compute", "content-range", "content-digest")
-        drawn, _ = self._log.drawn(run, round_, member)
-        if asks != member:
+        role = "coordinator" if self._updates else "compute"
+        asks = signed_by(self._log, request, role, "content-range", "content-digest")
+        receipt, _ = self._log.shown(run, round_, member, drawn=not self._updates)
+        if asks != member and not self._updates:
             raise Refused(Refusal.WRONG_MEMBER, f"the work is {member}'s, and not {asks}'s")
         start, size = placed(request, piece)
-        if (there := self._shelf.size(drawn.receipt)) is not None:
+        if (there := self._shelf.size(receipt)) is not None:
             return there
         self._forget_the_old()
-        return self._intake.take(drawn.receipt, start, size, piece)
+        return self._intake.take(receipt, start, size, piece)
 
     def _forget_the_old(self) -> None:
         """Remove what was shown, or begun to be, of work that cannot be disputed any more."""
         if self._shelf.spool.is_dir():
-            kept = self._log.all_drawn()
+            kept = self._log.all_shown(drawn=not self._updates)
             for path in self._shelf.spool.iterdir():
                 if path.name.removeprefix(".").removesuffix(".part") not in kept:
                     path.unlink(missing_ok=True)

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         """Where members show what the log has drawn of their work."""
         return self.dir / "openings"
 
+    @property
+    def updates(self) -> Path:
+        """Where the coordinator shows which updates its steps were taken from."""
+        return self.dir / "updates"
+
     def shelf(self) -> Shelf:
         """Where the files of artefacts stand. Raises `Refused`: NOT_SET_UP, BAD_FIELD."""
         return open_shelf(self.artefacts or str(self.dir / "artefacts"), self.dir / "uploads")

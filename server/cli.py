@@ -135,6 +135,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text of yours to score checkpoints on")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="a published checkpoint that the run is taught by")
+    parser.add_argument("--show-updates", action="store_true", help="of each round, as consortium show-updates does")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument(
         "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
@@ -151,7 +152,7 @@ def _run(args: Namespace) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("server").setLevel(logging.INFO)
     if args.resume:
-        status, details = resume(args.home, args.run)
+        status, details = resume(args.home, args.run, show_updates=args.show_updates)
     else:
         status, details = launch(
             args.home,
@@ -167,9 +168,26 @@ def _run(args: Namespace) -> int:
             held_out=args.held_out,
             start=args.start,
             teacher=args.teacher,
+            show_updates=args.show_updates,
         )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG
+
+
+def _show_updates_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("run", help="whose")
+
+
+def _show_updates(args: Namespace) -> int:
+    """Bring the updates of a run to the ledger, for the members of its rounds. 1: the ledger has taken none of them."""
+    from server.updates import show
+
+    shown = 0
+    for each in show(args.home, args.run):
+        shown += not each.refused
+        print(f"round {each.round}: {each.member}, {each.size:,} bytes{each.refused and f': {each.refused}'}")
+    return RIGHT if shown else WRONG
 
 
 def _publish_arguments(parser: ArgumentParser) -> None:
@@ -213,8 +231,17 @@ def _publish(args: Namespace) -> int:
 
 
 COMMANDS = (
-    Command("coordinate", ADMIN, "Run the coordinator, and Flower.", _coordinate_arguments, _coordinate, "train"),
-    Command("register", ADMIN, "Let a member's node connect.", _register_arguments, _register, "train", beside=True),
+    Command("coordinate", ADMIN, "Run the coordinator.", _coordinate_arguments, _coordinate, "train"),
+    Command("register", ADMIN, "Let a node in.", _register_arguments, _register, "train", beside=True),
+    Command(
+        "show-updates",
+        ADMIN,
+        "Show members updates.",
+        _show_updates_arguments,
+        _show_updates,
+        "train",
+        beside=True,
+    ),
     Command("model publish", MONEY, "Publish a model to the members.", _publish_arguments, _publish, "train"),
     Command("run", ADMIN, "Train: manifest, consents, rounds, checkpoint.", _run_arguments, _run, "train"),
 )

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from server import outer
+from server import outer, updates
 from server.home import Home
 from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
@@ -134,11 +134,13 @@ def launch(
     held_out: Path | None = None,
     start: Path | None = None,
     teacher: Path | None = None,
+    show_updates: bool = False,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
     With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
-    of `teacher` it is taught, as `propose`: the coordinator's folder keeps a copy of each.
+    of `teacher` it is taught, as `propose`: the coordinator's folder keeps a copy of each. With `show_updates` members
+    are shown the updates of each round that has closed.
     """
     home = Home(folder)
     ledger, bundle = home.ledger(), build()
@@ -177,7 +179,7 @@ def launch(
         raise Refused(
             Refusal.NO_CONSENT, f"{len(consents)} members consented, the quorum of run {run} is {manifest.quorum}"
         )
-    return _started(home, run, bundle)
+    return _started(home, run, bundle, show_updates)
 
 
 def keep_text(text: Path, folder: Path) -> str:
@@ -194,7 +196,7 @@ def keep_text(text: Path, folder: Path) -> str:
     return f"sha256:{hashed.hexdigest()}"
 
 
-def resume(folder: Path, run: str) -> tuple[str, str]:
+def resume(folder: Path, run: str, *, show_updates: bool = False) -> tuple[str, str]:
     """Go on with a run whose coordinator was stopped, and wait for its end: (Flower's status, details).
 
     What the run is stands in the log. Raises `Refused`: UNKNOWN_RUN, NOT_APPROVED if this is other code than the
@@ -208,14 +210,14 @@ def resume(folder: Path, run: str) -> tuple[str, str]:
         raise Refused(
             Refusal.NOT_APPROVED, f"run {run} is of bundle {manifest.bundle[:12]}…, here is {bundle.sha256[:12]}…"
         )
-    return _started(home, run, bundle)
+    return _started(home, run, bundle, show_updates)
 
 
-def _started(home: Home, run: str, bundle: Bundle) -> tuple[str, str]:
+def _started(home: Home, run: str, bundle: Bundle, show_updates: bool) -> tuple[str, str]:
     from server.superlink import Control
 
     with Control(home) as control:
-        number, told, named = control.start_run(bundle, run), "", set[str]()
+        number, told, named, closed = control.start_run(bundle, run), "", set[str](), 0
         while True:
             status = control.status(number)
             shown = _shown(home, run)
@@ -226,9 +228,21 @@ def _started(home: Home, run: str, bundle: Bundle) -> tuple[str, str]:
             if (now := _progress(shown, run)) != told:
                 log.info("%s", now)
                 told = now
-            if status[0].startswith("finished"):
+            ended = status[0].startswith("finished")
+            if show_updates and (ended or shown.get("round", 0) > closed + 1):
+                _show_updates(home, run, 1 if ended else closed + 1)
+                closed = shown.get("round", 1) - 1
+            if ended:
                 return status
             time.sleep(POLL_S)
+
+
+def _show_updates(home: Home, run: str, since: int) -> None:
+    """What the ledger does not take now it takes at the end of the run, or by `consortium show-updates`."""
+    try:
+        list(updates.show(home.path, run, since))
+    except Refused as refused:
+        log.warning("updates are not shown: %s", refused)
 
 
 def _shown(home: Home, run: str) -> dict[str, Any]:

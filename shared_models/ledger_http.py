@@ -21,6 +21,9 @@
     GET  /v1/openings/NAME/NUMBER/MEMBER   what a member has shown of a run's round; signed: see ledger/openings.py
     HEAD /v1/openings/NAME/NUMBER/MEMBER   how long it is
     PUT  /v1/openings/NAME/NUMBER/MEMBER   a piece of it, by that member; signed: {"size": how much of it is here}
+    GET  /v1/updates/NAME/NUMBER/MEMBER    the update that a member sent in a round; signed: see ledger/openings.py
+    HEAD /v1/updates/NAME/NUMBER/MEMBER    how long it is
+    PUT  /v1/updates/NAME/NUMBER/MEMBER    a piece of it, by the coordinator; signed: {"size": how much of it is here}
     POST /v1/invites                 an invite to join: {"invite": its hash}; see shared_models/invites.py
     GET  /v1/invites                 {"invites": [{"invite", "answer"}]}
     GET  /v1/invites/HASH            {"invite", "answer"}
@@ -183,6 +186,14 @@ class LedgerHttp:
         """
         return self._file(f"/v1/openings/{run}/{round_}/{member}", "", key)
 
+    def update(self, run: str, round_: int, member: str, key: SigningKey) -> http.client.HTTPResponse:
+        """The update that this member sent in a round, as a `Blob`, to be read and closed.
+
+        `key` is the compute key of a member that the round invited. It is asked for once. Raises `Refused(NOT_FOUND)`
+        if it was not shown yet, or cannot be disputed any more.
+        """
+        return self._file(f"/v1/updates/{run}/{round_}/{member}", "", key)
+
     def _file(self, path: str, query: str, key: SigningKey, start: int = 0, etag: str = "") -> http.client.HTTPResponse:
         parts, more = {"@method": "GET", "@path": path, "@query": query or "?"}, dict[str, str]()
         if start:
@@ -212,6 +223,13 @@ class LedgerHttp:
         `key` is the member's compute key. Raises `Refused`: NOT_DRAWN, WRONG_MEMBER, TOO_LARGE.
         """
         self._upload_all(f"/v1/openings/{run}/{round_}/{member}", len(opening), io.BytesIO(opening), key)
+
+    def show_update(self, run: str, round_: int, member: str, size: int, file: BinaryIO, key: SigningKey) -> None:
+        """Show a round's members the update that this one sent, a file of this size; again is safe.
+
+        `key` is the coordinator's. Raises `Refused`: NOT_FOUND if that work cannot be disputed any more, TOO_LARGE.
+        """
+        self._upload_all(f"/v1/updates/{run}/{round_}/{member}", size, file, key)
 
     def _upload_all(self, path: str, size: int, file: BinaryIO, key: SigningKey) -> None:
         here = self._upload(path, f"bytes */{size}", b"", key)

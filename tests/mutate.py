@@ -222,7 +222,12 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_resume.py",
         "tests/server/test_late.py",
     ],
-    "client/steps.py": ["tests/server/test_resume.py", "tests/attacks/test_poisoned_update.py"],
+    "client/steps.py": [
+        "tests/server/test_resume.py",
+        "tests/server/test_updates.py",
+        "tests/attacks/test_poisoned_update.py",
+    ],
+    "server/updates.py": ["tests/server/test_updates.py"],
     "server/app.py": ["tests/server/test_exchange.py", "tests/server/test_simulation.py"],
     "server/launch.py": [
         "tests/client/test_huggingface.py",

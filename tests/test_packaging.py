@@ -47,6 +47,7 @@ BUNDLE = [
     "server/rounds.py",
     "server/superlink.py",
     "server/takeover.py",
+    "server/updates.py",
     "shared_models/__init__.py",
     "shared_models/artefacts.py",
     "shared_models/bundle.py",

@@ -57,8 +57,8 @@ def digest(weights: Tensors) -> str:
     """The digest of these weights."""
     hashed = Hash()
     for name in sorted(weights):
-        hashed.add(name, weights[name])
-    return hashed.hex()
+        hashed.put(name, weights[name])
+    return hashed.digest
 
 
 class Hash:
@@ -67,14 +67,15 @@ class Hash:
     def __init__(self) -> None:
         self._hashed, self._last = hashlib.sha256(), ""
 
-    def add(self, name: str, tensor: Tensor) -> None:
+    def put(self, name: str, tensor: Tensor) -> None:
         assert tensor.dtype == np.float32
         assert name > self._last
         self._last = name
         self._hashed.update(f"{name} float32 {'x'.join(map(str, tensor.shape))}\n".encode())
         self._hashed.update(np.ascontiguousarray(tensor, "<f4").data)
 
-    def hex(self) -> str:
+    @property
+    def digest(self) -> str:
         return self._hashed.hexdigest()
 
 

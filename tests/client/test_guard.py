@@ -136,7 +136,7 @@ def reads(member: Asker) -> list[str]:
 def free(path: str) -> bool:
     """What anybody may ask for; each of these shows nothing of the log."""
     return path in ("/healthz", "/readyz", "/version", "/open") or path.startswith(
-        ("/static/", "/v1/artefacts/", "/v1/openings/", "/v1/invites/")
+        ("/static/", "/v1/artefacts/", "/v1/openings/", "/v1/updates/", "/v1/invites/")
     )
 
 

@@ -1,5 +1,6 @@
-"""What members show of their training, over HTTP: who brings it, who gets it, and for how long."""
+"""What a round's members are shown, over HTTP: who brings it, who gets it, and for how long."""
 
+import io
 import json
 import shutil
 import time
@@ -138,6 +139,54 @@ def test_what_cannot_be_disputed_any_more_is_not_served_and_goes_with_the_next(d
     drawn.show("acme/compute", b"another", 2, "acme")
     assert [path.read_bytes() for path in drawn.folder.iterdir()] == [b"another"]
     assert drawn.got("birch/compute", 2, "acme") == b"another"
+
+
+# The updates that a round's step was taken from.
+
+
+def update(drawn: Drawn, member: str, data: bytes = DATA, by: str | None = None, number: int = 1) -> None:
+    at = "r1", number, member, len(data), io.BytesIO(data)
+    drawn.ledger.show_update(*at, key(by or drawn.world.coordinator))
+
+
+def got(drawn: Drawn, member: str, by: str = "acme/compute", number: int = 1) -> bytes:
+    with drawn.ledger.update("r1", number, member, key(by)) as reply:
+        return reply.read()
+
+
+def test_the_coordinator_shows_every_update_that_counts_to_those_whom_the_round_invited(drawn):
+    for member in MEMBERS:  # The log has drawn one of them.
+        assert refused(got, drawn, member) is Refusal.NOT_FOUND
+        update(drawn, member, DATA + member.encode())
+    for member in MEMBERS:
+        assert {got(drawn, member, f"{each}/compute") for each in MEMBERS} == {DATA + member.encode()}
+    assert refused(got, drawn, "birch", "dora/compute") is Refusal.WRONG_MEMBER
+    assert refused(got, drawn, "birch", drawn.world.coordinator) is Refusal.UNKNOWN_KEY
+    receipts = {each.receipt for each in drawn.world.books.challenges()}
+    assert {path.name for path in (drawn.folder.parent / "updates").iterdir()} == receipts
+    assert refused(drawn.got) is Refusal.NOT_FOUND  # An opening is another file.
+
+
+def test_nobody_else_shows_an_update_and_none_of_what_does_not_count(drawn):
+    assert refused(update, drawn, "birch", by="birch/compute") is Refusal.UNKNOWN_KEY
+    assert refused(update, drawn, "dora") is Refusal.NOT_FOUND
+    assert refused(update, drawn, "birch", number=2) is Refusal.NOT_FOUND
+    assert refused(got, drawn, "dora") is Refusal.NOT_FOUND
+    assert not (drawn.folder.parent / "updates").exists()
+
+
+def test_updates_go_when_their_work_cannot_be_disputed_any_more(drawn):
+    update(drawn, "birch")
+    for period in ("2026-11", "2026-12"):
+        drawn.world.bill(period)
+    drawn.send()
+    assert refused(got, drawn, "birch") is Refusal.NOT_FOUND
+    drawn.world.drawn("acme")
+    drawn.send()
+    for member in MEMBERS:
+        update(drawn, member, member.encode(), number=2)
+    held = {path.read_bytes().decode() for path in (drawn.folder.parent / "updates").iterdir()}
+    assert held == set(MEMBERS)
 
 
 def test_a_file_fills_no_disk(tmp_path):

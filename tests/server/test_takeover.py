@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.found import coordinating
 from consortium.simulate import Result, simulate
-from server import outer, takeover
+from server import outer, takeover, updates
 from server.home import Home
 from server.journal import Turn
 from server.outer import Outer
@@ -189,6 +190,29 @@ def test_with_a_whole_copy_of_the_old_folder_it_comes_to_the_same_bits(tmp_path,
     assert reached[0] == reached[1]
     said = logged(fetch(reader(str(result.founded.ledger / "log"))).leaves, "r1")
     assert {each.wrong for each in repeat(said, result.founded.coordinator.path, 4)} == {""}
+
+
+def test_who_has_taken_the_steps_again_from_what_was_shown_loses_neither_checkpoint_nor_momentum(tmp_path, monkeypatch):
+    """Between two rounds, when nobody else holds the checkpoint, and with no file of the old folder."""
+
+    def then(parties: Parties) -> None:
+        assert {each.round for each in updates.show(parties.coordinator, "r1", since=2)} == {2}
+        assert [each.refused for each in updates.show(parties.coordinator, "r1")] == [""] * 6
+        shutil.rmtree(parties.coordinator)
+        home, birch = parties.prepared(), parties.member("birch")
+        parties.elect(home)
+        refuses(Refusal.NOT_HELD, home, "r1", [birch.path])
+        said = logged(fetch(home.ledger().read).leaves, "r1")
+        update = partial(birch.ledger().update, "r1", key=birch.key("compute"))
+        assert [each.wrong for each in repeat(said, tmp_path / "shown", bring=update)] == ["", ""]
+        taken = take_over(home.path, "r1", [tmp_path / "shown"])
+        assert (taken.round, taken.remembers, taken.handed_over) == (2, True, None)
+
+    result = succeeded(tmp_path, monkeypatch, (Coordinator, "_open", 3), then)
+    one, two, three, four = closes(result)
+    assert (result.report.findings, result.report.accepted) == ([], 12)
+    assert (two.base, three.base, four.base) == (one.checkpoint, two.checkpoint, three.checkpoint)
+    assert FIRST not in {each.seed for each in closes(result)}
 
 
 @pytest.mark.parametrize("lost", ["seed", "birch.entries"])

@@ -327,9 +327,9 @@ def test_weights_that_could_not_be_written_to_their_end_leave_nothing(tmp_path):
 
 def test_the_digest_of_weights_is_of_their_names_in_order():
     hashed = weights.Hash()
-    hashed.add("b", np.zeros(1, np.float32))
+    hashed.put("b", np.zeros(1, np.float32))
     with pytest.raises(AssertionError):
-        hashed.add("a", np.zeros(1, np.float32))
+        hashed.put("a", np.zeros(1, np.float32))
 
 
 # Text.
