@@ -418,6 +418,8 @@ class Daemon:
                 self._show(tokens=tokens, tokens_per_s=rate, loss=loss / 1e6, **sent)
                 if isinstance(what, Claim):
                     self._claimed = True
+                    if (turns := self._turns) is not None:
+                        turns.stop()  # What is left is sending, which the round waits for.
                     self._halted_path.unlink(missing_ok=True)
             case Halted():
                 self._halted(what)
