@@ -523,6 +523,7 @@ def test_a_coordinator_that_runs_other_code_than_its_manifest_says_runs_none(hom
         assert not mark.exists()
 
 
+@pytest.mark.timeout(600)
 def test_the_page_that_does_it_by_hand(home):
     """Every block of docs/by-hand.md, as one shell script; only the ports are this machine's."""
     page = (ROOT / "docs" / "by-hand.md").read_text()
@@ -545,6 +546,8 @@ def test_the_page_that_does_it_by_hand(home):
     assert "round 2 of 2" in done.stderr
     assert "run further: finished:completed" in done.stdout
     assert "it begins with the weights" in done.stderr
+    assert len(re.findall(r"round [12]: 3 updates lead to [0-9a-f]{16}…, as the log says", done.stdout)) == 2
+    assert "run taught: finished:completed" in done.stdout
     assert "run r2: finished:completed" in done.stdout
     assert "dogwood has consented" in done.stderr
     assert done.stdout.splitlines()[-1] == "audit: every number recomputed, 0 findings"
