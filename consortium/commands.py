@@ -363,6 +363,38 @@ def _worth(args: Namespace) -> int:
     return RIGHT
 
 
+def _tokenizer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a tokenizer.json, as the library tokenizers has it: byte-level BPE")
+    parser.add_argument(
+        "--text", type=Path, nargs="+", metavar="FILE", help="learn it from these, which its readers may know, first"
+    )
+    parser.add_argument("--vocabulary", type=int, default=4096, metavar="N", help="of so many tokens; %(default)s")
+    parser.add_argument(
+        "--home", type=Path, action="append", default=[], help="keep it in this folder, a member's; may be repeated"
+    )
+
+
+def _tokenizer(args: Namespace) -> int:
+    """Learn a tokenizer from texts, into a file that is not there yet; or keep one for the runs that name it."""
+    from shared_models import durable
+    from shared_models.folder import TOKENIZERS
+    from shared_models.lm import tokenizer
+    from shared_models.records.refusals import Refusal, Refused
+
+    if args.text:
+        if args.file.exists():
+            raise Refused(Refusal.BAD_FIELD, f"{args.file} is there already, and nothing is written over")
+        durable.write(args.file, tokenizer.train(args.text, args.vocabulary))
+    found = tokenizer.read(args.file)
+    print(f"{found.name}, {len(found.tokens):,} tokens")
+    for folder in args.home:
+        if not folder.is_dir():
+            raise Refused(Refusal.NOT_SET_UP, f"--home {folder} is no folder")
+        tokenizer.keep(args.file, folder / TOKENIZERS)
+        print(f"kept in {folder}: a run may name it, and this folder's owner consent to that")
+    return RIGHT
+
+
 COMMANDS = (
     Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
     Command("found", ADMIN, "Found a consortium here.", _found_arguments, _found, "train"),
@@ -384,4 +416,7 @@ COMMANDS = (
         "train",
     ),
     Command("model worth", MONEY, "What each member's expert is worth.", _worth_arguments, _worth, "train"),
+    Command(
+        "model tokenizer", MONEY, "Learn a tokenizer, or keep one.", _tokenizer_arguments, _tokenizer, "train,text"
+    ),
 )

@@ -21,6 +21,7 @@ from shared_models.rules.keyring import Keyring
 
 S = TypeVar("S")
 KEYRING = "keyring"
+TOKENIZERS = "tokenizers"
 _UNTOLD = (Refusal.UNREACHABLE, Refusal.STOPPED, Refusal.BAD_PROOF)  # After these, an entry may be in the log or not.
 
 
@@ -54,6 +55,11 @@ class Folder:
         ring = Keyring(self.charter, self.charter_entry.hash.hex())
         self._learn_kept(ring)
         return ring
+
+    @property
+    def tokenizers_path(self) -> Path:
+        """Where its owner keeps the tokenizers that runs may name, each under its SHA-256."""
+        return self.path / TOKENIZERS
 
     def _learn_kept(self, ring: Keyring) -> None:
         """Let it learn what is kept here; another process of this folder may have put more there meanwhile."""

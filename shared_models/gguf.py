@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models import durable, huggingface
-from shared_models.lm import gpt, hygiene, weights
+from shared_models.lm import gpt, hygiene, tokenizer, weights
 from shared_models.lm.corpus import Tokens
 from shared_models.records.refusals import Refusal, Refused
 
@@ -266,7 +266,7 @@ def _grouped(recipe: huggingface.Model) -> dict[str, list[huggingface.Place]]:
 def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str]) -> dict[str, Value]:
     """What stands at the head of the file."""
     head = recipe.width // recipe.heads
-    tokens = [*map(huggingface.shown, range(END)), "<|endoftext|>"]
+    tokens = [*map(tokenizer.shown, range(END)), "<|endoftext|>"]
     kinds = [NORMAL] * END + [CONTROL] + [UNUSED] * (recipe.vocabulary - len(tokens))
     about: dict[str, Value] = {
         "general.architecture": "llama",

@@ -24,6 +24,7 @@ import numpy as np
 
 from shared_models import durable
 from shared_models.lm import codecs, gpt, own, weights
+from shared_models.lm.tokenizer import shown
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 
@@ -439,14 +440,6 @@ def _tokenizer() -> dict[str, Any]:
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "model": {"type": "BPE", "vocab": {shown(byte): byte for byte in range(BYTES)}, "merges": []},
     }
-
-
-def shown(byte: int) -> str:
-    """The letter that stands for a byte in GPT-2's alphabet: itself if it can be printed, else one from 256 on."""
-    printed = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-    if byte in printed:
-        return chr(byte)
-    return chr(BYTES + sum(other not in printed for other in range(byte)))
 
 
 def _tokenizer_config(recipe: Model) -> dict[str, Any]:

@@ -191,6 +191,7 @@ GUARDED: dict[str, list[str]] = {
     ],
     "shared_models/lm/weights.py": ["tests/training", "tests/client/test_huggingface.py"],
     "shared_models/lm/corpus.py": ["tests/server/test_simulation.py", "tests/client/test_gguf.py"],
+    "shared_models/lm/tokenizer.py": ["tests/training/test_tokenizer.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "shared_models/lm/own.py": ["tests/training/test_own.py"],

@@ -19,6 +19,7 @@ FLOORS: dict[str, set[str]] = {
     "shared_models.rules": {"shared_models.records", "shared_models.rules"},
     "shared_models.lm.codecs": {"shared_models.records.refusals", "numpy"},
     "shared_models.lm.robust": {"numpy"},
+    "shared_models.lm.tokenizer": {"shared_models.durable", "shared_models.records.refusals", "numpy", "tokenizers"},
     "shared_models.lm.outer": {
         "shared_models.lm.codecs",
         "shared_models.lm.robust",

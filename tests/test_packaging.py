@@ -81,6 +81,7 @@ BUNDLE = [
     "shared_models/lm/outer.py",
     "shared_models/lm/own.py",
     "shared_models/lm/robust.py",
+    "shared_models/lm/tokenizer.py",
     "shared_models/lm/weights.py",
     "shared_models/records/__init__.py",
     "shared_models/records/canonical.py",
