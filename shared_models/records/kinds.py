@@ -240,6 +240,7 @@ class Recipe:
     teacher_width: Count
     temperature: Decimal  # By which its predictions, and those that learn them, are made even.
     taught: Share  # What they weigh in what training lowers; the text weighs the rest.
+    tokenizer: Annotated[str, Pattern("bytes|sha256:[0-9a-f]{64}")]  # What a token is: a byte, or as that file says.
 
     @property
     def beside(self) -> bool:

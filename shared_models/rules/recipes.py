@@ -9,6 +9,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import flop_per_token, lengths
 
 COOLEST, HOTTEST = Fraction(1, 10), 100  # Temperatures.
+LEAST = 256  # Tokens of a tokenizer.
 
 # What a run trains that names no other: a small GPT, by which a consortium sees that all of it works.
 SMALL = Recipe(
@@ -46,6 +47,7 @@ SMALL = Recipe(
     teacher_width=0,
     temperature="0",
     taught="0",
+    tokenizer="bytes",
 )
 
 # What trains in a second, and learns little: for benches, tests, and rules that only count.
@@ -82,6 +84,7 @@ def check_recipe(recipe: Recipe) -> None:
     8. Sequences that begin shorter than the context come to it by doubling.
     9. A teacher is a model that could be trained, and is learnt from at a temperature that leaves numbers of use; what
         stands beside given weights has none, for these are a model already.
+    10. A tokenizer has a token for each byte; how many in all, only who has it can say (`lm.tokenizer.held`).
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
@@ -112,6 +115,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
     if recipe.shortest and (recipe.shortest == recipe.context or lengths(recipe)[-1] != recipe.context):
         cause = f"shortest = {recipe.shortest}, doubled once or over and over, never is context = {recipe.context}"
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.tokenizer != "bytes" and recipe.vocabulary < LEAST:
+        cause = f"vocabulary = {recipe.vocabulary}: a tokenizer has a token for each byte, {LEAST} at least"
         raise Refused(Refusal.BAD_FIELD, cause)
 
 

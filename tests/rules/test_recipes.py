@@ -12,6 +12,7 @@ from shared_models.rules.recipes import check_recipe, check_start
 RECIPE = replace(TOY, layers=4, heads=4, width=64)
 TAUGHT = {"teacher_layers": 6, "teacher_heads": 4, "teacher_width": 96, "temperature": "2", "taught": "0.5"}
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+CUT = "sha256:" + 64 * "0"
 OWN = {"feed": "swiglu", "member_experts": 3}
 
 
@@ -27,6 +28,9 @@ OWN = {"feed": "swiglu", "member_experts": 3}
         {"rank": 46, "feed": "swiglu"},
         {"shared": 2},
         {"shared": 4},
+        {"tokenizer": CUT},
+        {"tokenizer": CUT, "vocabulary": 70_000},
+        {"vocabulary": 255},
         EXPERTS,
         EXPERTS | {"experts_per_token": 1},
         EXPERTS | {"experts_per_token": 3},
@@ -87,6 +91,8 @@ WRONG = [
     ({"taught": "0.5"}, Refusal.BAD_FIELD, "are 0 all of them, or none"),
     ({"temperature": "1"}, Refusal.BAD_FIELD, "temperature = 1, and nobody teaches"),
     (TAUGHT | {"taught": "1"}, Refusal.BAD_FIELD, "Recipe.taught is '1'"),
+    ({"tokenizer": "bpe"}, Refusal.BAD_FIELD, "Recipe.tokenizer is 'bpe'"),
+    ({"tokenizer": CUT, "vocabulary": 255}, Refusal.BAD_FIELD, "a token for each byte, 256 at least"),
     (TAUGHT | {"temperature": "0.09"}, Refusal.BAD_FIELD, "temperature = 0.09, not from 1/10 to 100"),
     (TAUGHT | {"temperature": "100.1"}, Refusal.BAD_FIELD, "temperature = 100.1, not from 1/10 to 100"),
     (
