@@ -20,7 +20,7 @@ from client import data
 from client.training import Training
 from server import outer
 from shared_models import gguf
-from shared_models.lm import corpus, hygiene, weights
+from shared_models.lm import corpus, hygiene, tokenizer, weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.recipes import SMALL
 
@@ -74,7 +74,7 @@ def _measured(checkpoint: weights.Tensors, recipe: Recipe, scratch: Path) -> Ite
             yield f"{dtype}_llama_cpp_added", _llama_cpp_loss(file, recipe, text) - before
 
 
-def _llama_cpp_loss(file: Path, recipe: Recipe, text: corpus.Tokens) -> float:
+def _llama_cpp_loss(file: Path, recipe: Recipe, text: tokenizer.Text) -> float:
     losses, model = [], opened(file, recipe.context)
     for sequence in hygiene.spread(hygiene.EVALUATED, recipe.context, text):
         likely = torch.from_numpy(logits(model, sequence[:-1].tolist())).log_softmax(-1)

@@ -36,7 +36,7 @@ from client.training import ONE, Machine
 from server import outer
 from shared_models.lm import codecs, corpus, gpt, weights
 from shared_models.lm import outer as steps
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records.kinds import BILLION, Recipe
 from shared_models.rules.recipes import SMALL
 

@@ -37,6 +37,7 @@ def _answer(task: Task, context: Context) -> Answer:
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
     machine.check(recipe.batch)
+    cut = data.Kept(*(Path(str(context.node_config[name])) for name in ("tokenizers", "tokens")))
     base, frozen = _base(task, opened.base, manifest, kept, way)
     mine = own.taken(base, gpt.Shape.of(recipe), manifest.members.index(member))
     kept.keep_checkpoint(base)
@@ -51,7 +52,7 @@ def _answer(task: Task, context: Context) -> Answer:
             trained = train(
                 mine | gpt.beside(gpt.Shape.of(recipe), frozen),
                 recipe,
-                data.load(str(context.node_config["data"])),
+                data.in_tokens(str(context.node_config["data"]), recipe, cut),
                 remembered,
                 member=member,
                 round_=opened.round,

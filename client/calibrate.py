@@ -14,7 +14,7 @@ from client import data
 from client.team import at_work
 from client.training import Machine, build
 from shared_models.lm import gpt, own, weights
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records import canonical
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refused

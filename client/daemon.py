@@ -376,6 +376,7 @@ class Daemon:
                 rules = policy.read(self.home.policy_path)
                 rules.check_run(manifest)
                 runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
+                self.home.check_tokenizer(manifest.recipe)
         except Refused as refused:
             if self._unwanted.get(leaf) != str(refused):
                 self._unwanted[leaf] = str(refused)

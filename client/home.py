@@ -19,11 +19,12 @@ runs.json         which runs its operator has approved or refused by hand: clien
 speed.json        how fast this node trains, as it was measured: client/speed.py
 halted.json       what that round used until then, as the daemon measured it
 signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py
+tokenizers/       those that runs may name, by their SHA-256: `consortium model tokenizer`
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
                   in work/memory what its optimiser remembers, in work/begun what the newest rounds began from, in
-                  work/half how far a round came that was broken off, in work/blobs what is under way to or from the
-                  coordinator
+                  work/half how far a round came that was broken off, in work/tokens texts in a tokenizer's tokens, in
+                  work/blobs what is under way to or from the coordinator
 """
 
 import hmac
@@ -42,7 +43,7 @@ from shared_models.records import entry as entries
 from shared_models.records import tlog
 from shared_models.records.entry import MEMBER_ROLES
 from shared_models.records.keys import SigningKey
-from shared_models.records.kinds import Receipt
+from shared_models.records.kinds import Receipt, Recipe
 from shared_models.records.merkle import EMPTY_ROOT
 from shared_models.rules.audit import Witnessed
 
@@ -83,6 +84,10 @@ class Home(Folder):
         return self.path / "work" / "begun"
 
     @property
+    def tokens_path(self) -> Path:
+        return self.path / "work" / "tokens"
+
+    @property
     def policy_path(self) -> Path:
         return self.path / "policy.toml"
 
@@ -93,6 +98,7 @@ class Home(Folder):
         """
         told = {"member": self.settings.member, "data": self.text, "door": str(door)}
         told |= {"kept": str(self.path / "work" / "kept"), "memory": str(self.memory_path)}
+        told |= {"tokenizers": str(self.tokenizers_path), "tokens": str(self.tokens_path)}
         told |= {"half": str(self.path / "work" / "half")}
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
@@ -109,7 +115,15 @@ class Home(Folder):
         """What of this machine the training process may read and write, as `confine.confined` takes it: no keys."""
         kind, _, path = self.text.partition(":")
         text = [Path(path)] if kind == "file" else []
-        return {"read": [self.path / "flwr", self.path / "ca.crt", *text], "write": [self.path / "work"]}
+        read = [self.path / "flwr", self.path / "ca.crt", self.tokenizers_path, *text]
+        return {"read": read, "write": [self.path / "work"]}
+
+    def check_tokenizer(self, recipe: Recipe) -> None:
+        """Whether a run of this recipe could cut this member's text here. Raises `Refused`, as `tokenizer.held`."""
+        if recipe.tokenizer != "bytes":
+            from shared_models.lm import tokenizer
+
+            tokenizer.held(recipe.tokenizer, recipe.vocabulary, self.tokenizers_path)
 
     def training_env(self) -> dict[str, str]:
         """The environment of the training process: nothing of ours. Its folder for what is temporary is made."""

@@ -22,7 +22,7 @@ from client.data import Batches
 from client.team import at_work
 from client.training import ONE, Machine, build
 from shared_models.lm import codecs, gpt, own, weights
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Hash, Line
 from shared_models.records.kinds import FIRST, Manifest, Receipt, Recipe
@@ -68,11 +68,13 @@ def show(
     text: str,
     salt: str,
     machine: Machine = ONE,
+    cut: data.Kept = data.NOWHERE,
 ) -> bytes:
     """The opening of one segment: the round is trained again, from what it began with.
 
-    It is trained by this machine, as the receipt was. Raises `Refused(WRONG_OPENING)` if that leads elsewhere than the
-    receipt says: the disk or the build has changed; or as `team.at_work`.
+    It is trained by this machine, as the receipt was, on tokens that are `cut` here. Raises `Refused(WRONG_OPENING)` if
+    that leads elsewhere than the receipt says: the disk or the build has changed; or as `team.at_work` and
+    `data.in_tokens`.
     """
     said, groups = kept
     recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
@@ -81,7 +83,8 @@ def show(
         points, states = list[Point](), list[State]()
         turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
         start = _mine(base, receipt, manifest) | gpt.beside(gpt.Shape.of(recipe), frozen)
-        with at_work(start, recipe, data.load(text), memory, machine=machine, **turn) as training:
+        tokens = data.in_tokens(text, recipe, cut)
+        with at_work(start, recipe, tokens, memory, machine=machine, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
                     pass
@@ -146,6 +149,7 @@ def replay(
     earlier: Receipt | None,
     text: Path | None = None,
     machine: Machine = ONE,
+    cut: data.Kept = data.NOWHERE,
 ) -> Found:
     """What an opening of this receipt shows. `earlier` is the member's newest receipt of this run before it.
 
@@ -181,7 +185,7 @@ def replay(
     began = weights.digest(mine) if recipe.member_experts else receipt.base
     if why := _contradiction(opening, began, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
-    tokens = _text(opening.text, recipe, text)
+    tokens = _text(opening.text, recipe, text, cut)
     if why := _other_tokens(opening, receipt, manifest, tokens):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(mine, groups, receipt, recipe, trajectory):
@@ -250,7 +254,7 @@ def _contradiction(opening: Opening, began: str, receipt: Receipt, manifest: Man
     return ""
 
 
-def _text(named: str, recipe: Recipe, file: Path | None) -> Tokens:
+def _text(named: str, recipe: Recipe, file: Path | None, cut: data.Kept) -> Tokens:
     """The text that an opening names. The name is the member's word: it opens no file here."""
     if named.startswith(data.FILE):
         raise Refused(Refusal.MALFORMED, f"the text {named} is a file; its name for others is its SHA-256")
@@ -260,11 +264,12 @@ def _text(named: str, recipe: Recipe, file: Path | None) -> Tokens:
         )
     spec = f"{data.FILE}{file}" if named.startswith(data.DIGEST) else named
     try:
-        found, tokens = data.named(spec), data.load(spec)
+        found, _ = data.named(spec), data.load(spec)
     except Refused as refused:
         raise Refused(Refusal.MALFORMED, refused.detail) from None
     if found != named:
         raise Refused(Refusal.WRONG_OPENING, f"{file} is {found}, the member's text {named}")
+    tokens = data.in_tokens(spec, recipe, cut)
     if tokens.size <= recipe.context + 1:
         raise Refused(Refusal.MALFORMED, f"the text {spec} is shorter than a sequence")
     return tokens

@@ -81,6 +81,7 @@ class Signer:
                 raise Refused(Refusal.NOT_INVITED, f"run {manifest.run} does not name {self.home.settings.member}")
             check_recipe(manifest.recipe)
             check_start(manifest)
+            self.home.check_tokenizer(manifest.recipe)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
             if manifest.bundle != bundle:

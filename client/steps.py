@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared_models import durable
-from shared_models.lm import codecs, corpus, gpt, hygiene, outer, own, weights
+from shared_models.folder import TOKENIZERS
+from shared_models.lm import codecs, corpus, gpt, hygiene, outer, own, tokenizer, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
@@ -168,10 +169,12 @@ def _misjudged(
     recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
     invited = len(close.included) + len(close.excluded) + len(close.late)
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
-    tokens, shape = corpus.scored_on(recipe.corpus, files / "texts", recipe.context + 1), gpt.Shape.of(recipe)
+    cut = tokenizer.held(recipe.tokenizer, recipe.vocabulary, files / TOKENIZERS)
+    scored = corpus.scored_on(recipe.corpus, files / "texts", recipe.context + 1, cut)
+    shape = gpt.Shape.of(recipe)
     beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.beside else None
     model = gpt.GPT(shape) if beside is None else gpt.begun(shape, beside)
-    loss = hygiene.hidden_loss(model, base, recipe.context, seed, tokens)
+    loss = hygiene.hidden_loss(model, base, recipe.context, seed, *scored)
     found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
     for each in (*close.included, *close.late):
         right = found[each.receipt]

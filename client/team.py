@@ -22,7 +22,7 @@ from torch import distributed
 
 from client import begun
 from client.training import ONE, Machine, Training
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.lm.weights import Weights
 from shared_models.records import canonical
 from shared_models.records.kinds import Recipe

@@ -12,7 +12,7 @@ from client.team import at_work
 from client.training import ONE, Machine
 from shared_models.claims import Progress
 from shared_models.lm import weights
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import Point, ends

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from client.data import Batches
 from shared_models.lm import gpt, own, weights
-from shared_models.lm.corpus import Tokens
 from shared_models.lm.inner import Inner
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import Point

@@ -86,7 +86,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
 
 def _opened(home: Home, found: Work, segment: int) -> bytes:
     """The opening of a segment of one's own receipt: that round is trained again."""
-    from client import begun, reexecute
+    from client import begun, data, reexecute
     from client.training import Machine
 
     return reexecute.show(
@@ -98,6 +98,7 @@ def _opened(home: Home, found: Work, segment: int) -> bytes:
         text=home.text,
         salt=home.salt(found.receipt.run, found.receipt.round),
         machine=Machine.told(home.machine()),
+        cut=data.Kept(home.tokenizers_path, home.tokens_path),
     )
 
 
@@ -111,14 +112,14 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
 
 
 def _replayed(home: Home, books: Books, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
-    from client import reexecute, training
+    from client import data, reexecute, training
 
     machine = training.Machine.told(home.machine())
     opening = reexecute.read(shown)
     hashed, segment = opening.receipt, opening.segment
     found = _work(home, books, hashed)
     work = shown, found.receipt, hashed, found.manifest, found.earlier
-    verdict, distance, why = reexecute.replay(*work, text, machine)
+    verdict, distance, why = reexecute.replay(*work, text, machine, data.Kept(home.tokenizers_path, home.tokens_path))
     told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:

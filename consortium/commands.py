@@ -123,6 +123,7 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, help="texts unlike by a Dirichlet: 0.1 very, 100 hardly")
     parser.add_argument("--text", action="append", default=[], type=Path, metavar="FILE", help="one for each member")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="what checkpoints are scored on")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="what cuts text into tokens; else bytes")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
     parser.add_argument(
@@ -173,6 +174,7 @@ def _simulate(args: Namespace) -> int:
             start=args.start,
             engine=args.engine,
             teacher_rounds=args.teacher_rounds,
+            cut=args.tokenizer,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))
@@ -375,7 +377,12 @@ def _tokenizer_arguments(parser: ArgumentParser) -> None:
 
 
 def _tokenizer(args: Namespace) -> int:
-    """Learn a tokenizer from texts, into a file that is not there yet; or keep one for the runs that name it."""
+    """Learn a tokenizer from texts, into a file that is not there yet; or keep one for the runs that name it.
+
+    A member's text is cut by it at once, so that no round waits for that.
+    """
+    from client import data
+    from client.home import Home
     from shared_models import durable
     from shared_models.folder import TOKENIZERS
     from shared_models.lm import tokenizer
@@ -391,7 +398,11 @@ def _tokenizer(args: Namespace) -> int:
         if not folder.is_dir():
             raise Refused(Refusal.NOT_SET_UP, f"--home {folder} is no folder")
         tokenizer.keep(args.file, folder / TOKENIZERS)
-        print(f"kept in {folder}: a run may name it, and this folder's owner consent to that")
+        print(f"kept in {folder}: runs that name it may cut text here")
+        if (folder / "member.toml").is_file():
+            home = Home(folder)
+            text = data.load(home.text)
+            print(f"its text of {text.size:,} bytes is {found.kept(text, home.tokens_path).size:,} tokens")
     return RIGHT
 
 

@@ -39,6 +39,7 @@ from shared_models import processes
 from shared_models.artefacts import publish
 from shared_models.bundle import build
 from shared_models.ledger_http import LedgerHttp
+from shared_models.lm import tokenizer
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
@@ -97,6 +98,7 @@ def simulate(
     engine: str = "threads",
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
     teacher_rounds: int = 0,
+    cut: Path | None = None,
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
@@ -108,7 +110,8 @@ def simulate(
     `start` is a file or a folder of weights to begin with. With `inline_bytes`, what has more of them goes beside
     Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`: processes of Flower's own
     simulation engine, for honest members only. With `teacher_rounds` the recipe's teacher is trained first, in a run
-    of so many rounds, and its last checkpoint is published. Raises `Refused` for what a real run would refuse as a
+    of so many rounds, and its last checkpoint is published. `cut` is the file of a tokenizer, of which each keeps a
+    copy. Raises `Refused` for what a real run would refuse as a
     whole.
     """
     if engine not in ENGINES:
@@ -144,6 +147,10 @@ def simulate(
         bundle, texts_path = build(), coordinator.texts_path
         if held_out is not None:
             recipe = replace(recipe, corpus=keep_text(held_out, texts_path))
+        if cut is not None:
+            recipe = replace(recipe, tokenizer=tokenizer.keep(cut, coordinator.tokenizers_path).name)
+            for name in founded.members:
+                tokenizer.keep(cut, founded.member(name).tokenizers_path)
         witnesses = list[Witness]()
 
         def train(
@@ -165,6 +172,7 @@ def simulate(
                     texts=texts_path,
                     start=start if run == RUN else None,
                     checkpoints=coordinator.path / "checkpoints",
+                    tokenizers=coordinator.tokenizers_path,
                     teacher=teacher,
                     members=taught(ledger, coordinator.keyring.agreement, teacher) if teacher else None,
                 )

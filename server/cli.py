@@ -134,6 +134,12 @@ def _run_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text of yours to score checkpoints on")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="what cuts text into tokens, which every member keeps; else bytes",
+    )
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="a published checkpoint that the run is taught by")
     parser.add_argument("--show-updates", action="store_true", help="of each round, as consortium show-updates does")
     ways = parser.add_mutually_exclusive_group()
@@ -168,6 +174,7 @@ def _run(args: Namespace) -> int:
             held_out=args.held_out,
             start=args.start,
             teacher=args.teacher,
+            cut=args.tokenizer,
             show_updates=args.show_updates,
         )
     print(f"run {args.run}: {status} {details}".rstrip())

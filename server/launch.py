@@ -15,7 +15,7 @@ from server.home import Home
 from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import weights
+from shared_models.lm import tokenizer, weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
@@ -55,6 +55,7 @@ def propose(
     start: Path | None = None,
     checkpoints: Path = Path(),
     teacher: Path | None = None,
+    tokenizers: Path = Path(),
     members: tuple[str, ...] | None = None,
 ) -> Manifest:
     """The manifest of a run for these members, or all present; its first checkpoint is made here once, to be named and
@@ -63,9 +64,11 @@ def propose(
     `texts` holds what it is scored on, where that is a file. `start` is a file or a folder of weights to begin with,
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
     `teacher`, a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is
-    given, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and `check_start`.
+    given, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and `check_start`. `tokenizers` holds the one that the
+    recipe names.
     """
     check_recipe(recipe)  # Now there is a model of it.
+    tokenizer.held(recipe.tokenizer, recipe.vocabulary, tokenizers)
     members = agreement.present() if members is None else members
     teaching = FIRST
     if teacher is not None:
@@ -92,7 +95,7 @@ def propose(
         flop_per_token=flop_per_token(recipe),
         start=given,
         base=weights.digest(first),
-        loss_unats=round(1e6 * outer.held_out_loss(model, first, recipe, texts=texts)),
+        loss_unats=round(1e6 * outer.held_out_loss(model, first, recipe, texts=texts, tokenizers=tokenizers)),
         teacher=teaching,
     )
     check_start(manifest)
@@ -134,13 +137,14 @@ def launch(
     held_out: Path | None = None,
     start: Path | None = None,
     teacher: Path | None = None,
+    cut: Path | None = None,
     show_updates: bool = False,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
     With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
-    of `teacher` it is taught, as `propose`: the coordinator's folder keeps a copy of each. With `show_updates` members
-    are shown the updates of each round that has closed.
+    of `teacher` it is taught, as `propose`; its tokens are those of the tokenizer in the file `cut`. The coordinator's
+    folder keeps a copy of each. With `show_updates` members are shown the updates of each round that has closed.
     """
     home = Home(folder)
     ledger, bundle = home.ledger(), build()
@@ -148,6 +152,8 @@ def launch(
     asked = read_recipe(recipe) if recipe else SMALL
     if held_out is not None:
         asked = replace(asked, corpus=keep_text(held_out, home.texts_path))
+    if cut is not None:
+        asked = replace(asked, tokenizer=tokenizer.keep(cut, home.tokenizers_path).name)
     manifest = propose(
         home.keyring.agreement,
         run,
@@ -162,6 +168,7 @@ def launch(
         texts=home.texts_path,
         start=start,
         checkpoints=home.path / "checkpoints",
+        tokenizers=home.tokenizers_path,
         teacher=teacher,
         members=taught(ledger, home.keyring.agreement, teacher) if teacher else None,
     )

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shared_models import durable
-from shared_models.lm import corpus, gpt, hygiene, outer, own, weights
+from shared_models.lm import corpus, gpt, hygiene, outer, own, tokenizer, weights
 from shared_models.lm.blob import Blob
 from shared_models.records.kinds import FIRST, Recipe
 
@@ -27,12 +27,13 @@ class Outer:
         texts: Path,
         start: str = FIRST,
         frozen: str = FIRST,
+        tokenizers: Path = Path(),
     ) -> None:
         """`start` is the digest of the weights that the run was given to begin with, `frozen` of those that stand
         beside what is trained; `FIRST` if there are none.
         """
         self._recipe, self._rounds, self._start, self._frozen = recipe, rounds, start, frozen
-        self._checkpoints, self._states, self._texts = checkpoints, states, texts
+        self._checkpoints, self._states, self._texts, self._tokenizers = checkpoints, states, texts, tokenizers
 
     @cached_property
     def _model(self) -> gpt.GPT:
@@ -76,15 +77,17 @@ class Outer:
 
     def loss(self, digest: str) -> float:
         """The held-out loss of a checkpoint, in nats per byte."""
-        return held_out_loss(self._model, self.checkpoint(digest), self._recipe, texts=self._texts)
+        return held_out_loss(
+            self._model, self.checkpoint(digest), self._recipe, texts=self._texts, tokenizers=self._tokenizers
+        )
 
     def judge(
         self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str, ages: Mapping[str, int]
     ) -> dict[str, hygiene.Judged]:
         """What each of these updates counts (`hygiene.judge`) in a step from a base, by text that the seed draws."""
         drawn = bytes.fromhex(seed)
-        tokens = held_out(self._recipe, self._texts)
-        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn, tokens)
+        scored = held_out(self._recipe, self._texts, self._tokenizers)
+        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn, *scored)
         return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages)
 
     def step(
@@ -110,9 +113,12 @@ class Outer:
         return after.digest, kept.digest, Blob(sent, rule.down, self.shapes)
 
 
-def held_out(recipe: Recipe, texts: Path) -> corpus.Tokens:
-    """The text that this recipe's checkpoints are scored on. Raises `Refused`, as `corpus.scored_on`."""
-    return corpus.scored_on(recipe.corpus, texts, recipe.context + 1)
+def held_out(recipe: Recipe, texts: Path, tokenizers: Path) -> corpus.Scored:
+    """The text that this recipe's checkpoints are scored on. Raises `Refused`, as `corpus.scored_on` and
+    `tokenizer.held`.
+    """
+    cut = tokenizer.held(recipe.tokenizer, recipe.vocabulary, tokenizers)
+    return corpus.scored_on(recipe.corpus, texts, recipe.context + 1, cut)
 
 
 def held_out_loss(
@@ -121,13 +127,15 @@ def held_out_loss(
     recipe: Recipe,
     sequences: int = hygiene.EVALUATED,
     texts: Path = Path(),
+    tokenizers: Path = Path(),
 ) -> float:
     """Mean loss of a checkpoint on the held-out text, in nats per byte; always the same sequences.
 
     Raises `Refused`, as `held_out`.
     """
-    chosen = hygiene.spread(sequences, recipe.context, held_out(recipe, texts))
-    return hygiene.held_out_loss(model, checkpoint, chosen)(None)
+    tokens, sizes = held_out(recipe, texts, tokenizers)
+    chosen = hygiene.spread(sequences, recipe.context, tokens)
+    return hygiene.held_out_loss(model, checkpoint, chosen, sizes)(None)
 
 
 def begun(recipe: Recipe, given: weights.Tensors | None) -> gpt.GPT:

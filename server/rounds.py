@@ -95,6 +95,7 @@ class Coordinator:
             home.texts_path,
             self.manifest.start,
             self.manifest.frozen,
+            home.tokenizers_path,
         )
         self._checkpoint = self.manifest.base  # Digest of where the run is,
         self._state = ""  # and of what the outer step remembers.

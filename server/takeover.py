@@ -19,9 +19,9 @@ from server.home import Home, Settings, create
 from server.journal import Turn
 from server.launch import keep_text
 from shared_models import durable, invites
-from shared_models.folder import KEYRING, Folder
+from shared_models.folder import KEYRING, TOKENIZERS, Folder
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import weights
+from shared_models.lm import tokenizer, weights
 from shared_models.published import fetch
 from shared_models.records import entry as entries
 from shared_models.records.kinds import (
@@ -124,6 +124,7 @@ def take_over(
     needed = sorted({checkpoint} - {taken.manifest.base} | {taken.manifest.start} - {FIRST})
     found = [_found(places, digest) for digest in needed]
     text = _text(taken.manifest.recipe.corpus, places, held_out)
+    cut = _cut(taken.manifest.recipe.tokenizer, places)
     state = closes[-1].state if closes else weights.NOTHING
     kept = _state(places, state) if checkpoint == taken.checkpoint else None
     opened = taken.rounds[-1] if len(taken.rounds) > len(closes) else None
@@ -139,6 +140,8 @@ def take_over(
         weights.keep(kept, runs / "state")
     if text is not None:
         keep_text(text, home.texts_path)
+    if cut is not None:
+        tokenizer.keep(cut, home.tokenizers_path)
     _fill(runs, said, [place / "runs" / taken.hash for place in files])
     if whole:
         return Taken(len(closes), checkpoint, True, None)
@@ -272,6 +275,17 @@ def _text(corpus: str, places: Sequence[Path], given: Path | None) -> Path | Non
         raise Refused(Refusal.NOT_FOUND, f"the held-out text {path}: {error.strerror}") from None
     if found != digest:
         raise Refused(Refusal.WRONG_DIGEST, f"{path} is {found[:12]}…, checkpoints are scored on {digest[:12]}…")
+    return path
+
+
+def _cut(named: str, places: Sequence[Path]) -> Path | None:
+    """The file of the run's tokenizer, if it has one, in one of these folders. Raises `Refused(NOT_HELD)`."""
+    if named == tokenizer.BYTES:
+        return None
+    digest = named.removeprefix(tokenizer.NAMED)
+    path = next((each for place in places if (each := place / TOKENIZERS / digest).is_file()), None)
+    if path is None:
+        raise Refused(Refusal.NOT_HELD, f"the run's text is cut by a tokenizer {digest[:12]}…: no folder has it")
     return path
 
 

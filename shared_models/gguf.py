@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from shared_models import durable, huggingface
 from shared_models.lm import gpt, hygiene, tokenizer, weights
-from shared_models.lm.corpus import Tokens
+from shared_models.lm.tokenizer import Tokens
 from shared_models.records.refusals import Refusal, Refused
 
 VERSION, ALIGNMENT, QUANTISATION = 3, 32, 2

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 
 from shared_models.lm import weights
-from shared_models.lm.corpus import Tokens, windows
+from shared_models.lm.corpus import windows
 from shared_models.lm.gpt import GPT
 from shared_models.lm.outer import Plan
 from shared_models.lm.robust import WHOLE, Tensor
+from shared_models.lm.tokenizer import Tokens
 
 Update = Mapping[str, Tensor]
 Matrix = npt.NDArray[np.float64]
@@ -180,12 +181,17 @@ def overlaps(marks: list[npt.NDArray[np.int64]]) -> Matrix:
     return shared
 
 
-def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) -> Loss:
-    """How good the base is on these sequences, (count, context + 1), and how good with an update added.
+def held_out_loss(
+    model: GPT, base: Update, sequences: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64] | None = None
+) -> Loss:
+    """How good the base is on these sequences, (count, context + 1), and how good with an update added, in nats per
+    byte: the sum over all predicted tokens by the bytes that they stand for, which `sizes` says of each of the
+    vocabulary; None: one byte each.
 
     The model's own weights are overwritten, one tensor at a time, wherever it is; what of it is frozen stays.
     """
     batch = torch.from_numpy(sequences).to(model.embed.weight.device)
+    tokens_per_byte = 1.0 if sizes is None else sequences[:, 1:].size / int(sizes[sequences[:, 1:]].sum())
 
     def loss(update: Update | None) -> float:
         added = update or {}
@@ -193,7 +199,7 @@ def held_out_loss(model: GPT, base: Update, sequences: npt.NDArray[np.int64]) ->
         with torch.no_grad():
             for name, weight in weights.trained(model):
                 weight.copy_(torch.from_numpy(base[name] + added[name] if name in names else base[name]))
-            return float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
+            return tokens_per_byte * float(np.mean([model.loss(part).item() for part in torch.split(batch, 16)]))
 
     return loss
 
@@ -204,9 +210,16 @@ def spread(count: int, context: int, tokens: Tokens) -> npt.NDArray[np.int64]:
     return windows(tokens, starts, context + 1)
 
 
-def hidden_loss(model: GPT, base: Update, context: int, seed: bytes, tokens: Tokens) -> Loss:
+def hidden_loss(
+    model: GPT,
+    base: Update,
+    context: int,
+    seed: bytes,
+    tokens: Tokens,
+    sizes: npt.NDArray[np.int64] | None = None,
+) -> Loss:
     """How good the base is on the part of the held-out text that a round's seed draws, and how good with an update."""
-    return held_out_loss(model, base, hidden(seed, SCORED, context, tokens))
+    return held_out_loss(model, base, hidden(seed, SCORED, context, tokens), sizes)
 
 
 def hidden(seed: bytes, count: int, context: int, tokens: Tokens) -> npt.NDArray[np.int64]:

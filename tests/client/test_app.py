@@ -45,7 +45,7 @@ class Asked:
         self._signers, self._opening = signers, None
         self._config = {"door": str(door.path), "data": "python-stdlib:0/3", "member": "acme"}
         self._config |= {"kept": str(kept), "memory": str(self.memory), "begun": str(kept.with_name("begun"))}
-        self._config["half"] = str(kept.with_name("half"))
+        self._config |= {name: str(kept.with_name(name)) for name in ("half", "tokenizers", "tokens")}
 
     def task(self, base: weights.Weights | None = None, **changes: object) -> Task:
         """The task of the next round, from this checkpoint, as an honest coordinator sends it to who has nothing."""

@@ -27,7 +27,7 @@ from server.takeover import elected, prepare, take_over, tell
 from shared_models import invites
 from shared_models.invites import Moved
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import weights
+from shared_models.lm import tokenizer, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, RoundClose
@@ -293,6 +293,24 @@ def test_the_text_that_checkpoints_are_scored_on_is_asked_for(tmp_path, monkeypa
         take_over(home.path, "r1", member, held_out=text)
 
     result = succeeded(tmp_path, monkeypatch, SECOND, then, held_out=text, rounds=3)
+    assert result.report.books.runs["r1"].ended.status == "completed"
+
+
+def test_the_tokenizer_of_a_run_is_asked_for(tmp_path, monkeypatch):
+    text, cut = tmp_path / "public.txt", tmp_path / "tokenizer.json"
+    text.write_bytes(b"".join(b"line %d of it\n" % number for number in range(500)))
+    cut.write_bytes(tokenizer.train([text], 270))
+
+    def then(parties: Parties) -> None:
+        shutil.rmtree(parties.coordinator)
+        home, birch = parties.prepared(), parties.member("birch")
+        parties.elect(home)
+        kept = birch.tokenizers_path.rename(tmp_path / "tokenizers")
+        assert "cut by a tokenizer" in refuses(Refusal.NOT_HELD, home, "r1", [birch.path])
+        kept.rename(birch.tokenizers_path)
+        take_over(home.path, "r1", [birch.path])
+
+    result = succeeded(tmp_path, monkeypatch, SECOND, then, cut=cut, rounds=3, recipe=replace(RECIPE, vocabulary=270))
     assert result.report.books.runs["r1"].ended.status == "completed"
 
 
