@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared_models.huggingface import Mixture
 from shared_models.lm import corpus, gpt, hygiene, own, weights
+from shared_models.lm.tokenizer import Tokenizer
 from shared_models.records.kinds import Manifest
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.games import Game, shapley
@@ -37,8 +38,15 @@ class Worth:
         return shapley(Game.of(self.gains()))
 
 
-def measure(experts: weights.Tensors, given: weights.Tensors, manifest: Manifest, texts: Sequence[Path]) -> Worth:
-    """Score all coalitions of a run's members on these texts, on the sequences that a run scores its checkpoints on.
+def measure(
+    experts: weights.Tensors,
+    given: weights.Tensors,
+    manifest: Manifest,
+    texts: Sequence[Path],
+    cut: Tokenizer | None = None,
+) -> Worth:
+    """Score all coalitions of a run's members on these texts, on the sequences that a run scores its checkpoints on, in
+    the tokens of the run's tokenizer, if it has one.
 
     Raises `Refused`: BAD_FIELD for a run without members' experts or with too many, or a text that is too short;
     NOT_FOUND; WRONG_MODEL if the weights are not of the run's recipe.
@@ -47,15 +55,19 @@ def measure(experts: weights.Tensors, given: weights.Tensors, manifest: Manifest
     if not 1 <= recipe.member_experts <= MOST:
         cause = f"member_experts = {recipe.member_experts}: all coalitions are tried of 1 to {MOST} members"
         raise Refused(Refusal.BAD_FIELD, cause)
-    read = [corpus.given(path, recipe.context + 1) for path in texts]
-    drawn = [hygiene.spread(hygiene.EVALUATED, recipe.context, text) for text in read]
+    least = recipe.context + 1
+    read = [corpus.in_tokens(corpus.given(path, least), least, cut) for path in texts]
+    drawn = [hygiene.spread(hygiene.EVALUATED, recipe.context, each.tokens) for each in read]
     experts, given = dict(experts), dict(given)  # Read once, for all of them.
     losses = {}
     for size in range(len(members) + 1):
         for numbers in combinations(range(len(members)), size):
             mixture = Mixture(experts, given, recipe, numbers)
             model = gpt.GPT(mixture.shape)
-            found = (hygiene.held_out_loss(model, mixture, sequences)(None) for sequences in drawn)
+            found = (
+                hygiene.held_out_loss(model, mixture, sequences, text.sizes)(None)
+                for text, sequences in zip(read, drawn, strict=True)
+            )
             losses[frozenset(members[number] for number in numbers)] = tuple(round(1e6 * loss) for loss in found)
     used = [own.routed(model, sequences) for sequences in drawn]  # The last was that of all members.
     through_given, *theirs = (sum(counts) for counts in zip(*used, strict=True))

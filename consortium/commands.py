@@ -11,6 +11,7 @@ from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WAITING,
 
 if TYPE_CHECKING:
     from shared_models.huggingface import Model
+    from shared_models.lm.tokenizer import Tokenizer
     from shared_models.lm.weights import Tensors
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
@@ -198,6 +199,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     ways = parser.add_mutually_exclusive_group(required=True)
     ways.add_argument("--log", help="the log that says which round has led to them: its address, or a folder")
     ways.add_argument("--recipe", type=Path, help="TOML file with the fields of the recipe, if there is no log")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="of a run that has one: whose tokens it knows")
     parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
     parser.add_argument(
         "--gguf", choices=("f32", "f16", "q8_0", "q4_0"), help="a file for llama.cpp instead, its numbers of this type"
@@ -217,7 +219,7 @@ def _export(args: Namespace) -> int:
     from client.auditor import Auditor
     from server.launch import read_recipe
     from shared_models import huggingface
-    from shared_models.lm import weights
+    from shared_models.lm import tokenizer, weights
     from shared_models.published import reader
     from shared_models.records.keys import SigningKey
     from shared_models.records.refusals import Refusal, Refused
@@ -251,6 +253,7 @@ def _export(args: Namespace) -> int:
             "bundle of code": found["bundle"],
             "tree head": f"{books.tree.size} entries, root {books.tree.root().hex()}",
         }
+    cut = tokenizer.given(args.tokenizer, recipe.tokenizer, recipe.vocabulary)
     model: Model = recipe
     names = members or tuple(map(str, range(recipe.member_experts)))  # By hand, experts have numbers only.
     if not set(args.without) <= set(names if recipe.member_experts else ()):
@@ -273,13 +276,15 @@ def _export(args: Namespace) -> int:
             checkpoint, model = mixture, mixture.shape
             origin["experts of"] = ", ".join(names[number] for number in numbers) or "nobody"
     if args.gguf:
-        return _export_gguf(args, checkpoint, model, origin)
-    kind = huggingface.export(checkpoint, model, args.to, origin)
+        return _export_gguf(args, checkpoint, model, origin, cut)
+    kind = huggingface.export(checkpoint, model, args.to, origin, cut)
     print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
     return RIGHT
 
 
-def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Model", origin: dict[str, str]) -> int:
+def _export_gguf(
+    args: Namespace, checkpoint: "Tensors", recipe: "Model", origin: dict[str, str], cut: "Tokenizer | None"
+) -> int:
     from shared_models import gguf
     from shared_models.lm import corpus
 
@@ -287,7 +292,7 @@ def _export_gguf(args: Namespace, checkpoint: "Tensors", recipe: "Model", origin
     if args.held_out:
         text = corpus.given(args.held_out, recipe.context + 1)
         origin["held-out text"] = f"sha256:{hashlib.sha256(text.data).hexdigest()}"
-    written = gguf.export(checkpoint, recipe, args.to, args.gguf, origin, text)
+    written = gguf.export(checkpoint, recipe, args.to, args.gguf, origin, text, cut)
     print(f"{args.to} has {written.size:,} bytes, for llama.cpp: llama-cli -m {args.to}")
     if written.in_half:
         print(f"in f16, for their rows are no whole blocks of {gguf.BLOCK}: {', '.join(written.in_half)}")
@@ -309,6 +314,7 @@ def _worth_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--held-out", type=Path, action="append", required=True, metavar="FILE", help="a text; may be repeated"
     )
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="of a run that has one")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="the same for programs, with all coalitions")
     shown.add_argument(
@@ -323,7 +329,7 @@ def _worth(args: Namespace) -> int:
     from client import models
     from client.auditor import Auditor
     from client.worth import measure
-    from shared_models.lm import weights
+    from shared_models.lm import tokenizer, weights
     from shared_models.published import reader
     from shared_models.records.keys import SigningKey
     from shared_models.records.refusals import Refusal, Refused
@@ -339,7 +345,8 @@ def _worth(args: Namespace) -> int:
     if held != manifest.start:
         cause = f"{args.base} is {held[:12]}…, and the run began with {manifest.start[:12]}…"
         raise Refused(Refusal.WRONG_BASE, cause)
-    worth = measure(experts, base, manifest, args.held_out)
+    cut = tokenizer.given(args.tokenizer, manifest.recipe.tokenizer, manifest.recipe.vocabulary)
+    worth = measure(experts, base, manifest, args.held_out, cut)
     gains = {" ".join(sorted(who)): gain for who, gain in worth.gains().items()}
     if args.table:
         print(json.dumps({"costs": gains}))

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models import durable, huggingface
-from shared_models.lm import gpt, hygiene, tokenizer, weights
-from shared_models.lm.tokenizer import Tokens
+from shared_models.lm import corpus, gpt, hygiene, weights
+from shared_models.lm.tokenizer import Text, Tokenizer, shown
 from shared_models.records.refusals import Refusal, Refused
 
 VERSION, ALIGNMENT, QUANTISATION = 3, 32, 2
@@ -185,9 +185,12 @@ def export(
     path: Path,
     dtype: str,
     origin: Mapping[str, str],
-    text: Tokens | None = None,
+    text: Text | None = None,
+    cut: Tokenizer | None = None,
 ) -> Written:
     """Write this file, whole or not at all. `origin`, where it is from, stands in it; and how good it is on the text.
+
+    `cut` is the tokenizer whose tokens it was trained on; None: bytes.
 
     Raises `Refused`: BAD_FIELD if something is there already, or if the architecture has no such model; WRONG_MODEL if
     the weights are not of this recipe; NOT_FINITE if a number has no place in this dtype.
@@ -199,29 +202,33 @@ def export(
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.vocabulary <= END:
         raise Refused(Refusal.BAD_FIELD, f"vocabulary = {recipe.vocabulary}: llama.cpp wants a token for each byte")
+    if cut is not None and not cut.as_gpt2:
+        cause = f"the tokenizer {cut.sha256[:12]}… splits a text in a way that llama.cpp has no name for: only GPT-2's"
+        raise Refused(Refusal.BAD_FIELD, cause)
     whole = huggingface.Whole(checkpoint, recipe)
-    losses = None if text is None else measured(whole, dtype, text)
+    losses = None if text is None else measured(whole, dtype, text, cut)
     if losses is not None:
         found = f"{losses[0]:.4f} nats per byte as trained, {losses[1]:.4f} as {dtype}"
         origin = {**origin, "held-out loss": found}
     parts = [Part.of(name, places, whole, dtype) for name, places in _grouped(whole.recipe).items()]
     durable.make_folder(path.absolute().parent)
     with durable.writing(path) as file:
-        file.write(_head(_about(whole.recipe, dtype, origin), parts))
+        file.write(_head(_about(whole.recipe, dtype, origin, cut), parts))
         for part in parts:
             file.write(_filled(encode(part.dtype, part.name, part.tensor(whole)).tobytes()))
         size = file.tell()
     return Written(size, [part.name for part in parts if part.dtype == "f16" != dtype], losses)
 
 
-def measured(whole: huggingface.Whole, dtype: str, text: Tokens) -> tuple[float, float]:
+def measured(whole: huggingface.Whole, dtype: str, text: Text, cut: Tokenizer | None = None) -> tuple[float, float]:
     """The loss on a text, in nats per byte: of these weights, and of what a file of this dtype holds of them.
 
     On the sequences that a run scores its checkpoints on.
     """
-    chosen = hygiene.spread(hygiene.EVALUATED, whole.recipe.context, text)
+    tokens, sizes = corpus.in_tokens(text, whole.recipe.context + 1, cut)
+    chosen = hygiene.spread(hygiene.EVALUATED, whole.recipe.context, tokens)
     model = gpt.GPT(gpt.Shape.of(whole.recipe))
-    before, after = (hygiene.held_out_loss(model, each, chosen)(None) for each in (whole, Rounded(whole, dtype)))
+    before, after = (hygiene.held_out_loss(model, each, chosen, sizes)(None) for each in (whole, Rounded(whole, dtype)))
     return before, after
 
 
@@ -263,11 +270,15 @@ def _grouped(recipe: huggingface.Model) -> dict[str, list[huggingface.Place]]:
     return found
 
 
-def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str]) -> dict[str, Value]:
+def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut: Tokenizer | None) -> dict[str, Value]:
     """What stands at the head of the file."""
     head = recipe.width // recipe.heads
-    tokens = [*map(tokenizer.shown, range(END)), "<|endoftext|>"]
-    kinds = [NORMAL] * END + [CONTROL] + [UNUSED] * (recipe.vocabulary - len(tokens))
+    tokens = list(map(shown, range(END + 1))) if cut is None else [*cut.tokens]
+    end = tokens.index(shown(END))
+    tokens[end] = "<|endoftext|>"
+    unused = recipe.vocabulary - len(tokens)
+    kinds = np.array([NORMAL] * len(tokens) + [UNUSED] * unused, np.int32)
+    kinds[end] = CONTROL
     about: dict[str, Value] = {
         "general.architecture": "llama",
         "general.type": "model",
@@ -291,14 +302,14 @@ def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str]) -> 
     }
     if recipe.experts:
         about |= {"llama.expert_count": recipe.experts, "llama.expert_used_count": recipe.experts_per_token}
-    return about | {  # Byte-level BPE without merges: the number of a token is the byte.
+    return about | {  # Byte-level BPE; without merges the number of a token is the byte.
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens + [f"[PAD{number}]" for number in range(len(tokens), recipe.vocabulary)],
-        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
-        "tokenizer.ggml.merges": list[str](),
-        "tokenizer.ggml.bos_token_id": END,
-        "tokenizer.ggml.eos_token_id": END,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": [] if cut is None else cut.merges,
+        "tokenizer.ggml.bos_token_id": end,
+        "tokenizer.ggml.eos_token_id": end,
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.ggml.add_space_prefix": False,

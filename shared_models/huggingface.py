@@ -24,7 +24,7 @@ import numpy as np
 
 from shared_models import durable
 from shared_models.lm import codecs, gpt, own, weights
-from shared_models.lm.tokenizer import shown
+from shared_models.lm.tokenizer import Tokenizer, shown
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 
@@ -57,10 +57,13 @@ EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNLEARNT = "rotary_emb.inv_freq"  # Old folders hold what follows from rope_theta.
 
 
-def export(checkpoint: weights.Tensors, recipe: Model, folder: Path, origin: Mapping[str, str]) -> str:
+def export(
+    checkpoint: weights.Tensors, recipe: Model, folder: Path, origin: Mapping[str, str], cut: Tokenizer | None = None
+) -> str:
     """Write this folder, whole or not at all; its architecture. `origin`, for the model card, is where it is from.
 
-    Raises `Refused`: BAD_FIELD if something is there already; WRONG_MODEL if the weights are not of this recipe.
+    `cut` is the tokenizer whose tokens it was trained on; None: bytes. Raises `Refused`: BAD_FIELD if something is
+    there already; WRONG_MODEL if the weights are not of this recipe.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(Refusal.BAD_FIELD, f"--to {folder}: it is there already, and nothing is written over")
@@ -71,11 +74,15 @@ def export(checkpoint: weights.Tensors, recipe: Model, folder: Path, origin: Map
     try:
         _write_weights(whole, aside / "model.safetensors")
         files = {"config.json": config}
-        if recipe.vocabulary == BYTES:
-            files |= {"tokenizer.json": _tokenizer(), "tokenizer_config.json": _tokenizer_config(recipe)}
+        if cut is not None or recipe.vocabulary == BYTES:
+            files["tokenizer_config.json"] = _tokenizer_config(recipe)
+        if cut is None and recipe.vocabulary == BYTES:
+            files["tokenizer.json"] = _tokenizer()
         for name, content in files.items():
             durable.write(aside / name, (json.dumps(content, indent=2) + "\n").encode())
-        durable.write(aside / "README.md", _card(recipe, config["model_type"], origin).encode())
+        if cut is not None:
+            durable.write(aside / "tokenizer.json", cut.data)
+        durable.write(aside / "README.md", _card(recipe, config["model_type"], origin, cut).encode())
         aside.replace(folder)
     except BaseException:
         shutil.rmtree(aside)
@@ -450,10 +457,12 @@ def _tokenizer_config(recipe: Model) -> dict[str, Any]:
     }
 
 
-def _card(recipe: Model, kind: str, origin: Mapping[str, str]) -> str:
+def _card(recipe: Model, kind: str, origin: Mapping[str, str], cut: Tokenizer | None) -> str:
     """The model card, README.md of the folder."""
     text = "The number of a token is the byte of UTF-8 text"
     text += "." if recipe.vocabulary == BYTES else f"; of {recipe.vocabulary} numbers only the first 256 are used."
+    if cut is not None:
+        text = f"Its tokens are those of tokenizer.json, {cut.name}."
     recipe_lines = [f"{name} = {json.dumps(value)}" for name, value in asdict(recipe).items()]
     return "\n".join(
         (

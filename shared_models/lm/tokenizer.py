@@ -86,7 +86,7 @@ class Tokenizer:
     def __init__(self, data: bytes, where: str) -> None:
         """Of the bytes of a tokenizer.json. `where` is said of it in a refusal. Raises `Refused(BAD_FIELD)`."""
         self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
-        self.tokens, self.merges = _read(data, where)
+        self.tokens, self.merges, self.as_gpt2 = _read(data, where)
         self.sizes = np.array([len(token) for token in self.tokens], np.int64)  # The bytes that each stands for.
         alone = {token: number for number, token in enumerate(self.tokens) if len(token) == 1}
         self._alone = [alone[shown(byte)] for byte in range(ALONE)]
@@ -186,6 +186,22 @@ def keep(given: Path, folder: Path) -> Tokenizer:
     return found
 
 
+def given(path: Path | None, named: str, vocabulary: int) -> Tokenizer | None:
+    """The tokenizer that a recipe names, in this file; None if each byte is a token, and there is no file.
+
+    Raises `Refused`: NOT_SET_UP without a file; BAD_FIELD for another one's, or of another size; as `read`.
+    """
+    if path is None:
+        if named == BYTES:
+            return None
+        raise Refused(Refusal.NOT_SET_UP, f"--tokenizer FILE: its tokens are those of {named}")
+    found = read(path)
+    if found.name != named:
+        raise Refused(Refusal.BAD_FIELD, f"--tokenizer {path}: it is {found.name}, and the recipe has {named}")
+    check_size(found, vocabulary)
+    return found
+
+
 def check_size(found: Tokenizer, vocabulary: int) -> None:
     """Raises `Refused(BAD_FIELD)` if it is not as large as this."""
     if len(found.tokens) != vocabulary:
@@ -242,8 +258,10 @@ def _library() -> Any:
     return Library
 
 
-def _read(data: bytes, where: str) -> tuple[list[str], list[str]]:
-    """The tokens of a tokenizer.json by number, in GPT-2's letters, one for each byte; and its merges, "one other"."""
+def _read(data: bytes, where: str) -> tuple[list[str], list[str], bool]:
+    """The tokens of a tokenizer.json by number, in GPT-2's letters, one for each byte; its merges, "one other"; and
+    whether it splits a text as GPT-2's does, and no other way.
+    """
 
     def refused(cause: str) -> Refused:
         return Refused(Refusal.BAD_FIELD, f"{where}: {cause}")
@@ -274,4 +292,4 @@ def _read(data: bytes, where: str) -> tuple[list[str], list[str]]:
     alphabet = {shown(byte) for byte in range(ALONE)}
     if not numbered or not alphabet <= set(tokens) or not all(token and alphabet >= set(token) for token in tokens):
         raise refused("its vocabulary is not numbered from 0, or a byte is no token of it, or a token is not of bytes")
-    return tokens, merges
+    return tokens, merges, not splits and bool(last[1].get("use_regex", True))

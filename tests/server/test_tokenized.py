@@ -14,14 +14,16 @@ import torch.nn.functional as F  # noqa: N812 - everybody's name for it.
 from parties import BUNDLE, Parties
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer as Library
-from world import TOY
+from world import TOY, World
 
 from client import data, steps
+from client.worth import measure
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from ledger.api import serving
 from server import outer
 from server.launch import propose
+from shared_models import gguf
 from shared_models.bundle import build
 from shared_models.lm import corpus, gpt, hygiene, tokenizer, weights
 from shared_models.published import fetch, reader
@@ -32,7 +34,8 @@ from shared_models.records.refusals import Refusal, Refused
 
 TWO = {"acme": 2, "birch": 1}
 SIZE = 512
-RECIPE = replace(TOY, vocabulary=SIZE, up="int4", inner="muon", outer="nesterov", outer_momentum="0.5")
+RECIPE = replace(TOY, vocabulary=SIZE, feed="swiglu", up="int4", inner="muon", outer="nesterov", outer_momentum="0.5")
+WORDS = ("import os\n\n\ndef main(argv=None):\n    return 0  # naïve – 東京 🙂\n", " x", "a  b\r\n\tc ", "'s don't")
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,100 @@ def test_work_is_opened_and_repeated_to_the_bit_and_not_without_the_tokenizer(ru
     altered.write_bytes(altered.read_bytes()[:-2])
     code, _, err = work("open", acme, hashed["acme", 3], "--to", str(tmp_path / "again"), "--segment", "1")
     assert (code, "corrupt" in err, str(altered) in err, (tmp_path / "again").exists()) == (2, True, True, False)
+
+
+@pytest.fixture
+def export(run, file, tmp_path, capsys):
+    """Run `model export` of the run's last checkpoint: (exit code, what it printed, what it complained)."""
+    reached = run.report.books.runs["r1"].checkpoint
+    weights = run.founded.coordinator.path / "checkpoints" / f"{reached}.safetensors"
+
+    def command(*words: object) -> tuple[int, str, str]:
+        log = run.founded.ledger / "log"
+        code = main(["model", "export", str(weights), "--log", str(log), *map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def test_transformers_opens_what_is_written_out_with_its_tokenizer(run, file, export, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra hf is not installed")
+    transformers.utils.logging.disable_progress_bar()
+    out = tmp_path / "out"
+    assert export("--to", out, "--tokenizer", file)[0] == 0
+    assert (out / "tokenizer.json").read_bytes() == file.read_bytes()
+    assert f"those of tokenizer.json, {tokenizer.read(file).name}" in (out / "README.md").read_text()
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert (len(theirs), theirs.model_max_length, model.config.vocab_size) == (SIZE, RECIPE.context, SIZE)
+    for text in WORDS:
+        numbers = np.concatenate(list(tokenizer.read(file).encode(np.frombuffer(text.encode(), np.uint8))))
+        assert theirs(text)["input_ids"] == list(numbers)
+        assert theirs.decode(numbers) == text
+    tokens, sizes = corpus.in_tokens(corpus.held_out(), 17, tokenizer.read(file))
+    sequences = torch.from_numpy(hygiene.spread(64, RECIPE.context, tokens))
+    with torch.no_grad():
+        loss = model(sequences, labels=sequences).loss.item()
+    stands_for = sizes[sequences[:, 1:]].sum()
+    assert loss * sequences[:, 1:].numel() / stands_for == pytest.approx(run.losses[-1], abs=2e-5)
+
+
+def test_a_file_for_llama_cpp_has_its_tokens_and_merges_and_its_losses_are_per_byte(run, file, export, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the extra hf is not installed")
+    transformers.utils.logging.disable_progress_bar()
+    text = tmp_path / "text"
+    text.write_bytes(corpus.held_out().tobytes())
+    words = ("--to", tmp_path / "file.gguf", "--gguf", "f32", "--tokenizer", file, "--held-out", text)
+    code, out, _ = export(*words)
+    assert (code, f"{run.losses[-1]:.4f} as trained, {run.losses[-1]:.4f} in f32" in out) == (0, True)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="file.gguf", model_max_length=10**6)
+    for text in WORDS:
+        numbers = np.concatenate(list(tokenizer.read(file).encode(np.frombuffer(text.encode(), np.uint8))))
+        assert theirs(text)["input_ids"] == list(numbers)
+        assert theirs.decode(numbers) == text
+    assert theirs.eos_token_id == tokenizer.read(file).tokens.index(tokenizer.shown(0xFF))
+    changed = json.loads(file.read_bytes())
+    changed["pre_tokenizer"]["use_regex"] = False
+    odd = tokenizer.Tokenizer(json.dumps(changed).encode(), "odd")
+    with pytest.raises(Refused, match="only GPT-2's") as caught:
+        gguf.export({}, RECIPE, tmp_path / "odd.gguf", "f32", {}, None, odd)
+    assert (caught.value.refusal, (tmp_path / "odd.gguf").exists()) == (Refusal.BAD_FIELD, False)
+
+
+def test_it_is_not_written_out_without_its_tokenizer_or_with_another(file, export, tmp_path):
+    (tmp_path / "other.json").write_text(json.dumps(json.loads(file.read_bytes()), indent=1))
+    for words, why in (
+        ((), "error not_set_up: --tokenizer FILE: its tokens are those of sha256:"),
+        (("--tokenizer", tmp_path / "other.json"), "error bad_field: --tokenizer "),
+        (("--tokenizer", tmp_path / "none"), "error not_found: the tokenizer "),
+    ):
+        code, _, err = export("--to", tmp_path / "out", *words)
+        assert (code, err.startswith(why), (tmp_path / "out").exists()) == (2, True, False), err
+    with pytest.raises(Refused, match="vocabulary = 300"):
+        tokenizer.given(file, tokenizer.read(file).name, 300)
+    assert tokenizer.given(None, "bytes", 256) is None
+    with pytest.raises(Refused, match="and the recipe has bytes"):
+        tokenizer.given(file, "bytes", 256)
+
+
+def test_what_an_expert_is_worth_is_measured_per_byte(file, tmp_path):
+    """Of models that know nothing: each token is as likely as any."""
+    plain = replace(TOY, vocabulary=SIZE, feed="swiglu", tokenizer=tokenizer.read(file).name)
+    given = outer.first(plain)
+    recipe, text = replace(plain, member_experts=2), tmp_path / "text"
+    experts = {
+        name: tensor.detach().numpy()
+        for name, tensor in gpt.begun(gpt.Shape.of(recipe), given).named_parameters()
+        if tensor.requires_grad
+    }
+    manifest = replace(World().manifest(recipe=recipe), members=("acme", "birch"))
+    text.write_bytes(corpus.shard(1, 3)[:50_000].tobytes())
+    tokens, sizes = corpus.in_tokens(corpus.given(text, 17), 17, tokenizer.read(file))
+    right = hygiene.spread(64, recipe.context, tokens)[:, 1:]
+    found = measure(experts, given, manifest, [text], tokenizer.read(file))
+    nats = math.log(SIZE) * right.size / sizes[right].sum()
+    assert [losses for (losses,) in found.losses.values()] == [pytest.approx(1e6 * nats, abs=2)] * 4
 
 
 def test_who_lacks_the_tokenizer_or_has_another_or_cannot_read_it_does_not_consent(file, tmp_path, monkeypatch):
