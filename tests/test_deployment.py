@@ -38,7 +38,7 @@ from server.superlink import Control
 from shared_models import bundle, processes
 from shared_models.folder import write_settings
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import codecs, weights
+from shared_models.lm import codecs, corpus, tokenizer, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
@@ -255,6 +255,28 @@ def test_what_an_operator_does_not_want_is_not_trained_and_the_rest_train_withou
         assert any(excluded.get("cedar") in ("dead", "failed", "late") for _, excluded in turns)
         assert any(excluded.get("acme") == "policy" for _, excluded in turns[1:])
         assert turns[-1] == (("acme", "cedar"), {})
+
+
+def test_a_member_without_the_run_s_tokenizer_consents_when_it_has_it_and_one_with_another_does_not(home, tmp_path):
+    """Training reads the tokenizer behind what confines it, and keeps its text in tokens where it may write."""
+    text, cut, other = (tmp_path / name for name in ("public.txt", "tokenizer.json", "other.json"))
+    text.write_bytes(corpus.held_out()[:100_000].tobytes())
+    for path, size in ((cut, 300), (other, 301)):
+        path.write_bytes(tokenizer.train([text], size))
+    keep = ["model", "tokenizer", "--home"]
+    with deployed(home) as (founded, _), ThreadPoolExecutor() as pool:
+        acme, birch, cedar = (founded.member(name) for name in founded.members)
+        tokenizer.keep(cut, acme.tokenizers_path)
+        assert main([*keep, str(birch.path), str(other)]) == 0
+        run = pool.submit(trained, founded, replace(TINY, vocabulary=300), cut=cut, consents_s=20)
+        wait_for(lambda: "and here is none" in told(cedar).get("refused", ""))
+        assert main([*keep, str(cedar.path), str(cut)]) == 0
+        assert run.result()[0] == "finished:completed"
+        found = report(founded)
+        assert (found.findings, found.books.runs["r1"].consents) == ([], {"acme", "cedar"})
+        assert f"here is {tokenizer.read(other).sha256[:12]}…: " in told(birch)["refused"]
+        assert [(turn.included, turn.excluded) for turn in closed(founded)] == [(("acme", "cedar"), ())] * 2
+        assert len(list(acme.tokens_path.rglob("*.tokens"))) == 1
 
 
 def test_training_that_takes_more_than_it_may_stops_and_the_rest_train_without_it(home):
