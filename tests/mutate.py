@@ -53,7 +53,7 @@ GUARDED: dict[str, list[str]] = {
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
-    "shared_models/gguf.py": ["tests/client/test_gguf.py"],
+    "shared_models/gguf.py": ["tests/client/test_gguf.py", "tests/server/test_tokenized.py"],
     "shared_models/huggingface.py": [
         "tests/client/test_huggingface.py",
         "tests/training/test_adapter.py",
@@ -129,7 +129,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client", "tests/server/test_rounds.py"],
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
-    "client/signer.py": ["tests/client/test_signer.py", "tests/client"],
+    "client/signer.py": ["tests/client/test_signer.py", "tests/client", "tests/server/test_tokenized.py"],
     "client/energy.py": ["tests/client/test_energy.py"],
     "client/half.py": ["tests/training/test_training.py"],
     "client/train.py": ["tests/training/test_training.py"],
@@ -190,8 +190,12 @@ GUARDED: dict[str, list[str]] = {
         "tests/ledger/test_kill.py",
     ],
     "shared_models/lm/weights.py": ["tests/training", "tests/client/test_huggingface.py"],
-    "shared_models/lm/corpus.py": ["tests/server/test_simulation.py", "tests/client/test_gguf.py"],
-    "shared_models/lm/tokenizer.py": ["tests/training/test_tokenizer.py"],
+    "shared_models/lm/corpus.py": [
+        "tests/server/test_simulation.py",
+        "tests/client/test_gguf.py",
+        "tests/server/test_tokenized.py",
+    ],
+    "shared_models/lm/tokenizer.py": ["tests/training/test_tokenizer.py", "tests/server/test_tokenized.py"],
     "shared_models/lm/codecs.py": ["tests/training/test_codecs.py"],
     "shared_models/lm/kept.py": ["tests/training/test_kept.py"],
     "shared_models/lm/own.py": ["tests/training/test_own.py"],
@@ -243,6 +247,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_adapted.py",
         "tests/client/test_gguf.py",
         "tests/server/test_member_experts.py",
+        "tests/training/test_tokenizer.py",
     ],
 }
 CHECKS = ("check", "verif", "_follow", "_note_logged", "flock")  # A statement that calls one of these is a check.

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -28,7 +27,7 @@ from shared_models.records.refusals import Refusal, Refused
 BYTES = "bytes"  # What a recipe says that has no tokenizer: the number of a token is the byte.
 NAMED = "sha256:"  # And how it names one.
 ALONE = 256  # Each byte is a token by itself, too.
-PIECE_BYTES, TOGETHER = 2**16, 64  # How long a piece is at most; so many are in memory at a time.
+PIECE_BYTES, TOGETHER = 2**16, 16  # How long a piece is at most; so many are in memory at a time.
 PLAIN = {"normalizer", "truncation", "padding", "added_tokens"}  # What a tokenizer.json must have nothing of,
 EXACT = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}  # or its model.
 
@@ -69,17 +68,6 @@ def _runs(piece: bytes) -> list[str]:
     return [run for run in re.split("([\udc80-\udcff])", piece.decode(errors="surrogateescape")) if run]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
-    """What stands beside a file of tokens, written last: without it, the file was not finished."""
-
-    text: str  # SHA-256 of the text,
-    tokenizer: str  # of the tokenizer,
-    sha256: str  # and of the file.
-    tokens: int
-    dtype: str  # As NumPy calls it.
-
-
 class Tokenizer:
     """One tokenizer."""
 
@@ -112,34 +100,31 @@ class Tokenizer:
     def kept(self, text: Text, folder: Path) -> Tokens:
         """The text's tokens in a file of this folder, read where they are drawn from: made once, and found again.
 
-        Raises `Refused`: CORRUPT if the file is not what was written; as `encode`.
+        What stands beside it, digests and sizes, is written last: without that the file was not finished. Raises
+        `Refused`: CORRUPT if the file is not what was written; as `encode`.
         """
         digest = hashlib.sha256(text.data).hexdigest()
         path = folder / self.sha256 / f"{digest}.tokens"
         index = path.with_suffix(".json")
+
+        def said(sha256: str, size: int) -> dict[str, str | int]:
+            about = {"text": digest, "tokenizer": self.sha256, "sha256": sha256, "dtype": self.dtype.str}
+            return about | {"tokens": size // self.dtype.itemsize}
+
         if not index.is_file():
             durable.make_folder(path.parent)
-            hashed, count = hashlib.sha256(), 0
+            hashed = hashlib.sha256()
             with durable.writing(path, 0o600) as file:
                 for part in self.encode(text):
                     hashed.update(part.data)
                     file.write(part.data)
-                    count += part.size
-            made = Index(
-                text=digest, tokenizer=self.sha256, sha256=hashed.hexdigest(), tokens=count, dtype=self.dtype.str
-            )
-            durable.write(index, json.dumps(asdict(made)).encode(), 0o600)
+                size = file.tell()
+            durable.write(index, json.dumps(said(hashed.hexdigest(), size)).encode(), 0o600)
         try:
-            said = Index(**json.loads(index.read_bytes()))
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            right = (said.text, said.tokenizer, said.sha256, said.dtype) == (
-                digest,
-                self.sha256,
-                found,
-                self.dtype.str,
-            ) and path.stat().st_size == said.tokens * self.dtype.itemsize
-        except (OSError, TypeError, ValueError):
+                found = said(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+            right = json.loads(index.read_bytes()) == found
+        except (OSError, ValueError):
             right = False
         if not right:
             cause = "it is not what was made of the text; delete both, and they are made again"
@@ -290,6 +275,8 @@ def _read(data: bytes, where: str) -> tuple[list[str], list[str], bool]:
     ):
         raise refused("its pre_tokenizer adds to the text, or leaves out of it")
     alphabet = {shown(byte) for byte in range(ALONE)}
+    if not all(each.count(" ") == 1 and {*each.split(" "), each.replace(" ", "")} <= vocab.keys() for each in merges):
+        raise refused("a merge is not of two tokens, or makes none")
     if not numbered or not alphabet <= set(tokens) or not all(token and alphabet >= set(token) for token in tokens):
         raise refused("its vocabulary is not numbered from 0, or a byte is no token of it, or a token is not of bytes")
     return tokens, merges, not splits and bool(last[1].get("use_regex", True))

@@ -163,9 +163,18 @@ def test_what_may_be_a_tokenizer(learnt):
             "or leaves out of it",
         ),
         (model(vocab={token: number + 1 for token, number in vocab.items()}), "is not numbered from 0"),
-        (model(vocab={token: number for token, number in vocab.items() if number}), "is not numbered from 0"),
-        (model(vocab={"" if token == "a" else token: number for token, number in vocab.items()}), "a byte is no token"),
+        (
+            model(vocab={token: number for token, number in vocab.items() if number}, merges=[]),
+            "is not numbered from 0",
+        ),
+        (
+            model(vocab={"" if token == "a" else token: number for token, number in vocab.items()}, merges=[]),
+            "a byte is no token",
+        ),
         (model(vocab=vocab | {"": 600}), "a token is not of bytes"),
+        (model(merges=[["a", "東"]]), "a merge is not of two tokens, or makes none"),
+        (model(merges=["a b c"]), "a merge is not of two tokens, or makes none"),
+        (model(merges=[["Ā", "Ā"]]), "a merge is not of two tokens, or makes none"),
         (model(vocab=vocab | {"東": 600}), "a token is not of bytes"),
     ]:
         with pytest.raises(Refused, match=cause) as caught:
