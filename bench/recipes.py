@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,10 +34,10 @@ from client import data
 from client.training import ONE, Machine, Training
 from server import outer
 from shared_models import huggingface
-from shared_models.lm import gpt, weights
+from shared_models.lm import gpt, tokenizer, weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.pricing import flop_per_token, length_at
-from shared_models.rules.recipes import TOY
+from shared_models.rules.recipes import SMALL, TOY
 
 STEPS = 12
 PLAIN = replace(
@@ -68,6 +69,8 @@ TEACHER: dict[str, Any] = {"teacher_layers": 4, "teacher_heads": 4, "teacher_wid
 TEACHER |= {"temperature": "2", "taught": "0.5"}
 TEACHER_STEPS = 900
 DISTILLED = "distilled"
+# The small recipe on bytes, and on tokens learnt from another shard than it trains on.
+BYTES, TOKENS, TOKENIZED = replace(SMALL, inner_steps=400), 2048, "tokenized"
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -98,6 +101,13 @@ MEANING |= {
     "distilled_teacher_loss_ratio": "held-out loss of the teacher / the student's alone",
     "distilled_loss_ratio": "a student with a teacher: held-out loss behind the same tokens / the student's alone",
     "distilled_flop_loss_ratio": "a student with a teacher: held-out loss behind the same FLOP / the student's alone",
+}
+MEANING |= {
+    "tokenized_flop_ratio": f"{TOKENS} tokens: FLOP of a byte of text by the formula / by bytes",
+    "tokenized_cpu_ratio": f"{TOKENS} tokens: CPU time of a byte of text / by bytes",
+    "tokenized_bytes_per_token": f"{TOKENS} tokens: how many bytes of the text that is trained on one is, the mean",
+    "tokenized_text_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as much text / by bytes",
+    "tokenized_flop_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as many FLOP / by bytes",
 }
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
@@ -132,7 +142,7 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
-    told |= _in_a_process(DISTILLED)
+    told |= _in_a_process(DISTILLED) | _in_a_process(TOKENIZED)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
     told[FORMULA] = max(
         map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN, replace(STUDENT, **TEACHER)])
@@ -269,10 +279,45 @@ def _distilled() -> dict[str, float]:
     }
 
 
+def _tokenized() -> dict[str, float]:
+    """A run on a tokenizer's tokens, held against one on bytes: behind as much text, and behind as many FLOP."""
+    torch.set_num_threads(1)
+    text = data.load("python-stdlib:0/4")
+    with tempfile.TemporaryDirectory() as scratch:
+        public, made, folder = (Path(scratch) / name for name in ("public", "tokenizer.json", "tokenizers"))
+        public.write_bytes(data.load("python-stdlib:1/4").tobytes())
+        made.write_bytes(tokenizer.train([public], TOKENS))
+        cut = tokenizer.keep(made, folder)
+
+        def train(recipe: Recipe, tokens: tokenizer.Tokens) -> tuple[float, float]:
+            """The held-out loss, in nats per byte, and CPU seconds of a step."""
+            started = time.process_time()
+            training = Training(outer.first(recipe), recipe, tokens, {}, member="acme", round_=1, rounds=1)
+            for _ in training.until(recipe.inner_steps):
+                pass
+            cpu, (reached, _) = time.process_time() - started, training.state()
+            loss = outer.held_out_loss(outer.model(recipe), reached, recipe, tokenizers=folder)
+            return loss, cpu / recipe.inner_steps
+
+        tokens = np.concatenate(list(cut.encode(text)))
+        longer, recipe = text.size / tokens.size, replace(BYTES, vocabulary=TOKENS, tokenizer=cut.name)
+        flop = flop_per_token(recipe) / flop_per_token(BYTES)
+        alone, cpu = train(BYTES, text)
+        as_much_text, _ = train(replace(recipe, inner_steps=round(BYTES.inner_steps / longer)), tokens)
+        as_many_flop, slower = train(replace(recipe, inner_steps=round(BYTES.inner_steps / flop)), tokens)
+    return {
+        "tokenized_flop_ratio": flop / longer,
+        "tokenized_cpu_ratio": slower / cpu / longer,
+        "tokenized_bytes_per_token": longer,
+        "tokenized_text_loss_ratio": as_much_text / alone,
+        "tokenized_flop_loss_ratio": as_many_flop / alone,
+    }
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
-    parser.add_argument("--row", choices=(*ROWS, DISTILLED), help="measure this one in this process")
+    parser.add_argument("--row", choices=(*ROWS, DISTILLED, TOKENIZED), help="measure this one in this process")
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
     parser.add_argument("--json", action="store_true", help="the figures only")
@@ -282,6 +327,8 @@ def main() -> None:
         print("{}")
     elif chosen.row == DISTILLED:
         print(json.dumps(_distilled()))
+    elif chosen.row == TOKENIZED:
+        print(json.dumps(_tokenized()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:
