@@ -238,6 +238,11 @@ def test_what_cannot_be_learnt_or_read_is_refused_by_name(words, tmp_path):
     assert caught.value.refusal is Refusal.NOT_FOUND
 
 
+def test_who_trains_on_bytes_loads_no_library_for_it():
+    code = "import client.app, server.app, sys; sys.exit('tokenizers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_how_wide_a_token_is():
     assert [tokenizer.dtype(*each).str for each in [("bytes", 256), ("sha256:0", 2**16), ("sha256:0", 2**16 + 1)]] == [
         "|u1",
