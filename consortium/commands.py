@@ -144,7 +144,6 @@ def _simulate(args: Namespace) -> int:
     from consortium.simulate import simulate
     from server.launch import read_recipe
     from shared_models.records.refusals import Refusal, Refused
-    from shared_models.rules.recipes import SMALL
 
     names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
     how: list[How] = ["late"] * args.late + ["dead"] * args.dead + args.lie + [Slow(times) for times in args.slow]
@@ -166,7 +165,7 @@ def _simulate(args: Namespace) -> int:
             (args.keep or Path(scratch)) / "parties",
             dict.fromkeys(names, 1),
             rounds=args.rounds,
-            recipe=read_recipe(args.recipe) if args.recipe else SMALL,
+            recipe=read_recipe(args.recipe, args.start),
             deadline_s=args.deadline,
             misbehave=misbehave,
             alpha=args.alpha,

@@ -121,7 +121,9 @@ def _register(args: Namespace) -> int:
 def _run_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("run", help="a name for it, used once")
-    parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe; the small GPT by default")
+    parser.add_argument(
+        "--recipe", type=Path, help="TOML file with the fields of a recipe; else the small GPT's, or the folder's"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quorum", type=int, help="accepted answers a round needs; more than half by default")
     parser.add_argument("--deadline", type=float, default=120.0, help="seconds a round waits for the last answer")

@@ -28,13 +28,16 @@ PIECE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The small recipe with what this TOML file changes. Raises `Refused`: BAD_FIELD, UNKNOWN_CODEC."""
-    changes = tomllib.loads(path.read_text())
+def read_recipe(path: Path | None, start: Path | None = None) -> Recipe:
+    """The small recipe with what this TOML file changes; of a run that begins with a folder of transformers', in the
+    shape that the folder has. Raises `Refused`: BAD_FIELD, UNKNOWN_CODEC; as `huggingface.described`.
+    """
+    shape = huggingface.described(start) if start is not None and start.is_dir() else {}
+    changes = tomllib.loads(path.read_text()) if path is not None else {}
     unknown = changes.keys() - {field.name for field in fields(Recipe)}
     if unknown:
         raise Refused(Refusal.BAD_FIELD, f"{path}: a recipe has no {', '.join(sorted(unknown))}")
-    recipe = replace(SMALL, **changes)
+    recipe = replace(SMALL, **shape | changes)
     check_recipe(recipe)
     return recipe
 
@@ -144,12 +147,13 @@ def launch(
 
     With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
     of `teacher` it is taught, as `propose`; its tokens are those of the tokenizer in the file `cut`. The coordinator's
-    folder keeps a copy of each. With `show_updates` members are shown the updates of each round that has closed.
+    folder keeps a copy of each. `recipe` is read by `read_recipe`. With `show_updates` members are shown the updates of
+    each round that has closed.
     """
     home = Home(folder)
     ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
-    asked = read_recipe(recipe) if recipe else SMALL
+    asked = read_recipe(recipe, start)
     if held_out is not None:
         asked = replace(asked, corpus=keep_text(held_out, home.texts_path))
     if cut is not None:

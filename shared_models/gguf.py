@@ -200,6 +200,10 @@ def export(
     if recipe.feed != "swiglu":
         cause = f'feed = "{recipe.feed}": llama.cpp has no architecture that computes it; train with feed = "swiglu"'
         raise Refused(Refusal.BAD_FIELD, cause)
+    for name in ("qk_norm", "bias", "rope_factor"):
+        if (found := getattr(recipe, name)) not in ("none", 0):
+            cause = f"{name} = {found}: written is the architecture llama, which has none; a folder can hold it"
+            raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.vocabulary <= END:
         raise Refused(Refusal.BAD_FIELD, f"vocabulary = {recipe.vocabulary}: llama.cpp wants a token for each byte")
     if cut is not None and not cut.as_gpt2:
@@ -244,9 +248,9 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, name: str, places: list[huggingface.Place], whole: huggingface.Whole, dtype: str) -> "Part":
         recipe = whole.recipe
-        turned = recipe.width // recipe.heads if "attn_q" in name or "attn_k" in name else 0
+        turned = recipe.head_width if "attn_q" in name or "attn_k" in name else 0
         shape = cls(name, places, turned, dtype, ()).tensor(whole).shape
-        return cls(name, places, turned, held_as(dtype, f"{places[0].ours}.weight", shape), shape)
+        return cls(name, places, turned, held_as(dtype, places[0].ours, shape), shape)
 
     def tensor(self, whole: weights.Tensors) -> weights.Tensor:
         """Rotary positions turn neighbours in llama.cpp, and here numbers that are half a head apart: so of queries and
@@ -272,7 +276,7 @@ def _grouped(recipe: huggingface.Model) -> dict[str, list[huggingface.Place]]:
 
 def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut: Tokenizer | None) -> dict[str, Value]:
     """What stands at the head of the file."""
-    head = recipe.width // recipe.heads
+    head = recipe.head_width
     tokens = list(map(shown, range(END + 1))) if cut is None else [*cut.tokens]
     end = tokens.index(shown(END))
     tokens[end] = "<|endoftext|>"
@@ -296,9 +300,9 @@ def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut
         "llama.attention.head_count_kv": recipe.kv_heads or recipe.heads,
         "llama.attention.key_length": head,
         "llama.attention.value_length": head,
-        "llama.attention.layer_norm_rms_epsilon": huggingface.NORM_EPS,
+        "llama.attention.layer_norm_rms_epsilon": huggingface.norm_eps(recipe),
         "llama.rope.dimension_count": head,
-        "llama.rope.freq_base": huggingface.ROTARY_BASE,
+        "llama.rope.freq_base": float(recipe.rope_theta),
     }
     if recipe.experts:
         about |= {"llama.expert_count": recipe.experts, "llama.expert_used_count": recipe.experts_per_token}

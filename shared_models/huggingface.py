@@ -1,14 +1,18 @@
 """A checkpoint as a folder that Hugging Face's transformers reads, and whatever else reads such folders; and back.
 
-Each mix of a recipe's options is exactly one of three architectures that transformers (5.22) knows, so that no code
-travels with the weights and nothing is approximated:
+Each mix of a recipe's options is exactly one of the architectures that transformers (5.23) knows, so that no code
+travels with the weights and nothing is approximated (`rules.recipes.ARCHITECTURES`):
 
-    feed = "gelu"       arcee      no gates, RMSNorm, rotary positions, no biases
-    feed = "swiglu"     llama
-    experts             mixtral; members' experts too, with the weights that they stand beside
+    feed = "gelu"                          arcee      no gates, RMSNorm, rotary positions, no biases
+    feed = "swiglu"                        llama      of Mistral's sizes too
+      bias = "qkv"                         qwen2
+      qk_norm = "head"                     qwen3
+    experts                                mixtral    members' experts too, with the weights that they stand beside
+      qk_norm = "whole"                    olmoe
+      qk_norm = "head"                     qwen3_moe
 
 What saved training only is undone: two matrices of a rank are multiplied, layers that share weights are written out.
-A run may begin with such a folder, if it holds the very model of its recipe.
+A run may begin with such a folder: what it says of its shape is what the recipe says (`described`).
 """
 
 import json
@@ -27,31 +31,35 @@ from shared_models.lm import codecs, gpt, own, weights
 from shared_models.lm.tokenizer import Tokenizer, shown
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import ARCHITECTURES
 
-ROTARY_BASE = 10_000.0  # As in `gpt.GPT`.
 NORM_EPS = 2.0**-23  # What torch's RMSNorm adds to a mean square if it is told nothing: the eps of float32.
-MOST_EPS = 1e-5  # Of a folder that a run begins with: after a few steps nobody can tell it from ours.
-NAMES = {"arcee": "ArceeForCausalLM", "llama": "LlamaForCausalLM", "mixtral": "MixtralForCausalLM"}
+NAMES = {
+    "arcee": "ArceeForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+MADE_OF = {kind: made_of for made_of, kind in ARCHITECTURES.items()}
+ALIKE = {"mistral": "llama"}  # Other names of what is computed.
+EXPERTS = {"mixtral": "num_local_experts", "olmoe": "num_experts", "qwen3_moe": "num_experts"}  # How many there are.
 BYTES = 256
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"  # As transformers names them.
-ASKED = (  # What of a config decides what is computed.
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "rope_type",
-    "rope_theta",
-    "attention_bias",
-    "mlp_bias",
-    "sliding_window",
-    "num_local_experts",
-    "num_experts_per_tok",
-)
+FIXED: dict[str, Any] = {  # What a config may leave out, or say so: of anything else we have no model.
+    "attention_bias": False,
+    "mlp_bias": False,
+    "clip_qkv": None,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+LLAMA3 = {  # How it stretches rotary positions, but for the factor.
+    "low_freq_factor": gpt.LLAMA3_LOW,
+    "high_freq_factor": gpt.LLAMA3_HIGH,
+    "original_max_position_embeddings": gpt.LLAMA3_CONTEXT,
+}
 Model = Recipe | gpt.Shape  # What says of a model how large it is, and of what architecture.
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UNLEARNT = "rotary_emb.inv_freq"  # Old folders hold what follows from rope_theta.
@@ -207,12 +215,25 @@ def _by(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
+def kind_of(recipe: Model) -> str:
+    """Its architecture, as transformers calls it."""
+    return ARCHITECTURES[recipe.feed, recipe.experts > 0, recipe.qk_norm, recipe.bias]
+
+
+def norm_eps(recipe: Model) -> float:
+    """What its norms add to a mean square."""
+    return float(recipe.norm_eps) or NORM_EPS
+
+
 def _config(recipe: Model) -> dict[str, Any]:
     """What transformers builds the model from."""
-    kind = "mixtral" if recipe.experts else "arcee" if recipe.feed == "gelu" else "llama"
+    kind, theta = kind_of(recipe), float(recipe.rope_theta)
+    rotary: dict[str, Any] = {"rope_type": "default"}
+    if recipe.rope_factor:
+        rotary = {"rope_type": "llama3", "factor": float(recipe.rope_factor), **LLAMA3}
     config = {
-        "architectures": [NAMES[kind]],
         "model_type": kind,
+        "architectures": [NAMES[kind]],
         "dtype": "float32",
         "vocab_size": recipe.vocabulary,
         "hidden_size": recipe.width,
@@ -220,22 +241,30 @@ def _config(recipe: Model) -> dict[str, Any]:
         "num_hidden_layers": recipe.layers,
         "num_attention_heads": recipe.heads,
         "num_key_value_heads": recipe.kv_heads or recipe.heads,
-        "head_dim": recipe.width // recipe.heads,
+        "head_dim": recipe.head_width,
         "hidden_act": "gelu" if recipe.feed == "gelu" else "silu",
         "max_position_embeddings": recipe.context,
-        "rms_norm_eps": NORM_EPS,
-        "rope_theta": ROTARY_BASE,  # Where readers older than transformers 5 look.
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
+        "rms_norm_eps": norm_eps(recipe),
+        "rope_theta": theta,  # Where readers older than transformers 5 look.
+        "rope_parameters": rotary | {"rope_theta": theta},
         "attention_bias": False,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": recipe.embeddings == "tied",
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": None,
     }
+    if recipe.rope_factor:
+        config["rope_scaling"] = rotary  # There, too.
+    if kind == "qwen2":
+        del config["attention_bias"]  # It has no choice.
     if not recipe.experts:
         return config | {"mlp_bias": False}
+    if kind == "qwen3_moe":
+        config["moe_intermediate_size"] = recipe.feed_width
+    if kind != "mixtral":
+        config["norm_topk_prob"] = recipe.expert_weights == "shares"
     return config | {
-        "num_local_experts": recipe.experts,
+        EXPERTS[kind]: recipe.experts,
         "num_experts_per_tok": recipe.experts_per_token,
         "router_aux_loss_coef": gpt.BALANCE,
     }
@@ -245,38 +274,44 @@ class Place(NamedTuple):
     """Where a tensor of transformers' files is in ours."""
 
     theirs: str  # Its name there.
-    ours: str  # That of a matrix or a norm here, without the `.weight` behind it.
+    ours: str  # That of the tensor here.
     start: int = 0  # It is these rows of it.
     end: int | None = None
 
     def rows(self, found: weights.Tensors) -> weights.Tensor:
-        return found[f"{self.ours}.weight"][self.start : self.end]
+        return found[self.ours][self.start : self.end]
 
 
 def places_of(recipe: Model) -> Iterator[Place]:
     """Every tensor of transformers' files. Layers that share weights have several, all at one place."""
-    yield Place(EMBED, "embed")
-    yield Place("model.norm.weight", "norm")
-    yield Place(HEAD, "head")
-    width = recipe.width
-    keys = (recipe.kv_heads or recipe.heads) * (width // recipe.heads)
+    yield Place(EMBED, "embed.weight")
+    yield Place("model.norm.weight", "norm.weight")
+    if recipe.embeddings == "apart":
+        yield Place(HEAD, "head.weight")
+    queries, keys = (heads * recipe.head_width for heads in (recipe.heads, recipe.kv_heads or recipe.heads))
+    ends = (0, queries, queries + keys, queries + 2 * keys)
+    routed, named = "mlp", [(part, f"{part}_proj") for part in ("gate", "down", "up")]
+    if recipe.experts and kind_of(recipe) == "mixtral":
+        routed, named = "block_sparse_moe", [("gate", "w1"), ("down", "w2"), ("up", "w3")]
     for layer in range(recipe.layers):
         to, block = f"model.layers.{layer}", f"blocks.{layer // recipe.shared}"
-        yield Place(f"{to}.input_layernorm.weight", f"{block}.norm1")
-        yield Place(f"{to}.post_attention_layernorm.weight", f"{block}.norm2")
-        yield Place(f"{to}.self_attn.q_proj.weight", f"{block}.qkv", 0, width)
-        yield Place(f"{to}.self_attn.k_proj.weight", f"{block}.qkv", width, width + keys)
-        yield Place(f"{to}.self_attn.v_proj.weight", f"{block}.qkv", width + keys, width + 2 * keys)
-        yield Place(f"{to}.self_attn.o_proj.weight", f"{block}.out")
+        yield Place(f"{to}.input_layernorm.weight", f"{block}.norm1.weight")
+        yield Place(f"{to}.post_attention_layernorm.weight", f"{block}.norm2.weight")
+        for part, start, end in zip("qkv", ends, ends[1:], strict=False):
+            for what in ("weight", "bias") if recipe.bias == "qkv" else ("weight",):
+                yield Place(f"{to}.self_attn.{part}_proj.{what}", f"{block}.qkv.{what}", start, end)
+        yield Place(f"{to}.self_attn.o_proj.weight", f"{block}.out.weight")
+        for part in "qk" if recipe.qk_norm != "none" else "":
+            yield Place(f"{to}.self_attn.{part}_norm.weight", f"{block}.norm_{part}.weight")
         parts = ("gate", "up", "down") if recipe.feed == "swiglu" else ("up", "down")
         for part in () if recipe.experts else parts:
-            yield Place(f"{to}.mlp.{part}_proj.weight", f"{block}.{part}")
+            yield Place(f"{to}.mlp.{part}_proj.weight", f"{block}.{part}.weight")
         if recipe.experts:
-            yield Place(f"{to}.block_sparse_moe.gate.weight", f"{block}.router")
+            yield Place(f"{to}.{routed}.gate.weight", f"{block}.router.weight")
         for expert in range(recipe.experts):
-            for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3")):
-                there = f"{to}.block_sparse_moe.experts.{expert}.{name}.weight"
-                yield Place(there, f"{block}.experts.{expert}.{part}")
+            for part, name in named:
+                there = f"{to}.{routed}.experts.{expert}.{name}.weight"
+                yield Place(there, f"{block}.experts.{expert}.{part}.weight")
 
 
 def _write_weights(whole: Whole, path: Path) -> None:
@@ -323,7 +358,9 @@ class Folder(Mapping[str, weights.Tensor]):
         self._files, self._folder = _files(folder, recipe), folder
         self._places: dict[str, list[Place]] = {}
         for place in places_of(recipe):
-            self._places.setdefault(f"{place.ours}.weight", []).append(place)
+            self._places.setdefault(place.ours, []).append(place)
+        if recipe.embeddings == "tied" and HEAD in self._files:
+            self._places["embed.weight"].append(Place(HEAD, "embed.weight"))
         wanted = gpt.shapes(gpt.Shape.of(recipe))
         if odd := sorted(wanted.keys() ^ self._places.keys()):
             cause = (
@@ -343,13 +380,13 @@ class Folder(Mapping[str, weights.Tensor]):
                     raise Refused(Refusal.WRONG_MODEL, cause)
 
     def __getitem__(self, name: str) -> weights.Tensor:
-        """Raises KeyError; `Refused(WRONG_MODEL)` if layers that share it in the recipe differ here."""
+        """Raises KeyError; `Refused(WRONG_MODEL)` if what shares it in the recipe's model differs here."""
         parts: dict[int, tuple[Place, weights.Tensor]] = {}
         for place in self._places[name]:
             tensor = self._read(place.theirs)
             first, held = parts.setdefault(place.start, (place, tensor))
             if not np.array_equal(held, tensor, equal_nan=True):
-                cause = f"{first.theirs} and {place.theirs} differ, and the recipe's layers share them"
+                cause = f"{first.theirs} and {place.theirs} differ, and in the recipe's model they are one"
                 raise Refused(Refusal.WRONG_MODEL, cause)
         return np.concatenate([parts[start][1] for start in sorted(parts)])
 
@@ -386,7 +423,7 @@ def _files(folder: Path, recipe: Recipe) -> dict[str, tuple[weights.Widened, str
             raise Refused(Refusal.CORRUPT, f"{folder / INDEX} names {each}, which is no file of this folder")
         file = weights.widened(folder / each)
         found |= {name: (file, name) for name in file}
-    if config.get("tie_word_embeddings") and EMBED in found:
+    if config.get("tie_word_embeddings") and EMBED in found and recipe.embeddings == "apart":
         found.setdefault(HEAD, found[EMBED])  # One matrix for both; from here on they are two.
     return found
 
@@ -406,32 +443,109 @@ def _json(path: Path) -> dict[str, Any]:
 def _check_config(found: Mapping[str, Any], recipe: Recipe) -> None:
     """Whether transformers would compute from this config what our model of the recipe does. Raises
     `Refused(WRONG_MODEL)`.
-
-    What it may leave out is what transformers then takes. How much a norm adds to a mean square need not be ours.
     """
-    wanted = _config(recipe)
-    rope = found.get("rope_parameters") or {}
-    scaled = found.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", found.get("rope_theta", ROTARY_BASE))
-    told = dict(found) | {
-        "num_key_value_heads": found.get("num_key_value_heads") or found.get("num_attention_heads"),
-        "head_dim": found.get("head_dim") or wanted["head_dim"],
-        "attention_bias": found.get("attention_bias", False),
-        "mlp_bias": found.get("mlp_bias", False),
-        "rope_type": rope.get("rope_type") or scaled.get("rope_type") or scaled.get("type") or "default",
-        "rope_theta": theta,
-        "sliding_window": None if (found.get("sliding_window") or recipe.context) >= recipe.context else "shorter",
-    }
-    asked = wanted | {"rope_type": "default", "sliding_window": None}
-    for name in ASKED:
-        if name in asked and told.get(name) != asked[name]:
-            cause = f"its config has {name} = {told.get(name)}, and the recipe's model {asked[name]}"
-            raise Refused(Refusal.WRONG_MODEL, cause)
-    eps = found.get("rms_norm_eps", MOST_EPS)
-    if not isinstance(eps, float) or not 0 < eps <= MOST_EPS:
-        raise Refused(
-            Refusal.WRONG_MODEL, f"its config has rms_norm_eps = {eps}, which is not above 0 and at most 1e-5"
+    told, asked = _config(replace(recipe, **_described(found))), _config(recipe)
+    if recipe.embeddings == "apart":
+        told["tie_word_embeddings"] = False  # What is one there can be two here.
+    for name, right in asked.items():
+        if told.get(name) != right:
+            raise Refused(
+                Refusal.WRONG_MODEL, f"its config has {name} = {told.get(name)}, and the recipe's model {right}"
+            )
+    qwen = str(found["model_type"]).startswith("qwen")
+    window = found.get("sliding_window") if found.get("use_sliding_window", not qwen) else None
+    if window is not None and not (isinstance(window, int) and window >= recipe.context):
+        cause = (
+            f"its config has sliding_window = {window}, and the recipe's model looks back context = {recipe.context}"
         )
+        raise Refused(Refusal.WRONG_MODEL, cause)
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What the config of a folder of transformers' says in a recipe's words: the fields that its shape is.
+
+    Raises `Refused`: NOT_FOUND, CORRUPT, WRONG_MODEL if transformers would compute from it what no recipe's model does.
+    """
+    return _described(_json(folder / "config.json"))
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config may leave out is what transformers then takes."""
+    said = str(config.get("model_type"))
+    kind = ALIKE.get(said, said)
+    if kind not in MADE_OF:
+        known = ", ".join(sorted({*MADE_OF, *ALIKE}))
+        raise Refused(Refusal.WRONG_MODEL, f"its config has model_type = {said}, and here there are {known}")
+    feed, routed, qk_norm, bias = MADE_OF[kind]
+    for name, right in {**FIXED, "hidden_act": "gelu" if feed == "gelu" else "silu"}.items():
+        if (found := config.get(name)) not in (None, right):
+            raise Refused(Refusal.WRONG_MODEL, f"its config has {name} = {found}, and a recipe's model {right}")
+
+    def count(name: str) -> int:
+        found = config.get(name)
+        if not isinstance(found, int) or found < 1:
+            raise Refused(Refusal.WRONG_MODEL, f"its config has {name} = {found}, and not a whole number above 0")
+        return found
+
+    experts: dict[str, Any] = {"experts": 0, "experts_per_token": 0, "expert_weights": "shares"}
+    if routed:
+        number = EXPERTS[kind] if EXPERTS[kind] in config else "num_local_experts"  # transformers 5 may write that.
+        shares = kind == "mixtral" or config.get("norm_topk_prob", False)
+        experts = {
+            "experts": count(number),
+            "experts_per_token": count("num_experts_per_tok"),
+            "expert_weights": "shares" if shares else "softmax",
+        }
+    return {
+        "vocabulary": count("vocab_size"),
+        "layers": count("num_hidden_layers"),
+        "heads": count("num_attention_heads"),
+        "kv_heads": count("num_key_value_heads") if config.get("num_key_value_heads") else 0,
+        "width": count("hidden_size"),
+        "head_dim": count("head_dim") if config.get("head_dim") else 0,
+        "feed": feed,
+        "feed_dim": count("moe_intermediate_size" if kind == "qwen3_moe" else "intermediate_size"),
+        "qk_norm": qk_norm,
+        "bias": bias,
+        "embeddings": "tied" if config.get("tie_word_embeddings") else "apart",
+        "norm_eps": _eps(config.get("rms_norm_eps")),
+        **experts,
+        **_rotary(config, 1e6 if kind == "mixtral" else 1e4),
+    }
+
+
+def _eps(found: Any) -> str:
+    """A recipe's `norm_eps`, which is the very number."""
+    if found == NORM_EPS:
+        return "0"
+    if not isinstance(found, float) or not 1e-12 <= found < 1:
+        raise Refused(Refusal.WRONG_MODEL, f"its config has rms_norm_eps = {found}, and a recipe's is from 1e-12 to 1")
+    text = f"{found:.12f}".rstrip("0")
+    if float(text) != found:
+        raise Refused(Refusal.WRONG_MODEL, f"its config has rms_norm_eps = {found}, of which a recipe holds {text}")
+    return text
+
+
+def _rotary(config: Mapping[str, Any], theta: float) -> dict[str, int]:
+    """A recipe's `rope_theta`, which is this one if the config says none, and `rope_factor`."""
+    said = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
+    found: dict[str, Any] = {
+        "rope_theta": said.get("rope_theta", config.get("rope_theta", theta)),
+        "rope_factor": 0,
+    }
+    kind = said.get("rope_type") or said.get("type") or "default"
+    wrong = [name for name, right in LLAMA3.items() if said.get(name) != right] if kind == "llama3" else []
+    if kind not in ("default", "llama3") or wrong:
+        cause = f"{wrong[0]} = {said.get(wrong[0])}" if wrong else f"rope_type = {kind}"
+        raise Refused(
+            Refusal.WRONG_MODEL, f"its config has {cause}: a recipe's rotary positions are default or Llama 3's"
+        )
+    if kind == "llama3":
+        found["rope_factor"] = said.get("factor")
+    for name, number in found.items():
+        if not isinstance(number, int | float) or number != int(number):
+            raise Refused(Refusal.WRONG_MODEL, f"its config has {name} = {number}, and a recipe a whole number")
+    return {name: int(number) for name, number in found.items()}
 
 
 def _tokenizer() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from server import outer
 
 MIX = replace(TOY, layers=4, heads=4, width=32, context=24)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
+BASE = {"rope_theta": 500_000, "rope_factor": 8, "norm_eps": "0.00001"}  # As weights that are there have it.
 # Every two options meet in one of these.
 MIXES = {
     "arcee": MIX,
@@ -23,6 +24,27 @@ MIXES = {
     "mixtral-kv": replace(MIX, **EXPERTS, kv_heads=1, rank=8),
     "mixtral-rank": replace(MIX, **EXPERTS, rank=5, shared=2),
     "mixtral-one": replace(MIX, **EXPERTS | {"experts_per_token": 1}, kv_heads=2, shared=4),
+    "arcee-tied": replace(MIX, **BASE, embeddings="tied", head_dim=12, feed_dim=72, rank=4),
+    "llama-3": replace(MIX, **BASE, feed="swiglu", kv_heads=2, feed_dim=112),
+    "llama-base": replace(MIX, **BASE | {"rope_factor": 0}, feed="swiglu", head_dim=16, embeddings="tied"),
+    "llama-tied": replace(MIX, **BASE, feed="swiglu", kv_heads=2, head_dim=16, embeddings="tied", shared=2),
+    "mixtral-base": replace(MIX, **BASE, **EXPERTS, feed_dim=40, head_dim=16, embeddings="tied", rank=8),
+    "qwen2": replace(MIX, feed="swiglu", bias="qkv"),
+    "qwen2-all": replace(MIX, **BASE, feed="swiglu", bias="qkv", kv_heads=1, embeddings="tied", feed_dim=80, shared=2),
+    "qwen2-rank": replace(MIX, feed="swiglu", bias="qkv", head_dim=12, rank=5),
+    "qwen3": replace(MIX, feed="swiglu", qk_norm="head"),
+    "qwen3-all": replace(MIX, **BASE, feed="swiglu", qk_norm="head", kv_heads=2, head_dim=16, embeddings="tied"),
+    "qwen3-rank": replace(MIX, feed="swiglu", qk_norm="head", feed_dim=80, rank=5, shared=2),
+    "olmoe": replace(MIX, **EXPERTS, qk_norm="whole", expert_weights="softmax"),
+    "olmoe-all": replace(MIX, **BASE, **EXPERTS, qk_norm="whole", kv_heads=2, feed_dim=24, embeddings="tied"),
+    "olmoe-rank": replace(MIX, **EXPERTS, qk_norm="whole", expert_weights="softmax", kv_heads=1, rank=8, shared=2),
+    "qwen3_moe": replace(MIX, **EXPERTS, qk_norm="head"),
+    "qwen3_moe-all": replace(
+        MIX, **BASE, **EXPERTS, qk_norm="head", expert_weights="softmax", kv_heads=2, head_dim=16, feed_dim=24, shared=2
+    ),
+    "qwen3_moe-rank": replace(
+        MIX, **EXPERTS, qk_norm="head", expert_weights="softmax", embeddings="tied", norm_eps="0.00001", rank=8
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from shared_models.lm import weights
 T = TypeVar("T")
 TEACHER = "teacher."  # How the names of its tensors begin, where they stand beside the model's.
 OWN_PER_TOKEN = 2  # Of the given feed-forward and members' experts, a token goes through so many.
+LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8_192, 1.0, 4.0  # See `frequencies`.
 BALANCE = 0.01  # What uneven use of the experts weighs in what training lowers (arXiv:2101.03961, section 2.2).
 
 
@@ -40,6 +41,20 @@ class Sizes(Protocol):
     @property
     def context(self) -> int: ...
     @property
+    def head_width(self) -> int: ...
+    @property
+    def qk_norm(self) -> str: ...
+    @property
+    def bias(self) -> str: ...
+    @property
+    def embeddings(self) -> str: ...
+    @property
+    def rope_theta(self) -> int: ...
+    @property
+    def rope_factor(self) -> int: ...
+    @property
+    def norm_eps(self) -> str: ...
+    @property
     def feed(self) -> str: ...
     @property
     def feed_width(self) -> int: ...
@@ -51,6 +66,8 @@ class Sizes(Protocol):
     def experts(self) -> int: ...
     @property
     def experts_per_token(self) -> int: ...
+    @property
+    def expert_weights(self) -> str: ...
     @property
     def adapter(self) -> int: ...
     @property
@@ -71,12 +88,20 @@ class Shape:
     kv_heads: int
     width: int
     context: int
+    head_width: int
+    qk_norm: str
+    bias: str
+    embeddings: str
+    rope_theta: int
+    rope_factor: int
+    norm_eps: str
     feed: str
     feed_width: int
     rank: int
     shared: int
     experts: int
     experts_per_token: int
+    expert_weights: str
     adapter: int
     member_experts: int
     seed: int  # It draws what of an adapter is not trained.
@@ -96,15 +121,23 @@ class Shape:
 class Block(nn.Module):
     """Causal attention and a feed-forward or several, each behind a norm and added to its input."""
 
+    norm_q: nn.RMSNorm | None
+    norm_k: nn.RMSNorm | None
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.heads, self.kv_heads = shape.heads, shape.kv_heads or shape.heads
-        self.norm1 = nn.RMSNorm(shape.width)
-        projected = (self.heads + 2 * self.kv_heads) * (shape.width // self.heads)
-        self.qkv = _matrix(shape.width, projected, shape)
-        self.out = _matrix(shape.width, shape.width, shape)
-        self.norm2 = nn.RMSNorm(shape.width)
+        self.heads, self.kv_heads, self.head_width = shape.heads, shape.kv_heads or shape.heads, shape.head_width
+        self.norm1 = _norm(shape.width, shape)
+        projected = (self.heads + 2 * self.kv_heads) * self.head_width
+        self.qkv = _matrix(shape.width, projected, shape, bias=shape.bias == "qkv")
+        self.norm_q = self.norm_k = None
+        if shape.qk_norm != "none":  # arXiv:2302.05442: products of queries and keys stay in bounds.
+            together = (self.heads, self.kv_heads) if shape.qk_norm == "whole" else (1, 1)
+            self.norm_q, self.norm_k = (_norm(heads * self.head_width, shape) for heads in together)
+        self.out = _matrix(self.heads * self.head_width, shape.width, shape)
+        self.norm2 = _norm(shape.width, shape)
         self.experts_per_token, self.own = shape.experts_per_token, nn.ModuleList()
+        self.shares = shape.expert_weights == "shares"
         if shape.experts:
             self.router = nn.Linear(shape.width, shape.experts, bias=False)
             self.experts = nn.ModuleList(Expert(shape) for _ in range(shape.experts))
@@ -116,14 +149,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """(batch, length, width) in and out, and how unevenly experts are used: 1 is evenly; 0 without experts."""
-        batch, length, width = x.shape
-        projected = self.qkv(self.norm1(x)).view(batch, length, -1, width // self.heads)
+        batch, length, _ = x.shape
+        projected = self.qkv(self.norm1(x)).view(batch, length, -1, self.head_width)
         q, k, v = projected.split([self.heads, self.kv_heads, self.kv_heads], 2)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = _normed(q, self.norm_q), _normed(k, self.norm_k)
         q, k, v = (each.transpose(1, 2) for each in (_rotate(q, rotation), _rotate(k, rotation), v))
         if self.kv_heads < self.heads:  # Each key and value serves as many heads (arXiv:2305.13245).
             k, v = (each.repeat_interleave(self.heads // self.kv_heads, 1) for each in (k, v))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
         if self.experts_per_token:
             fed, unevenness = self._routed(self.norm2(x))
             return x + fed, unevenness
@@ -145,18 +180,18 @@ class Block(nn.Module):
     def _routed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Each token through the experts that the router puts first, weighed by how likely it holds them.
 
-        Of equal ones the first: a sort that is stable says the same everywhere. Weights are as Mixtral's
-        (arXiv:2401.04088). No token is left out, however many want one expert (arXiv:2211.15841), and an expert that
-        nobody wants still has a gradient: zero. Unevenness is that of Switch (arXiv:2101.03961, equation 4), but of
-        each sequence and then the mean (arXiv:2412.19437, equation 17): so it is the same, however many processes
-        share a batch.
+        Of equal ones the first: a sort that is stable says the same everywhere. Weights are shares of 1 as Mixtral's
+        (arXiv:2401.04088), or as likely as OLMoE's (arXiv:2409.02060). No token is left out, however many want one
+        expert (arXiv:2211.15841), and an expert that nobody wants still has a gradient: zero. Unevenness is that of
+        Switch (arXiv:2101.03961, equation 4), but of each sequence and then the mean (arXiv:2412.19437, equation 17):
+        so it is the same, however many processes share a batch.
         """
         feeds, scores = self._routes(x)
         many, each_of = len(feeds), self.experts_per_token
         likely = F.softmax(scores.float(), -1)
         in_order = torch.sort(likely, dim=-1, descending=True, stable=True)
         weight, chosen = (each[..., :each_of].flatten(0, 1) for each in in_order)
-        weight, tokens = weight / weight.sum(-1, keepdim=True), x.flatten(0, 1)
+        weight, tokens = weight / weight.sum(-1, keepdim=True) if self.shares else weight, x.flatten(0, 1)
         fed = torch.zeros_like(tokens)
         for number, expert in enumerate(feeds):
             token, place = (chosen == number).nonzero(as_tuple=True)
@@ -203,8 +238,22 @@ def _factored(inside: int, outside: int, shape: Shape) -> nn.Module:
     return nn.Sequential(nn.Linear(inside, shape.rank, bias=False), nn.Linear(shape.rank, outside, bias=False))
 
 
-def _matrix(inside: int, outside: int, shape: Shape) -> nn.Module:
-    return Adapted(inside, outside, shape.adapter) if shape.adapter else nn.Linear(inside, outside, bias=False)
+def _matrix(inside: int, outside: int, shape: Shape, *, bias: bool = False) -> nn.Module:
+    if shape.adapter:
+        return Adapted(inside, outside, shape.adapter, bias=bias)
+    return nn.Linear(inside, outside, bias=bias)
+
+
+def _norm(width: int, shape: Shape) -> nn.RMSNorm:
+    return nn.RMSNorm(width, eps=float(shape.norm_eps) or None)
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """(batch, length, heads, width) in and out, each head normed by itself, or as many together as the norm is wide: in
+    float32, whatever products are computed in.
+    """
+    normed: Tensor = norm(x.float().reshape(*x.shape[:2], -1, *norm.normalized_shape))
+    return normed.view(x.shape)
 
 
 class Adapted(nn.Linear):
@@ -217,13 +266,13 @@ class Adapted(nn.Linear):
 
     a: Tensor
 
-    def __init__(self, inside: int, outside: int, rank: int) -> None:
-        super().__init__(inside, outside, bias=False)
+    def __init__(self, inside: int, outside: int, rank: int, *, bias: bool = False) -> None:
+        super().__init__(inside, outside, bias=bias)
         self.register_buffer("a", torch.empty(rank, inside), persistent=False)
         self.b = nn.Parameter(torch.zeros(outside, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight) + F.linear(F.linear(x, self.a), self.b)
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.a), self.b)
 
 
 def drawn(seed: int, name: str, rank: int, inside: int) -> weights.Tensor:
@@ -252,15 +301,16 @@ class GPT(nn.Module):
         super().__init__()
         self._recompute, self._shared, self._routes = recompute, shape.shared, shape.experts > 0
         self._taught: tuple[GPT, float, float] | None = None
-        assert shape.width % (2 * shape.heads) == 0
+        assert shape.head_width % 2 == 0
         assert shape.layers % shape.shared == 0
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers // shape.shared))
-        self.norm = nn.RMSNorm(shape.width)
+        self.norm = _norm(shape.width, shape)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        if shape.embeddings == "tied":
+            self.head.weight = self.embed.weight  # One tensor, by the name that it has first.
         # Rotary positions (arXiv:2104.09864): nothing to learn, so nothing to send.
-        half = shape.width // shape.heads // 2
-        angle = torch.arange(shape.context)[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+        angle = torch.arange(shape.context)[:, None] * frequencies(shape)
         self.register_buffer("cos", angle.cos()[:, None], persistent=False)  # So that they go where the model goes.
         self.register_buffer("sin", angle.sin()[:, None], persistent=False)
         for name, part in self.named_modules():
@@ -319,6 +369,22 @@ def soft(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(mine, right, reduction="batchmean", log_target=True)
 
 
+def frequencies(shape: Shape) -> Tensor:
+    """How far rotary positions turn each pair of a head's numbers from one token to the next, (width / 2), in radians.
+
+    With a factor, as Llama 3.1: pairs that turn less than once in LLAMA3_CONTEXT positions turn so much slower, those
+    that turn more than LLAMA3_HIGH times as fast as ever, and between the two it is something between
+    (github.com/meta-llama/llama-models, apply_scaling).
+    """
+    half = shape.head_width // 2
+    turns = float(shape.rope_theta) ** (-torch.arange(half) / half)
+    if not shape.rope_factor:
+        return turns
+    often = turns * LLAMA3_CONTEXT / (2 * math.pi)
+    kept = ((often - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW)).clamp(0, 1)
+    return (1 - kept) * turns / shape.rope_factor + kept * turns
+
+
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the two halves of each head (batch, length, heads, width) by the angles of their position."""
     cos, sin = rotation
@@ -372,7 +438,8 @@ def fresh(shape: Shape, seed: int) -> GPT:
     """A model with its first weights; the same seed gives the same bits on the same build of torch.
 
     Normal weights of scale 1/√fan-in, what is added to the residual stream smaller by √(2·layers) (GPT-2), a zero head:
-    every byte is equally likely at first, so the loss starts at ln(vocabulary). What of an adapter is trained is zero.
+    every byte is equally likely at first, so the loss starts at ln(vocabulary), and near it where the head is the
+    embedding. What is added to queries, keys and values is zero, and so is what of an adapter is trained.
     """
     model = GPT(shape)
     random = torch.Generator().manual_seed(seed)
@@ -381,7 +448,7 @@ def fresh(shape: Shape, seed: int) -> GPT:
             if ".own." in name:
                 continue
             if weight.dim() == 1:
-                weight.fill_(1.0)
+                weight.fill_(0.0 if name.endswith(".bias") else 1.0)
             elif name == "head.weight" or name.endswith(".b"):
                 weight.zero_()
             else:

@@ -241,6 +241,15 @@ class Recipe:
     temperature: Decimal  # By which its predictions, and those that learn them, are made even.
     taught: Share  # What they weigh in what training lowers; the text weighs the rest.
     tokenizer: Annotated[str, Pattern("bytes|sha256:[0-9a-f]{64}")]  # What a token is: a byte, or as that file says.
+    feed_dim: Count  # Numbers between a feed-forward's matrices, or each expert's; 0: as many as `feed_width` says.
+    head_dim: Count  # Numbers of a head; 0: the width is divided among the heads.
+    qk_norm: Annotated[str, Pattern("none|head|whole")]  # Queries and keys are normed, each head's or all at once.
+    bias: Annotated[str, Pattern("none|qkv")]  # What is added to queries, keys and values.
+    embeddings: Annotated[str, Pattern("apart|tied")]  # Of tokens, in and out: two matrices, or one.
+    expert_weights: Annotated[str, Pattern("shares|softmax")]  # Of those gone through: shares of 1, or the router's.
+    rope_theta: Positive  # The base of rotary positions' wavelengths,
+    rope_factor: Count  # of which the long ones are so many times longer, as Llama 3's; 0: as they are.
+    norm_eps: Decimal  # What a norm adds to a mean square; 0: float32's own, 2^-23.
 
     @property
     def beside(self) -> bool:
@@ -251,12 +260,20 @@ class Recipe:
     def feed_width(self) -> int:
         """How wide a feed-forward is between its matrices, or each of the experts.
 
-        A token goes through 8·width² weights of a layer's feed-forwards, whatever they are: SwiGLU has three matrices
-        instead of two (arXiv:2002.05202), and several experts are so much narrower; up to the next multiple of 8.
+        If the recipe does not say, a token goes through 8·width² weights of a layer's feed-forwards, whatever they are:
+        SwiGLU has three matrices instead of two (arXiv:2002.05202), and several experts are so much narrower; up to the
+        next multiple of 8.
         """
+        if self.feed_dim:
+            return self.feed_dim
         if self.feed == "gelu":
             return 4 * self.width
         return 8 * -(-self.width // (3 * max(1, self.experts_per_token)))
+
+    @property
+    def head_width(self) -> int:
+        """How wide a head is."""
+        return self.head_dim or self.width // self.heads
 
     @property
     def teacher(self) -> "Recipe | None":

@@ -16,11 +16,13 @@ def matmul_parameters(recipe: Recipe) -> int:
     embeddings not. Layers that share weights count each, and of experts those that a token goes through.
 
     With GELU and nothing else chosen, a layer holds 4·d² of attention (query, key, value, output) and 8·d² of a
-    feed-forward four times as wide. Where `kv_heads` are fewer than `heads`, keys and values are so much narrower; a
-    matrix d × w of rank r is two, d × r and r × w; experts have a router, d × experts.
+    feed-forward four times as wide. Where `kv_heads` are fewer than `heads`, keys and values are so much narrower;
+    where `head_dim` says how wide a head is, all of attention is; a matrix d × w of rank r is two, d × r and r × w;
+    experts have a router, d × experts. The head counts where it is the embedding, too. What is added and what norms
+    multiply with are not matrices.
     """
     width, inner = recipe.width, recipe.feed_width
-    attention = width * _projected(recipe) + width * width
+    attention = width * _projected(recipe) + attended(recipe) * width
     matrix = recipe.rank * (width + inner) if recipe.rank else width * inner
     feed = matrix * (2 if recipe.feed == "gelu" else 3)
     routed = feed * recipe.experts_per_token + width * recipe.experts if recipe.experts else feed
@@ -29,7 +31,7 @@ def matmul_parameters(recipe: Recipe) -> int:
 
 def flop_per_token(recipe: Recipe) -> int:
     """Model-FLOP to train on one token of a sequence as long as the context: 6 for each matmul weight, and 6·L·T·d for
-    causal attention, however many its heads share keys and values.
+    causal attention, however many its heads share keys and values; d is then how wide its heads are together.
 
     Forward 2 and backward 4 FLOP per weight, 2 of them for its own gradient and 2 for that of what it was multiplied
     with; attention's two products take 4·T·d forward, half of it under a causal mask, and three times that in all.
@@ -47,16 +49,18 @@ def flop_per_token(recipe: Recipe) -> int:
     A teacher goes forward only: 2 for each of its matmul weights, and 2·L·T·d of its attention.
     """
     if (teacher := recipe.teacher) is not None:
-        forward = 2 * matmul_parameters(teacher) + 2 * teacher.layers * teacher.context * teacher.width
+        forward = 2 * matmul_parameters(teacher) + 2 * teacher.layers * teacher.context * attended(teacher)
         return flop_per_token(replace(recipe, teacher_layers=0)) + forward
-    attention = 6 * recipe.layers * recipe.context * recipe.width
+    attention = 6 * recipe.layers * recipe.context * attended(recipe)
     if recipe.member_experts:
         return 4 * matmul_parameters(recipe) + attention + _of_own_expert(recipe)
     if not recipe.adapter:
         return 6 * matmul_parameters(recipe) + attention
     width, projected = recipe.width, _projected(recipe)
     feeds = 1 if recipe.feed == "gelu" else 2  # Matrices into a feed-forward; out of it there is one.
-    inside = 2 * width + feeds * width + recipe.feed_width  # Of what goes into the matrices of a layer, the widths,
+    inside = (
+        width + attended(recipe) + feeds * width + recipe.feed_width
+    )  # Of what goes into the matrices of a layer, the widths,
     outside = projected + width + feeds * recipe.feed_width + width  # and of what comes out of them.
     adapters = recipe.layers * recipe.adapter * (4 * inside + 6 * outside)
     first = 2 * width * projected + 2 * recipe.adapter * (width + projected)
@@ -66,15 +70,20 @@ def flop_per_token(recipe: Recipe) -> int:
 def _of_own_expert(recipe: Recipe) -> int:
     """What a member's expert adds to its frozen model, less what the first layer need not do."""
     width = recipe.width
-    matrix, qkv_and_out = width * recipe.feed_width, width * _projected(recipe) + width * width
+    matrix, qkv_and_out = width * recipe.feed_width, width * _projected(recipe) + attended(recipe) * width
     expert = 3 * matrix + width
-    first = 2 * (qkv_and_out + 3 * matrix + 2 * matrix + width) + 4 * recipe.context * width
+    first = 2 * (qkv_and_out + 3 * matrix + 2 * matrix + width) + 4 * recipe.context * attended(recipe)
     return 6 * recipe.layers * expert - first
 
 
 def _projected(recipe: Recipe) -> int:
     """How wide queries, keys and values are together."""
-    return recipe.width + 2 * (recipe.kv_heads or recipe.heads) * (recipe.width // recipe.heads)
+    return (recipe.heads + 2 * (recipe.kv_heads or recipe.heads)) * recipe.head_width
+
+
+def attended(recipe: Recipe) -> int:
+    """How wide the heads of attention are together."""
+    return recipe.heads * recipe.head_width
 
 
 def lengths(recipe: Recipe) -> tuple[int, ...]:
@@ -102,7 +111,9 @@ def round_flop(manifest: Manifest, round_: int) -> int:
     for number, length in enumerate(every):
         first, after = (-(-part * whole // len(every)) for part in (number, number + 1))
         missing += max(0, min(end, after) - max(end - recipe.inner_steps, first)) * (recipe.context - length)
-    attention = 6 * recipe.layers * recipe.width + 2 * recipe.teacher_layers * recipe.teacher_width
+    attention = 6 * recipe.layers * attended(recipe)
+    if (teacher := recipe.teacher) is not None:
+        attention += 2 * teacher.layers * attended(teacher)
     return tokens_asked(recipe) * manifest.flop_per_token - attention * recipe.batch * recipe.context * missing
 
 

@@ -11,6 +11,17 @@ from shared_models.rules.pricing import flop_per_token, lengths
 COOLEST, HOTTEST = Fraction(1, 10), 100  # Temperatures.
 LEAST = 256  # Tokens of a tokenizer.
 
+# Who computes what a recipe says, as transformers calls it: by `feed`, whether there are experts, `qk_norm` and `bias`.
+ARCHITECTURES = {
+    ("gelu", False, "none", "none"): "arcee",
+    ("swiglu", False, "none", "none"): "llama",
+    ("swiglu", False, "none", "qkv"): "qwen2",
+    ("swiglu", False, "head", "none"): "qwen3",
+    ("swiglu", True, "none", "none"): "mixtral",
+    ("swiglu", True, "whole", "none"): "olmoe",
+    ("swiglu", True, "head", "none"): "qwen3_moe",
+}
+
 # What a run trains that names no other: a small GPT, by which a consortium sees that all of it works.
 SMALL = Recipe(
     vocabulary=256,
@@ -48,6 +59,15 @@ SMALL = Recipe(
     temperature="0",
     taught="0",
     tokenizer="bytes",
+    feed_dim=0,
+    head_dim=0,
+    qk_norm="none",
+    bias="none",
+    embeddings="apart",
+    expert_weights="shares",
+    rope_theta=10_000,
+    rope_factor=0,
+    norm_eps="0",
 )
 
 # What trains in a second, and learns little: for benches, tests, and rules that only count.
@@ -74,7 +94,7 @@ def check_recipe(recipe: Recipe) -> None:
     0. Each field is in its domain.
     1. Updates and steps travel in codecs that there are.
     2. A head has an even number of numbers, for rotary positions turn them in pairs; and keys and values serve as many
-       heads each.
+       heads each. Where all heads are normed at once, they are as wide as the model.
     3. Layers that share weights come in whole groups.
     4. Two matrices of a rank are smaller than the one that they stand for.
     5. A token goes through some of several experts, and these have gates: no standard architecture has others.
@@ -85,12 +105,19 @@ def check_recipe(recipe: Recipe) -> None:
     9. A teacher is a model that could be trained, and is learnt from at a temperature that leaves numbers of use; what
         stands beside given weights has none, for these are a model already.
     10. A tokenizer has a token for each byte; how many in all, only who has it can say (`lm.tokenizer.held`).
+    11. It is one of `ARCHITECTURES`, so that others can read what was trained: members' experts too, with what they
+        stand beside, and that alone. Where the weights of experts are no shares, the architecture leaves the choice.
     """
     canonical.encode(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
         raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
-    if recipe.width % (2 * recipe.heads):
+    if recipe.head_dim % 2:
+        raise Refused(Refusal.BAD_FIELD, f"head_dim = {recipe.head_dim} is no even number")
+    if not recipe.head_dim and recipe.width % (2 * recipe.heads):
         raise Refused(Refusal.BAD_FIELD, f"heads = {recipe.heads}: width = {recipe.width} is no even number for each")
+    if recipe.qk_norm == "whole" and recipe.heads * recipe.head_width != recipe.width:
+        cause = f'qk_norm = "whole" is of {recipe.width} numbers, and {recipe.heads} heads have {recipe.head_dim} each'
+        raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.kv_heads and recipe.heads % recipe.kv_heads:
         raise Refused(Refusal.BAD_FIELD, f"kv_heads = {recipe.kv_heads} do not divide heads = {recipe.heads}")
     if recipe.layers % recipe.shared:
@@ -113,11 +140,24 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, f"temperature = {recipe.temperature}, and nobody teaches: 0")
     if recipe.experts and recipe.feed != "swiglu":
         raise Refused(Refusal.BAD_FIELD, f'experts = {recipe.experts} need feed = "swiglu", and it is {recipe.feed}')
+    _check_architecture(recipe)
     if recipe.shortest and (recipe.shortest == recipe.context or lengths(recipe)[-1] != recipe.context):
         cause = f"shortest = {recipe.shortest}, doubled once or over and over, never is context = {recipe.context}"
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.tokenizer != "bytes" and recipe.vocabulary < LEAST:
         cause = f"vocabulary = {recipe.vocabulary}: a tokenizer has a token for each byte, {LEAST} at least"
+        raise Refused(Refusal.BAD_FIELD, cause)
+
+
+def _check_architecture(recipe: Recipe) -> None:
+    said = (recipe.qk_norm, recipe.bias)
+    for routed in {recipe.experts > 0, recipe.experts + recipe.member_experts > 0}:
+        if (recipe.feed, routed, *said) not in ARCHITECTURES:
+            what = f'feed = "{recipe.feed}" {"with" if routed else "without"} experts'
+            cause = f'no architecture has {what}, qk_norm = "{recipe.qk_norm}" and bias = "{recipe.bias}"'
+            raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.expert_weights == "softmax" and not (recipe.experts and recipe.qk_norm != "none"):
+        cause = 'expert_weights = "softmax": an architecture with experts has them so if qk_norm = "head" or "whole"'
         raise Refused(Refusal.BAD_FIELD, cause)
 
 

@@ -20,11 +20,12 @@ from consortium.cli import main
 from consortium.simulate import simulate
 from server import outer
 from shared_models import durable, gguf, huggingface
+from shared_models.huggingface import kind_of
 from shared_models.lm import corpus, gpt, hygiene, weights
 from shared_models.records.refusals import Refusal, Refused
 
 LLAMA = MIXES["llama"]
-HELD = {name: recipe for name, recipe in MIXES.items() if recipe.feed == "swiglu"}
+HELD = {name: each for name, each in MIXES.items() if kind_of(each) in ("llama", "mixtral") and not each.rope_factor}
 TYPES = {dtype: theirs.GGMLQuantizationType[dtype.upper()] for dtype in gguf.DTYPES}
 
 
@@ -99,9 +100,11 @@ def test_what_stands_at_the_head_is_of_this_model(tmp_path, name):
         "llama.feed_forward_length": recipe.feed_width,
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": recipe.kv_heads or 4,
-        "llama.attention.layer_norm_rms_epsilon": 2.0**-23,
-        "llama.rope.dimension_count": 8,
-        "llama.rope.freq_base": 10_000.0,
+        "llama.attention.key_length": recipe.head_width,
+        "llama.attention.value_length": recipe.head_width,
+        "llama.attention.layer_norm_rms_epsilon": pytest.approx(float(recipe.norm_eps) or 2.0**-23),  # As a float32.
+        "llama.rope.dimension_count": recipe.head_width,
+        "llama.rope.freq_base": float(recipe.rope_theta),
         **experts,
     }.items():
         assert head[key] == value, key
@@ -241,7 +244,9 @@ def test_the_same_weights_make_the_same_file_everywhere(tmp_path, dtype, digest)
 @pytest.mark.parametrize("name", [name for name in MIXES if name not in HELD])
 def test_a_model_that_llama_cpp_has_no_architecture_for_is_refused_by_its_option(tmp_path, name):
     refusal, detail = refused(gguf.export, weights.of(trained(MIXES[name])), MIXES[name], tmp_path / "file", "f32", {})
-    assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, 'feed = "gelu"')
+    option = {"arcee": 'feed = "gelu"', "qwen2": "bias = qkv", "qwen3": "qk_norm = head", "olmoe": "qk_norm = whole"}
+    wanted = option.get(name.partition("-")[0].removesuffix("_moe"), "rope_factor = 8")
+    assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, wanted)
     assert list(tmp_path.iterdir()) == []
 
 

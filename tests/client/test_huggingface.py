@@ -11,12 +11,15 @@ from mixes import EXPERTS, MIX, MIXES, trained
 from safetensors.numpy import load_file, save_file
 from world import TOY
 
+from client.auditor import Auditor
 from consortium.cli import main
 from consortium.simulate import simulate
 from server import outer
 from shared_models import durable, huggingface
 from shared_models.lm import gpt, own, weights
+from shared_models.lm.inner import Inner
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.recipes import check_recipe
 
 
 def refused(act, *arguments) -> tuple[Refusal, str]:
@@ -34,11 +37,14 @@ def transformers():
     return found
 
 
-def read(transformers, folder):
+def read(transformers, folder, **how):
     """The model of this folder, its experts one after another: what is fused may take gigabytes."""
-    kind = json.loads((folder / "config.json").read_text())["model_type"]
-    one_by_one = {"experts_implementation": "eager"} if kind == "mixtral" else {}
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, **one_by_one)
+    config = json.loads((folder / "config.json").read_text())
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **one_by_one(config), **how)
+
+
+def one_by_one(config) -> dict[str, str]:
+    return {"experts_implementation": "eager"} if "num_experts_per_tok" in config else {}
 
 
 @pytest.mark.parametrize("name", MIXES)
@@ -59,15 +65,16 @@ def test_transformers_reads_the_very_model_of_every_mix(transformers, tmp_path, 
     assert theirs.generate(tokens[:, :4], max_new_tokens=1, do_sample=False).dtype == torch.int64
 
 
-def test_transformers_reads_members_experts_as_the_mixture_that_they_are(transformers, tmp_path):
-    recipe = replace(MIX, feed="swiglu", member_experts=3, kv_heads=2, shared=2)
+@pytest.mark.parametrize(("changes", "kind"), [({}, "mixtral"), ({"qk_norm": "head", "head_dim": 12}, "qwen3_moe")])
+def test_transformers_reads_members_experts_as_the_mixture_that_they_are(transformers, tmp_path, changes, kind):
+    recipe = replace(MIX, feed="swiglu", member_experts=3, kv_heads=2, shared=2, **changes)
     shape, random = gpt.Shape.of(recipe), np.random.default_rng(5)
     given = weights.of(trained(replace(recipe, member_experts=0)))
     experts = {name: random.normal(0, 0.3, size).astype(np.float32) for name, size in gpt.shapes(shape).items()}
     model = gpt.GPT(replace(shape, member_experts=2))
     weights.put(own.among(experts, [0, 2]) | given, model)
     mixture = huggingface.Mixture(experts, given, recipe, [0, 2])
-    assert huggingface.export(mixture, mixture.shape, tmp_path / "out", {}) == "mixtral"
+    assert huggingface.export(mixture, mixture.shape, tmp_path / "out", {}) == kind
     theirs = read(transformers, tmp_path / "out")
     tokens = torch.randint(0, 256, (3, recipe.context), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -93,36 +100,45 @@ def test_a_model_of_other_tokens_than_bytes_has_no_tokenizer(tmp_path):
     assert "of 300 numbers only the first 256 are used" in (tmp_path / "out" / "README.md").read_text()
 
 
-WHOLE = {"model.embed_tokens": (256, 32), "model.norm": (32,), "lm_head": (256, 32)}
+WHOLE = {"model.embed_tokens.weight": (256, 32), "model.norm.weight": (32,), "lm_head.weight": (256, 32)}
 LAYER = {
-    "input_layernorm": (32,),
-    "post_attention_layernorm": (32,),
-    "self_attn.q_proj": (32, 32),
-    "self_attn.k_proj": (16, 32),
-    "self_attn.v_proj": (16, 32),
-    "self_attn.o_proj": (32, 32),
+    "input_layernorm.weight": (32,),
+    "post_attention_layernorm.weight": (32,),
+    "self_attn.q_proj.weight": (32, 32),
+    "self_attn.k_proj.weight": (16, 32),
+    "self_attn.v_proj.weight": (16, 32),
+    "self_attn.o_proj.weight": (32, 32),
 }
-FEEDS = {
-    "arcee": {"mlp.up_proj": (128, 32), "mlp.down_proj": (32, 128)},
-    "llama": {"mlp.gate_proj": (88, 32), "mlp.up_proj": (88, 32), "mlp.down_proj": (32, 88)},
-    "mixtral": {"block_sparse_moe.gate": (4, 32)}
+GATED = {"mlp.gate_proj.weight": (88, 32), "mlp.up_proj.weight": (88, 32), "mlp.down_proj.weight": (32, 88)}
+ROUTED = {"mlp.gate.weight": (4, 32)} | {
+    f"mlp.experts.{expert}.{name}_proj.weight": shape
+    for expert in range(4)
+    for name, shape in (("gate", (48, 32)), ("up", (48, 32)), ("down", (32, 48)))
+}
+OF_KINDS = {
+    "arcee": {"mlp.up_proj.weight": (128, 32), "mlp.down_proj.weight": (32, 128)},
+    "llama": GATED,
+    "qwen2": GATED | {f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", 32), ("k", 16), ("v", 16))},
+    "qwen3": GATED | {f"self_attn.{name}_norm.weight": (8,) for name in "qk"},
+    "mixtral": {"block_sparse_moe.gate.weight": (4, 32)}
     | {
-        f"block_sparse_moe.experts.{expert}.{name}": shape
+        f"block_sparse_moe.experts.{expert}.{name}.weight": shape
         for expert in range(4)
         for name, shape in (("w1", (48, 32)), ("w2", (32, 48)), ("w3", (48, 32)))
     },
+    "olmoe": ROUTED | {"self_attn.q_norm.weight": (32,), "self_attn.k_norm.weight": (16,)},
+    "qwen3_moe": ROUTED | {f"self_attn.{name}_norm.weight": (8,) for name in "qk"},
 }
 
 
-@pytest.mark.parametrize("kind", FEEDS)
+@pytest.mark.parametrize("kind", OF_KINDS)
 def test_tensors_have_the_names_and_shapes_of_the_architecture(tmp_path, kind):
     """Written down from transformers 5.23, so that it is asked where that is not installed, too."""
     recipe = replace(MIXES[kind], kv_heads=2)
     huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
     written = load_file(tmp_path / "out" / "model.safetensors")
-    layers = {f"model.layers.{n}.{name}": shape for n in range(4) for name, shape in (LAYER | FEEDS[kind]).items()}
-    wanted = {f"{name}.weight": shape for name, shape in (WHOLE | layers).items()}
-    assert {name: each.shape for name, each in written.items()} == wanted
+    layers = {f"model.layers.{n}.{name}": shape for n in range(4) for name, shape in (LAYER | OF_KINDS[kind]).items()}
+    assert {name: each.shape for name, each in written.items()} == WHOLE | layers
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["model_type"], config["num_key_value_heads"], config["head_dim"]) == (kind, 2, 8)
 
@@ -201,23 +217,81 @@ def test_what_was_written_out_is_read_back_to_the_bit(tmp_path, name):
     assert kept(tmp_path / "out", recipe, tmp_path / "kept")[0] == weights.digest(mine)
 
 
-@pytest.mark.parametrize("name", ["arcee-kv", "llama", "mixtral"])
-def test_a_model_that_transformers_made_is_ours_in_several_files_and_in_half_the_bits_too(transformers, tmp_path, name):
-    recipe = replace(MIXES[name], shared=1)
-    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
-    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3 |= {"rope_type": "llama3", "factor": 32.0, "rope_theta": 500_000.0}
+ROUTER = {"num_experts": 6, "num_experts_per_tok": 3}
+THEIRS = {  # As each is published, but for the size.
+    "arcee": SIZES | {"hidden_act": "gelu", "rms_norm_eps": 1e-5},
+    "llama": SIZES | {"rms_norm_eps": 1e-5, "rope_parameters": LLAMA3, "tie_word_embeddings": True, "head_dim": 16},
+    "mistral": SIZES | {"sliding_window": None, "rms_norm_eps": 1e-5},
+    "mixtral": SIZES | {"num_local_experts": 6, "num_experts_per_tok": 2, "rms_norm_eps": 1e-5},
+    "olmoe": SIZES | ROUTER | {"num_key_value_heads": 4},
+    "olmoe-kv": SIZES
+    | ROUTER
+    | {"norm_topk_prob": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    "qwen2": SIZES | {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    "qwen3": SIZES | {"head_dim": 32, "tie_word_embeddings": True, "rms_norm_eps": 1e-6},
+    "qwen3_moe": SIZES | ROUTER | {"head_dim": 16, "moe_intermediate_size": 24, "norm_topk_prob": True},
+}
+
+
+def made(transformers, name):
+    """A model of transformers' own that nobody has written out: weights as it draws them, but none as it is drawn."""
+    config = transformers.AutoConfig.for_model(name.partition("-")[0], **THEIRS[name])
     torch.manual_seed(3)
-    theirs = transformers.AutoModelForCausalLM.from_config(config)
-    tokens = torch.randint(0, 256, (2, recipe.context), generator=torch.Generator().manual_seed(2))
-    for kind in (torch.float32, torch.bfloat16, torch.float16):
+    model = transformers.AutoModelForCausalLM.from_config(config, **one_by_one(config.to_dict()))
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(0.1 * torch.randn(each.shape))
+    return model
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_model_that_transformers_made_is_ours_is_trained_and_goes_back(transformers, tmp_path, name):
+    """In several files, and in half the bits too; no size of it is typed by hand."""
+    theirs = made(transformers, name)
+    tokens = torch.randint(0, 256, (2, 24), generator=torch.Generator().manual_seed(2))
+    for kind in (torch.float32, torch.bfloat16):
         folder = tmp_path / str(kind)
         theirs.to(kind).save_pretrained(folder, max_shard_size="60KB")
         assert len([*folder.glob("*.safetensors")]) > 1
+        recipe = replace(MIX, **huggingface.described(folder))
+        check_recipe(recipe)
         mine = outer.model(recipe)
         weights.put(kept(folder, recipe, tmp_path / "kept")[1], mine)
+        assert sum(each.numel() for each in mine.parameters()) == theirs.num_parameters()
         with torch.no_grad():
-            right = theirs.float()(tokens).logits
+            right = read(transformers, folder, dtype=torch.float32)(tokens).logits
             assert (mine(tokens)[0] - right).abs().max() < 1e-4 * right.abs().max()
+    loss = mine.objective(tokens)
+    loss.backward()
+    Inner(mine, "adamw", {}).step(0.01)
+    found = huggingface.export(weights.of(mine), recipe, tmp_path / "out", {})
+    back = read(transformers, tmp_path / "out")
+    assert back.config.model_type == found == {"mistral": "llama"}.get(name, name.partition("-")[0])
+    with torch.no_grad():
+        reached = mine(tokens)[0]
+        assert (reached - back(tokens).logits).abs().max() < 1e-4 * reached.abs().max()
+        assert mine.objective(tokens) < loss
+        assert (reached - right).abs().max() > 1e-2 * right.abs().max()
+
+
+def test_slow_rotations_are_stretched_as_llama_3_s_are(transformers):
+    config = transformers.AutoConfig.for_model("llama", **THEIRS["llama"] | {"head_dim": 128})
+    recipe = replace(MIX, head_dim=128, rope_theta=500_000, rope_factor=32)
+    right = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq
+    mine, plain = (gpt.frequencies(gpt.Shape.of(each)) for each in (recipe, replace(recipe, rope_factor=0)))
+    assert torch.allclose(mine, right, rtol=1e-5, atol=0)
+    kept, between, slow = (mine == plain).sum(), (mine < plain).sum(), (mine < 0.04 * plain).sum()
+    assert (kept + between, slow < between) == (64, True)
 
 
 def test_one_matrix_for_tokens_in_and_out_becomes_two(tmp_path):
@@ -229,9 +303,30 @@ def test_one_matrix_for_tokens_in_and_out_becomes_two(tmp_path):
     save_file(tensors, tmp_path / "out" / "model.safetensors")
     bend(tmp_path / "out", tie_word_embeddings=True)
     assert kept(tmp_path / "out", recipe, tmp_path / "kept")[0] == weights.digest(found)
+    tied = kept(tmp_path / "out", replace(recipe, embeddings="tied"), tmp_path / "kept")[1]
+    assert weights.digest(tied) == weights.digest({name: found[name] for name in found if name != "head.weight"})
     bend(tmp_path / "out", tie_word_embeddings=False)
     refusal, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "other")
     assert (refusal, "only the recipe's model has lm_head.weight" in detail) == (Refusal.WRONG_MODEL, True)
+
+
+def test_a_model_with_one_matrix_for_tokens_does_not_begin_with_two(tmp_path):
+    """Old folders hold it twice, and that is one."""
+    apart, tied = MIXES["llama"], replace(MIXES["llama"], embeddings="tied")
+    found = weights.of(trained(apart))
+    for head, why in (
+        (found["embed.weight"], ""),
+        (found["head.weight"], "lm_head.weight differ, and in the recipe's"),
+    ):
+        out = tmp_path / (why[:7] or "same")
+        huggingface.export(found | {"head.weight": head}, apart, out, {})
+        assert "tie_word_embeddings = False" in refused(huggingface.keep, out, tied, tmp_path / "kept")[1]
+        bend(out, tie_word_embeddings=True)
+        if why:
+            refusal, detail = refused(huggingface.keep, out, tied, tmp_path / "kept")
+            assert (refusal, why in detail) == (Refusal.WRONG_MODEL, True)
+        else:
+            assert "head.weight" not in kept(out, tied, tmp_path / "kept")[1]
 
 
 def bend(folder, **changes) -> None:
@@ -253,12 +348,30 @@ OTHER = [
     ({"hidden_act": "gelu"}, "hidden_act = gelu"),
     ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "rope_theta = 500000.0"),
     ({"rope_parameters": None, "rope_theta": 5e5}, "rope_theta = 500000.0"),
-    ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type = llama3"),
+    ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type = yarn"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}, "rope_type = linear"),
     ({"attention_bias": True}, "attention_bias = True"),
     ({"mlp_bias": True}, "mlp_bias = True"),
-    ({"sliding_window": 8}, "sliding_window = shorter"),
+    ({"sliding_window": 8}, "sliding_window = 8"),
     ({"rms_norm_eps": 1e-4}, "rms_norm_eps = 0.0001"),
+    ({"rms_norm_eps": 1e-13}, "rms_norm_eps = 1e-13, and a recipe's is from"),
+    ({"rms_norm_eps": 1}, "rms_norm_eps = 1, and a recipe's is from"),
+    ({"rms_norm_eps": 1.23456789e-5}, "rms_norm_eps = 1.23456789e-05, of which a recipe holds 0.000012345679"),
+    ({"rms_norm_eps": None}, "rms_norm_eps = None"),
+    ({"rope_parameters": None, "rope_theta": 10_000.5}, "rope_theta = 10000.5, and a recipe a whole number"),
+    ({"rope_parameters": None, "rope_theta": "1e4"}, "rope_theta = 1e4, and a recipe a whole number"),
+    ({"rope_parameters": LLAMA3 | {"factor": 1.5}}, "rope_factor = 1.5, and a recipe a whole number"),
+    ({"rope_parameters": LLAMA3 | {"low_freq_factor": 2.0}}, "low_freq_factor = 2.0: a recipe's rotary"),
+    ({"rope_parameters": LLAMA3 | {"rope_theta": 1e4}}, "rope_parameters = {'rope_type': 'llama3'"),
+    (
+        {"model_type": "gpt2"},
+        "model_type = gpt2, and here there are arcee, llama, mistral, mixtral, olmoe, qwen2, qwen3",
+    ),
+    ({"model_type": None}, "model_type = None, and here there are"),
+    ({"model_type": "mistral", "sliding_window": 23}, "sliding_window = 23, and the recipe's model looks back"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers = 0, and not a whole number above 0"),
+    ({"num_hidden_layers": "4"}, "num_hidden_layers = 4, and not a whole number above 0"),
+    ({"hidden_size": None}, "hidden_size = None, and not a whole number above 0"),
 ]
 
 
@@ -266,7 +379,7 @@ OTHER = [
 def test_a_folder_from_which_transformers_would_compute_something_else_is_refused(tmp_path, changes, why):
     recipe = MIXES["llama"]
     huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
-    bend(tmp_path / "out", rms_norm_eps=1e-5, sliding_window=24, head_dim=None, mlp_bias=None)
+    bend(tmp_path / "out", sliding_window=24, head_dim=None, mlp_bias=None)
     huggingface.keep(tmp_path / "out", recipe, tmp_path / "kept")
     bend(tmp_path / "out", **changes)
     refusal, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")
@@ -324,7 +437,7 @@ def test_layers_that_the_recipe_shares_must_be_the_same_and_matrices_of_a_rank_a
     apart = MIXES["llama"]
     huggingface.export(weights.of(trained(apart)), apart, tmp_path / "out", {})
     refusal, detail = refused(huggingface.keep, tmp_path / "out", replace(apart, shared=2), tmp_path / "kept")
-    assert (refusal, "differ, and the recipe's layers share them" in detail) == (Refusal.WRONG_MODEL, True)
+    assert (refusal, "differ, and in the recipe's model they are one" in detail) == (Refusal.WRONG_MODEL, True)
     refusal, detail = refused(huggingface.keep, tmp_path / "out", replace(apart, rank=5), tmp_path / "kept")
     assert (refusal, "begin with a checkpoint, or rank = 0" in detail) == (Refusal.WRONG_MODEL, True)
 
@@ -412,6 +525,52 @@ def test_a_checkpoint_is_written_out_by_a_recipe_where_there_is_no_log(consortiu
         recipe.write_text(text)
         code, _, err = run(capsys, "model", "export", file, "--to", tmp_path / "other", "--recipe", recipe)
         assert (code, f"error {why}" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "olmoe"])
+def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(transformers, tmp_path, capsys, name):
+    """Dense ones with an adapter, in bfloat16 by each; then what was trained is written out, and is of that kind."""
+    theirs = made(transformers, name)
+    theirs.save_pretrained(tmp_path / "given", max_shard_size="60KB")
+    adapter = 'inner = "muon"' if name == "olmoe" else 'inner = "adamw"\nadapter = 2'
+    settings = f'context = 16\nbatch = 2\ninner_steps = 3\nsegment = 2\nprecision = "bf16"\n{adapter}\n'
+    (tmp_path / "recipe.toml").write_text(settings)
+    words = [
+        "simulate",
+        "--members",
+        2,
+        "--rounds",
+        1,
+        "--recipe",
+        tmp_path / "recipe.toml",
+        "--from",
+        tmp_path / "given",
+    ]
+    code, said, err = run(capsys, *words, "--keep", tmp_path)
+    assert (code, "0 findings" in said) == (0, True), err
+    checkpoints, log = tmp_path / "parties" / "coordinator" / "checkpoints", tmp_path / "parties" / "ledger" / "log"
+    manifest = Auditor().run(str(log)).books.runs["r1"]
+    assert (manifest.manifest.recipe.vocabulary, manifest.manifest.recipe.width) == (300, 48)
+    words = [
+        "model",
+        "export",
+        checkpoints / f"{manifest.checkpoint}.safetensors",
+        "--to",
+        tmp_path / "out",
+        "--log",
+        log,
+    ]
+    code, said, err = run(capsys, *words, "--base", checkpoints / f"{manifest.manifest.start}.safetensors")
+    assert (code, f"is a {name} model" in said) == (0, True), err
+    tokens, back = torch.arange(48).view(2, 24), read(transformers, tmp_path / "out")
+    assert type(back) is type(theirs)
+    with torch.no_grad():
+        before, after = (each(tokens).logits for each in (theirs, back))
+    assert 1e-4 < (before - after).abs().max() / before.abs().max() < 1
+    (tmp_path / "recipe.toml").write_text(settings + "layers = 4\n")
+    words = ["simulate", "--members", 1, "--recipe", tmp_path / "recipe.toml", "--from", tmp_path / "given"]
+    code, _, err = run(capsys, *words)
+    assert (code, "num_hidden_layers = 3, and the recipe's model 4" in err) == (2, True), err
 
 
 def test_what_no_round_led_to_and_what_is_no_checkpoint_is_not_written_out(consortium, tmp_path, capsys):

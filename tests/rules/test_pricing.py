@@ -46,6 +46,12 @@ CHOSEN = [
     ({"feed": "swiglu", "rank": 5}, 4096 + 3 * 5 * (32 + 88)),
     ({"feed": "swiglu", "experts": 8, "experts_per_token": 2}, 4096 + 2 * 3 * 32 * 48 + 32 * 8),  # 42.7, so 48.
     ({"feed": "swiglu", "experts": 8, "experts_per_token": 1, "rank": 5}, 4096 + 3 * 5 * (32 + 88) + 32 * 8),
+    ({"feed_dim": 20}, 4096 + 2 * 32 * 20),
+    ({"feed": "swiglu", "feed_dim": 20, "experts": 8, "experts_per_token": 2}, 4096 + 2 * 3 * 32 * 20 + 32 * 8),
+    ({"head_dim": 10}, 4 * 32 * 40 + 8192),
+    ({"head_dim": 10, "kv_heads": 1}, 2 * 32 * 40 + 2 * 32 * 10 + 8192),
+    ({"feed": "swiglu", "bias": "qkv", "embeddings": "tied", "rope_factor": 8, "norm_eps": "0.1"}, 4096 + 3 * 32 * 88),
+    ({"feed": "swiglu", "qk_norm": "head"}, 4096 + 3 * 32 * 88),
 ]
 
 
@@ -54,7 +60,7 @@ def test_what_a_layer_multiplies_a_token_with(changes, layer):
     recipe = replace(TOY, layers=1, heads=4, width=32, **changes)
     assert matmul_parameters(recipe) == layer + 32 * 256
     assert matmul_parameters(replace(recipe, layers=6)) == 6 * layer + 32 * 256
-    assert flop_per_token(recipe) == 6 * (layer + 32 * 256) + 6 * recipe.context * recipe.width
+    assert flop_per_token(recipe) == 6 * (layer + 32 * 256) + 6 * recipe.context * 4 * recipe.head_width
 
 
 # The same layer beside an adapter of rank 3: into its matrices go 32 + 32 + 32 + 128 numbers, out of them come 96 + 32
@@ -62,13 +68,14 @@ def test_what_a_layer_multiplies_a_token_with(changes, layer):
 ADAPTED = [
     ({}, 4096 + 8192, 224, 288, 96),
     ({"kv_heads": 1, "feed": "swiglu"}, 2 * 32 * 32 + 2 * 32 * 8 + 3 * 32 * 88, 216, 288, 48),
+    ({"head_dim": 10, "feed_dim": 20}, 4 * 32 * 40 + 2 * 32 * 20, 32 + 40 + 32 + 20, 120 + 32 + 20 + 32, 120),
 ]
 
 
 @pytest.mark.parametrize(("changes", "layer", "inside", "outside", "projected"), ADAPTED)
 def test_frozen_weights_cost_two_thirds_and_the_first_of_them_less(changes, layer, inside, outside, projected):
     recipe = replace(TOY, layers=1, heads=4, width=32, adapter=3, **changes)
-    attention = 6 * recipe.context * recipe.width
+    attention = 6 * recipe.context * 4 * recipe.head_width
     beside = 4 * 3 * inside + 6 * 3 * outside
     first = 2 * 32 * projected + 2 * 3 * 32 + 2 * 3 * projected
     assert flop_per_token(recipe) == 4 * (layer + 32 * 256) + beside - first + attention
@@ -79,11 +86,19 @@ def test_frozen_weights_cost_two_thirds_and_the_first_of_them_less(changes, laye
 # The same layer, with a gate, and beside its feed-forward a member's own, 3·32·88 = 8448, with a row of 32. By hand:
 # what is frozen of the first layer goes forward only, 2 a weight and 2·T·d of attention; no gradient goes back into
 # what the expert's gate, up and row are multiplied with, 4; its down has both, 6.
-@pytest.mark.parametrize(("kv_heads", "attention"), [(0, 4096), (1, 2 * 32 * 32 + 2 * 32 * 8)])
-def test_a_member_s_expert_costs_what_is_trained_and_what_is_gone_through(kv_heads, attention):
-    recipe = replace(TOY, layers=1, heads=4, width=32, kv_heads=kv_heads, feed="swiglu", member_experts=3)
-    first = 2 * (attention + 8448) + 4 * 2 * 32 * 88 + 6 * 32 * 88 + 4 * 32 + 2 * recipe.context * 32
-    then = 4 * (attention + 8448) + 6 * 8448 + 6 * 32 + 6 * recipe.context * 32
+@pytest.mark.parametrize(
+    ("changes", "attention"),
+    [
+        ({}, 4096),
+        ({"kv_heads": 1}, 2 * 32 * 32 + 2 * 32 * 8),
+        ({"head_dim": 10, "qk_norm": "head"}, 4 * 32 * 40),
+    ],
+)
+def test_a_member_s_expert_costs_what_is_trained_and_what_is_gone_through(changes, attention):
+    recipe = replace(TOY, layers=1, heads=4, width=32, feed="swiglu", member_experts=3, **changes)
+    looked = recipe.context * 4 * recipe.head_width
+    first = 2 * (attention + 8448) + 4 * 2 * 32 * 88 + 6 * 32 * 88 + 4 * 32 + 2 * looked
+    then = 4 * (attention + 8448) + 6 * 8448 + 6 * 32 + 6 * looked
     assert flop_per_token(recipe) == first + 4 * 32 * 256
     assert flop_per_token(replace(recipe, layers=6)) == first + 5 * then + 4 * 32 * 256
     assert flop_per_token(replace(recipe, member_experts=1)) == flop_per_token(recipe)
@@ -108,7 +123,10 @@ def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
     assert (flop_per_token(recipe) - 6 * matmul_parameters(recipe)) * recipe.context == 3 * forward
 
 
-@pytest.mark.parametrize("teacher", [{}, {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24}])
+TAUGHT = {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24}
+
+
+@pytest.mark.parametrize("teacher", [{}, TAUGHT, TAUGHT | {"head_dim": 10}])
 @pytest.mark.parametrize(
     ("shortest", "rounds", "steps"), [(0, 3, 7), (8, 3, 7), (2, 3, 7), (1, 1, 3), (1, 5, 1), (4, 2, 6)]
 )

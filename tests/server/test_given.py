@@ -179,8 +179,9 @@ def test_the_command_begins_with_a_file(before, tmp_path, capsys):
 
 
 def test_a_run_of_several_machines_begins_with_it_too(before, tmp_path, capsys):
-    """Up to where members would consent: here is nobody who does."""
+    """Up to where members would consent: here is nobody who does. A folder says its shape itself."""
     file, settings = kept(before, reached(before)[-1][0]), tmp_path / "recipe.toml"
+    huggingface.export(weights.read(file)[0], RECIPE, tmp_path / "model", {})
     settings.write_text("layers = 1\nheads = 2\nwidth = 16\ncontext = 16\n")
     with three(tmp_path) as founded:
         coordinator, words = founded.coordinator, ["--recipe", settings, "--consents", 0, "--from"]
@@ -188,9 +189,10 @@ def test_a_run_of_several_machines_begins_with_it_too(before, tmp_path, capsys):
         for given, code in ((tmp_path / "none", "not_found"), (file, "no_consent")):
             assert main([*map(str, ["run", "r1", "--home", coordinator.path, *words, given])]) == 2
             assert f"error {code}" in capsys.readouterr().err
-        ((leaf, _),) = LedgerHttp(coordinator.settings.ledger).runs()
-    manifest = entries.peek(leaf)
-    assert (manifest.start, manifest.base) == (file.stem, file.stem)
+        main([*map(str, ["run", "r2", "--home", coordinator.path, "--consents", 0, "--from", tmp_path / "model"])])
+        manifests = [entries.peek(leaf) for leaf, _ in LedgerHttp(coordinator.settings.ledger).runs()]
+    assert [(each.start, each.base) for each in manifests] == [(file.stem, file.stem)] * 2
+    assert [(each.recipe.width, each.recipe.context) for each in manifests] == [(16, 16), (16, SMALL.context)]
     assert (coordinator.path / "checkpoints" / file.name).is_file()
 
 

@@ -20,7 +20,7 @@ from shared_models.lm import gpt, hygiene, weights
 from shared_models.lm.inner import Inner
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.pricing import attended, flop_per_token
 
 PLAIN = replace(TOY, layers=4, heads=4, width=32, context=24, batch=2, inner_rate="0.05", inner_steps=6)
 MIXES = [
@@ -29,6 +29,9 @@ MIXES = [
     for kv_heads in (0, 1)
     for shared in (1, 2)
     for feed in ("gelu", "swiglu")
+] + [
+    replace(PLAIN, adapter=2, feed="swiglu", bias="qkv", embeddings="tied", head_dim=12, norm_eps="0.000001"),
+    replace(PLAIN, adapter=3, feed="swiglu", qk_norm="head", kv_heads=2, head_dim=16, feed_dim=72, shared=2),
 ]
 
 
@@ -54,7 +57,7 @@ def test_torch_s_own_counter_agrees_to_the_last_flop(recipe):
     model, tokens = gpt.begun(gpt.Shape.of(recipe), given(recipe)), text(recipe)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.objective(tokens).backward()
-    masked = 6 * recipe.layers * recipe.context * recipe.width
+    masked = 6 * recipe.layers * recipe.context * attended(recipe)
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
 
 

@@ -36,6 +36,7 @@ TURN = {"member": "acme", "round_": 1, "rounds": 2}
 
 
 EXPERTS = replace(RECIPE, feed="swiglu", experts=4, experts_per_token=2)
+TIED = replace(RECIPE, feed="swiglu", qk_norm="head", head_dim=24, embeddings="tied")  # As Qwen3.
 
 
 def trained(machine: Machine, steps: int, start=None, memory=None, step: int = 0, recipe=RECIPE):
@@ -95,7 +96,8 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("shard", "recipe"), [(False, RECIPE), (True, RECIPE), (False, EXPERTS), (True, EXPERTS)])
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("recipe", [RECIPE, EXPERTS, TIED])
 def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(shard, recipe):
     """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2)."""
     one, two = Machine(), Machine(processes=2, shard=shard)

@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import asdict, replace
 
+import mixes
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from server import outer
 from shared_models.lm import corpus, gpt, weights
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token, matmul_parameters, round_flop
+from shared_models.rules.pricing import attended, flop_per_token, matmul_parameters, round_flop
 
 MIX = replace(TOY, layers=4, heads=4, width=32, context=24, batch=3)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
@@ -30,7 +31,7 @@ MIXES = [
     for rank in (0, 8)
     for shared in (1, 2)
     for feed in ({}, {"feed": "swiglu"}, EXPERTS, EXPERTS | {"experts_per_token": 1})
-]
+] + [replace(each, batch=3) for each in mixes.MIXES.values()]
 
 
 def named(recipe: Recipe) -> str:
@@ -52,11 +53,11 @@ def test_torch_s_own_counter_agrees_to_the_last_flop(recipe):
     tokens = torch.arange(recipe.batch * (recipe.context + 1)).view(recipe.batch, -1)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.objective(tokens).backward()
-    masked = 6 * recipe.layers * recipe.context * recipe.width
+    masked = 6 * recipe.layers * recipe.context * attended(recipe)
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
 
 
-@pytest.mark.parametrize("changes", [{}, EXPERTS, {"kv_heads": 1, "rank": 8}])
+@pytest.mark.parametrize("changes", [{}, EXPERTS, {"kv_heads": 1, "rank": 8}, {"head_dim": 12}])
 def test_of_a_curriculum_it_agrees_too_round_by_round(changes):
     recipe = replace(MIX, shortest=6, inner_steps=4, **changes)
     manifest, tokens = replace(World().manifest(recipe=recipe), rounds=2), data.load("python-stdlib:0/3")
@@ -68,11 +69,11 @@ def test_of_a_curriculum_it_agrees_too_round_by_round(changes):
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 outer.model(recipe).objective(batch).backward()
             counted += counter.get_total_flops()
-            masked += 6 * recipe.layers * recipe.width * (batch.shape[1] - 1) * batch[:, 1:].numel()
+            masked += 6 * recipe.layers * attended(recipe) * (batch.shape[1] - 1) * batch[:, 1:].numel()
         assert counted == round_flop(manifest, round_) + masked
 
 
-@pytest.mark.parametrize("changes", [{}, EXPERTS, {"rank": 8, "shared": 2}])
+@pytest.mark.parametrize("changes", [{}, EXPERTS, {"rank": 8, "shared": 2}, {"head_dim": 12, "embeddings": "tied"}])
 def test_with_a_teacher_it_agrees_too(changes):
     recipe = replace(MIX, **changes, teacher_layers=3, teacher_heads=2, teacher_width=48, temperature="2", taught="0.5")
     model, teacher = outer.model(recipe), outer.model(recipe.teacher)
@@ -80,7 +81,7 @@ def test_with_a_teacher_it_agrees_too(changes):
     tokens = torch.arange(recipe.batch * (recipe.context + 1)).view(recipe.batch, -1)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.objective(tokens).backward()
-    masked = (6 * recipe.layers * recipe.width + 2 * 3 * 48) * recipe.context
+    masked = (6 * recipe.layers * attended(recipe) + 2 * 3 * attended(recipe.teacher)) * recipe.context
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
 
 
@@ -171,6 +172,37 @@ def test_heads_that_share_keys_are_heads_with_the_same_keys():
     weights.put(found, many)
     tokens = torch.arange(24)[None]
     assert torch.allclose(few(tokens)[0], many(tokens)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_queries_and_keys_are_normed_in_float32_whatever_products_are_computed_in():
+    """Otherwise an eps that is not said would be bfloat16's, which is 65,536 times as large."""
+    x, recipe = torch.randn(1, 3, 4, 8, generator=torch.Generator().manual_seed(1)), replace(MIX, qk_norm="whole")
+    for width, dims in ((8, -1), (32, (-2, -1))):
+        by_hand = x / (x.square().mean(dims, keepdim=True) + 2.0**-23).sqrt()
+        norm = gpt._norm(width, gpt.Shape.of(recipe))
+        assert torch.allclose(gpt._normed(x, norm), by_hand, atol=1e-6)
+    block = outer.model(replace(recipe, feed="swiglu", experts=4, experts_per_token=2)).blocks[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        small = torch.full((1, 3, 4, 8), 1e-3, dtype=torch.bfloat16)
+        assert torch.allclose(gpt._normed(small, block.norm_q), torch.ones(()), atol=0.07)
+
+
+def test_what_is_added_to_queries_keys_and_values_begins_as_nothing_and_one_matrix_serves_in_and_out():
+    model = outer.model(replace(MIX, feed="swiglu", bias="qkv", embeddings="tied"))
+    found = dict(model.named_parameters())
+    assert not found["blocks.0.qkv.bias"].any()
+    assert model.head.weight is found["embed.weight"]
+    assert "head.weight" not in found
+    tokens = torch.arange(3 * 25).view(3, 25)
+    assert model.loss(tokens).item() == pytest.approx(5.545, abs=0.02)
+
+
+def test_weights_of_experts_are_shares_or_what_the_router_holds_likely():
+    block, shares, _, x = routing(torch.randn(4, 32, generator=torch.Generator().manual_seed(2)))
+    block.shares = False
+    likely = torch.softmax(x @ block.router.weight.T, -1)
+    taken = likely.sort(descending=True)[0][:, :2].sum(-1, keepdim=True)
+    assert torch.allclose(block._routed(x.view(2, 8, 32))[0].flatten(0, 1), shares * taken, atol=1e-6)
 
 
 # Experts.

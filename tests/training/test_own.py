@@ -20,13 +20,13 @@ from shared_models.lm import gpt, hygiene, own, weights
 from shared_models.lm import outer as steps
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.pricing import attended, flop_per_token
 
 PLAIN = replace(TOY, layers=4, heads=4, width=32, context=24, batch=2, inner_rate="0.01", inner_steps=6, feed="swiglu")
 MIXES = [
     replace(PLAIN, member_experts=3, kv_heads=kv_heads, shared=shared, layers=layers)
     for kv_heads, shared, layers in ((0, 1, 4), (1, 2, 4), (2, 4, 4), (0, 1, 1))
-]
+] + [replace(PLAIN, member_experts=3, qk_norm="head", kv_heads=2, head_dim=16, feed_dim=72, embeddings="tied")]
 RECIPE = MIXES[1]
 
 
@@ -52,7 +52,7 @@ def test_torch_s_own_counter_agrees_to_the_last_flop(recipe):
     model, tokens = gpt.begun(own.alone(gpt.Shape.of(recipe)), given(recipe)), text(recipe)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.objective(tokens).backward()
-    masked = (6 * recipe.layers - 4) * recipe.context * recipe.width
+    masked = (6 * recipe.layers - 4) * recipe.context * attended(recipe)
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
 
 

@@ -208,9 +208,14 @@ def length(update: weights.Weights) -> float:
 # How a member computes.
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {}, EVERYTHING, EVERYTHING | {"precision": "bf16"}])
-def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(changes):
-    recipe = replace(TOY, **{"layers": 2} | changes)
+QWEN3 = {"feed": "swiglu", "qk_norm": "head", "head_dim": 16, "embeddings": "tied", "inner": "muon"}
+OLMOE = EVERYTHING | {"qk_norm": "whole", "expert_weights": "softmax", "feed_dim": 12}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, QWEN3, OLMOE, {"feed": "swiglu", "bias": "qkv"}])
+def test_what_is_computed_again_instead_of_kept_leads_to_the_same_bits(changes, precision):
+    recipe = replace(TOY, **{"layers": 2, "precision": precision} | changes)
     torch.set_num_threads(1)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
     kept, again = (
