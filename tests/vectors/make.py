@@ -241,7 +241,17 @@ def rounding() -> Iterator[dict[str, Any]]:
 
 
 SIZES = ("vocabulary", "layers", "heads", "kv_heads", "width", "context")
-CHOICES = ("feed", "rank", "shared", "experts", "experts_per_token", "adapter", "member_experts")
+CHOICES = (
+    "feed",
+    "rank",
+    "shared",
+    "experts",
+    "experts_per_token",
+    "adapter",
+    "member_experts",
+    "feed_dim",
+    "head_dim",
+)
 
 
 def flop() -> Iterator[dict[str, int | str]]:
@@ -260,6 +270,9 @@ def flop() -> Iterator[dict[str, int | str]]:
         large | {"member_experts": 4, "feed": "swiglu", "kv_heads": 2, "shared": 2},
         large | {"feed": "swiglu", "experts": 8, "experts_per_token": 2},
         large | {"feed": "swiglu", "experts": 8, "experts_per_token": 3, "kv_heads": 1, "rank": 64, "shared": 2},
+        large | {"feed": "swiglu", "feed_dim": 1536, "head_dim": 128, "kv_heads": 4},
+        large | {"feed": "swiglu", "feed_dim": 1536, "head_dim": 128, "kv_heads": 4, "adapter": 8},
+        large | {"feed": "swiglu", "feed_dim": 192, "head_dim": 96, "experts": 16, "experts_per_token": 4},
     ):
         recipe = replace(TOY, **changes)
         yield {
