@@ -1,7 +1,7 @@
 """A small GPT, plain enough that its cost is a closed formula: `rules.pricing.flop_per_token` counts its matrices.
 
-What makes it cheaper is a field of the recipe, and each leaves a model that a standard architecture has a name for:
-`shared_models.huggingface` reads it and writes it out.
+What makes it cheaper, or one of the models that others have published, is a field of the recipe, and each mix is a
+model that a standard architecture has a name for: `shared_models.huggingface` reads it and writes it out.
 """
 
 import hashlib
