@@ -138,9 +138,15 @@ def _with(answer: Answer, key: SigningKey, change: Callable[[weights.Weights], N
     return resigned(changed, key, update=weights.digest(sent.values), bytes_up=codecs.nbytes(sent.packed))
 
 
+def _matrix(update: Mapping[str, object]) -> str:
+    """The name of a matrix in an update: the head; where that is the embedding, this; of an adapter, the first."""
+    return next((name for name in ("head.weight", "embed.weight") if name in update), min(update))
+
+
 def _bent(answer: Answer, key: SigningKey, bend: Callable[[Packed], Packed]) -> Answer:
     """The answer with one array of its update bent, so that it may decode to nothing; its size is the receipt's."""
-    update = {**answer.update, "head.weight": bend(answer.update["head.weight"])}
+    name = _matrix(answer.update)
+    update = {**answer.update, name: bend(answer.update[name])}
     return resigned(replace(answer, update=update), key, bytes_up=codecs.nbytes(update))
 
 
@@ -148,7 +154,7 @@ def tampered(answer: Answer, key: SigningKey) -> Answer:
     """One matrix turned around on the way."""
 
     def change(update: weights.Weights) -> None:
-        update["head.weight"] *= -1
+        update[_matrix(update)] *= -1
 
     return _with(answer, key, change, sign=False)
 
@@ -177,7 +183,8 @@ def wrong_shape(answer: Answer, key: SigningKey) -> Answer:
     """A matrix lying on its side, honestly signed for."""
 
     def change(update: weights.Weights) -> None:
-        update["head.weight"] = np.ascontiguousarray(update["head.weight"].T)
+        name = _matrix(update)
+        update[name] = np.ascontiguousarray(update[name].T)
 
     return _with(answer, key, change)
 

@@ -175,6 +175,12 @@ def test_a_liar_is_refused_by_name_and_the_run_goes_on_without_it(tmp_path, lie)
     }
 
 
+@pytest.mark.parametrize("lie", ["tampered", "truncated", "wrong_shape"])
+def test_a_liar_is_refused_by_name_where_the_head_is_the_embedding_too(tmp_path, lie):
+    result = toy(tmp_path, recipe=replace(TOY, embeddings="tied"), misbehave={"birch": lie}, rounds=1)
+    assert result.excluded == ((1, "birch", NAMED[lie]),)
+
+
 def test_an_answer_sent_again_is_refused_as_replayed(tmp_path):
     result = toy(tmp_path, misbehave={"birch": "replayed"}, rounds=3)
     assert result.excluded == ((2, "birch", "replayed"), (3, "birch", "replayed"))
