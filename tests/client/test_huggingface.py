@@ -1,6 +1,7 @@
 """A checkpoint as a folder of transformers: the very model that was trained, whole or not at all, and its origin."""
 
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from shared_models import durable, huggingface
 from shared_models.lm import gpt, own, weights
 from shared_models.lm.inner import Inner
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import matmul_parameters
 from shared_models.rules.recipes import check_recipe
 
 
@@ -282,6 +284,77 @@ def test_a_model_that_transformers_made_is_ours_is_trained_and_goes_back(transfo
         assert (reached - back(tokens).logits).abs().max() < 1e-4 * reached.abs().max()
         assert mine.objective(tokens) < loss
         assert (reached - right).abs().max() > 1e-2 * right.abs().max()
+
+
+def config(kind, vocabulary, width, inner, layers, heads, kv_heads, eps, theta, **more):
+    return {
+        "model_type": kind,
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": eps,
+        "rope_theta": theta,
+        **more,
+    }
+
+
+TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False, "attention_bias": False}
+LLAMA32 = {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3"}
+LLAMA32 = {"rope_scaling": LLAMA32 | {"original_max_position_embeddings": 8192}}
+WINDOW = {"sliding_window": 32768, "use_sliding_window": False, "max_window_layers": 21}
+QWEN_EXPERTS = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True}
+PUBLISHED = {  # Their config.json, as old as they are, and how many weights they are said to have.
+    "Llama-3.2-1B": (
+        config("llama", 128256, 2048, 8192, 16, 32, 8, 1e-5, 500000.0, head_dim=64, mlp_bias=False, **TIED, **LLAMA32),
+        1_235_814_400,
+    ),
+    "Mistral-7B-v0.3": (
+        config("mistral", 32768, 4096, 14336, 32, 32, 8, 1e-5, 1000000.0, sliding_window=None, **UNTIED),
+        7_248_023_552,
+    ),
+    "Mixtral-8x7B-v0.1": (
+        config("mixtral", 32000, 4096, 14336, 32, 32, 8, 1e-5, 1e6, num_local_experts=8, num_experts_per_tok=2),
+        46_702_792_704,
+    ),
+    "Qwen2.5-0.5B": (config("qwen2", 151936, 896, 4864, 24, 14, 2, 1e-6, 1e6, **WINDOW, **TIED), 494_032_768),
+    "Qwen3-0.6B": (
+        config("qwen3", 151936, 1024, 3072, 28, 16, 8, 1e-6, 1000000, head_dim=128, rope_scaling=None, **TIED),
+        596_049_920,
+    ),
+    "Qwen3-30B-A3B": (
+        config(
+            *("qwen3_moe", 151936, 2048, 6144, 48, 32, 4, 1e-6, 1e6),
+            **{"head_dim": 128, "decoder_sparse_step": 1, "mlp_only_layers": [], **QWEN_EXPERTS, **UNTIED},
+        ),
+        30_532_122_624,
+    ),
+    "OLMoE-1B-7B-0924": (
+        config(
+            *("olmoe", 50304, 2048, 1024, 16, 16, 16, 1e-5, 10000.0),
+            **{"clip_qkv": None, "norm_topk_prob": False, "num_experts": 64, "num_experts_per_tok": 8, **UNTIED},
+        ),
+        6_919_161_856,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_are_of_a_size_that_a_recipe_says_and_prices(tmp_path, name):
+    said, size = PUBLISHED[name]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    recipe = replace(MIX, **huggingface.described(tmp_path))
+    check_recipe(recipe)
+    shapes = {name: (len(shape), math.prod(shape)) for name, shape in gpt.shapes(gpt.Shape.of(recipe)).items()}
+    assert sum(count for _, count in shapes.values()) == size
+    matrices = {name: count for name, (dims, count) in shapes.items() if dims == 2}
+    routed = sum(count for name, count in matrices.items() if ".experts." in name)
+    unused = routed - routed * recipe.experts_per_token // max(1, recipe.experts)
+    embedding = matrices["embed.weight"] if recipe.embeddings == "apart" else 0
+    assert sum(matrices.values()) - unused - embedding == matmul_parameters(recipe)
 
 
 def test_slow_rotations_are_stretched_as_llama_3_s_are(transformers):
