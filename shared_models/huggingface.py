@@ -54,6 +54,7 @@ FIXED: dict[str, Any] = {  # What a config may leave out, or say so: of anything
     "clip_qkv": None,
     "decoder_sparse_step": 1,
     "mlp_only_layers": [],
+    "partial_rotary_factor": 1,
 }
 LLAMA3 = {  # How it stretches rotary positions, but for the factor.
     "low_freq_factor": gpt.LLAMA3_LOW,
@@ -528,11 +529,12 @@ def _eps(found: Any) -> str:
 
 def _rotary(config: Mapping[str, Any], theta: float) -> dict[str, int]:
     """A recipe's `rope_theta`, which is this one if the config says none, and `rope_factor`."""
-    said = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
-    found: dict[str, Any] = {
-        "rope_theta": said.get("rope_theta", config.get("rope_theta", theta)),
-        "rope_factor": 0,
-    }
+    said: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):  # Where transformers 4 looks, and 5.
+        if not isinstance(found := config.get(name) or {}, dict):
+            raise Refused(Refusal.CORRUPT, f"its config has {name} = {found}, which is no JSON object")
+        said |= found
+    numbers = {"rope_theta": said.get("rope_theta", config.get("rope_theta", theta))}
     kind = said.get("rope_type") or said.get("type") or "default"
     wrong = [name for name, right in LLAMA3.items() if said.get(name) != right] if kind == "llama3" else []
     if kind not in ("default", "llama3") or wrong:
@@ -541,11 +543,11 @@ def _rotary(config: Mapping[str, Any], theta: float) -> dict[str, int]:
             Refusal.WRONG_MODEL, f"its config has {cause}: a recipe's rotary positions are default or Llama 3's"
         )
     if kind == "llama3":
-        found["rope_factor"] = said.get("factor")
-    for name, number in found.items():
-        if not isinstance(number, int | float) or number != int(number):
-            raise Refused(Refusal.WRONG_MODEL, f"its config has {name} = {number}, and a recipe a whole number")
-    return {name: int(number) for name, number in found.items()}
+        numbers["rope_factor"] = said.get("factor")
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or number < 1 or not float(number).is_integer():
+            raise Refused(Refusal.WRONG_MODEL, f"its config has {name} = {number}, and a recipe a whole number above 0")
+    return {"rope_factor": 0} | {name: int(number) for name, number in numbers.items()}
 
 
 def _tokenizer() -> dict[str, Any]:

@@ -440,6 +440,13 @@ OTHER = [
         {"model_type": "gpt2"},
         "model_type = gpt2, and here there are arcee, llama, mistral, mixtral, olmoe, qwen2, qwen3",
     ),
+    ({"rope_parameters": LLAMA3 | {"factor": 0.0}}, "rope_factor = 0.0, and a recipe a whole number above 0"),
+    ({"rope_parameters": LLAMA3 | {"factor": None}}, "rope_factor = None, and a recipe a whole number above 0"),
+    ({"rope_parameters": None, "rope_theta": float("inf")}, "rope_theta = inf, and a recipe a whole number above 0"),
+    ({"clip_qkv": 8.0}, "clip_qkv = 8.0, and a recipe's model None"),
+    ({"decoder_sparse_step": 2}, "decoder_sparse_step = 2, and a recipe's model 1"),
+    ({"mlp_only_layers": [0]}, "mlp_only_layers = [0], and a recipe's model []"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5, and a recipe's model 1"),
     ({"model_type": None}, "model_type = None, and here there are"),
     ({"model_type": "mistral", "sliding_window": 23}, "sliding_window = 23, and the recipe's model looks back"),
     ({"num_hidden_layers": 0}, "num_hidden_layers = 0, and not a whole number above 0"),
@@ -457,6 +464,22 @@ def test_a_folder_from_which_transformers_would_compute_something_else_is_refuse
     bend(tmp_path / "out", **changes)
     refusal, detail = refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")
     assert (refusal, why in detail) == (Refusal.WRONG_MODEL, True), detail
+
+
+def test_rotary_positions_that_are_no_object_are_refused(tmp_path):
+    huggingface.export(weights.of(trained(MIXES["llama"])), MIXES["llama"], tmp_path / "out", {})
+    for name in ("rope_scaling", "rope_parameters"):
+        bend(tmp_path / "out", **{"rope_scaling": None, "rope_parameters": None, name: [1]})
+        refusal, detail = refused(huggingface.described, tmp_path / "out")
+        assert (refusal, f"{name} = [1], which is no JSON object" in detail) == (Refusal.CORRUPT, True)
+
+
+def test_weights_of_experts_that_are_no_shares_are_not_taken_for_such(tmp_path):
+    recipe = MIXES["olmoe"]
+    huggingface.export(weights.of(trained(recipe)), recipe, tmp_path / "out", {})
+    bend(tmp_path / "out", norm_topk_prob=True)
+    assert "norm_topk_prob = True" in refused(huggingface.keep, tmp_path / "out", recipe, tmp_path / "kept")[1]
+    kept(tmp_path / "out", replace(recipe, expert_weights="shares"), tmp_path / "kept")
 
 
 def test_other_experts_than_the_recipe_s_are_refused(tmp_path):
