@@ -180,6 +180,7 @@ def test_a_run_begins_with_what_it_was_given_and_an_adapter_beside_it():
         check_start(replace(manifest, **right))
     for wrong, why in (
         ({"start": given, "base": other}, "given are the weights"),
+        ({"teacher": given}, "teacher_layers = 0, and the teacher is"),
         ({"start": FIRST, "recipe": adapted}, "adapter = 4 stands beside weights that are given"),
     ):
         with pytest.raises(Refused, match=why) as caught:
