@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from bench import report
-from client.worth import Worth, measure
+from client.worth import Measured, measure
 from consortium.simulate import Result, simulate
 from server import outer
 from shared_models.lm import codecs, corpus, gpt, hygiene, own, weights
@@ -53,7 +53,7 @@ MEANING = {
 class Found:
     """What came of it; losses are in the order of the members, on their own kinds of text."""
 
-    worth: Worth
+    worth: Measured
     default: tuple[float, ...]
     soup: tuple[float, ...]
 

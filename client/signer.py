@@ -24,7 +24,7 @@ from shared_models.messages import MAX_ENTRIES
 from shared_models.records import entry as entries
 from shared_models.records import merkle, tlog
 from shared_models.records.entry import Entry
-from shared_models.records.kinds import FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen
+from shared_models.records.kinds import FIRST, Access, AuditResult, Consent, Manifest, Receipt, RoundOpen, Worth
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.challenge import committed
 from shared_models.rules.pricing import check_claim, flop_per_token, round_flop
@@ -222,7 +222,7 @@ class Signer:
         return self.say(record, logged, append)
 
     def say(
-        self, record: Callable[[], Access | AuditResult], logged: int, append: Callable[[bytes], tlog.Proof]
+        self, record: Callable[[], Access | AuditResult | Worth], logged: int, append: Callable[[bytes], tlog.Proof]
     ) -> int:
         """Sign this at the end of the member's chain, and append it; its index.
 
@@ -319,7 +319,7 @@ class Signer:
         """The commitment to the data of a round. Who is given the salt of that round can check what was trained on."""
         return committed(self.home.salt(task.opened.run, task.opened.round), data)
 
-    def _sign(self, record: Access | AuditResult | Consent | Receipt) -> bytes:
+    def _sign(self, record: Access | AuditResult | Consent | Receipt | Worth) -> bytes:
         assert record.seq == len(self._signed)
         leaf = entries.sign(record, self.home.charter.consortium, [self._key])
         durable.write(self._path(record.seq), leaf)

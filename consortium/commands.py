@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
+    from client.worth import Measured
     from shared_models.huggingface import Model
     from shared_models.lm.tokenizer import Tokenizer
     from shared_models.lm.weights import Tensors
@@ -314,7 +315,9 @@ def _worth_arguments(parser: ArgumentParser) -> None:
         "--held-out", type=Path, action="append", required=True, metavar="FILE", help="a text; may be repeated"
     )
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="of a run that has one")
+    parser.add_argument("--sign", type=Path, metavar="HOME", help="say it in the log, as the member of this folder")
     shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--check", action="store_true", help="hold it against what members have said in the log")
     shown.add_argument("--json", action="store_true", help="the same for programs, with all coalitions")
     shown.add_argument(
         "--table", action="store_true", help="what each coalition gains, as `consortium allocate shapley` takes it"
@@ -322,12 +325,14 @@ def _worth_arguments(parser: ArgumentParser) -> None:
 
 
 def _worth(args: Namespace) -> int:
-    """Print what each member's expert is worth on these texts. 1, and nothing is printed, if the log is not right."""
+    """Print what each member's expert is worth on these texts. 1, and nothing is printed, if the log is not right; 1 if
+    what was said in it of these texts is not what was measured.
+    """
     import json
 
     from client import models
     from client.auditor import Auditor
-    from client.worth import measure
+    from client.worth import compare, measure, sign
     from shared_models.lm import tokenizer, weights
     from shared_models.published import reader
     from shared_models.records.keys import SigningKey
@@ -345,30 +350,48 @@ def _worth(args: Namespace) -> int:
         cause = f"{args.base} is {held[:12]}…, and the run began with {manifest.start[:12]}…"
         raise Refused(Refusal.WRONG_BASE, cause)
     cut = tokenizer.given(args.tokenizer, manifest.recipe.tokenizer, manifest.recipe.vocabulary)
-    worth = measure(experts, base, manifest, args.held_out, cut)
-    gains = {" ".join(sorted(who)): gain for who, gain in worth.gains().items()}
+    found_out = measure(experts, base, manifest, args.held_out, cut)
+    said = [each for each in compare(report.books, found["run"], digest, found_out) if args.check]
+    if args.check and not said:
+        raise Refused(Refusal.NOT_FOUND, "nobody has said in this log what these experts are worth on these texts")
+    if args.sign:
+        for at in sign(args.sign, report.books, found["run"], digest, found_out):
+            print(f"entry {at}", file=sys.stderr)
+    gains = {" ".join(sorted(who)): gain for who, gain in found_out.gains().items()}
     if args.table:
         print(json.dumps({"costs": gains}))
-        return RIGHT
-    if args.json:
+    elif args.json:
         told = {"schema": "consortium.worth/1", "run": found["run"], "round": found["round"], "weights": digest}
-        told |= {"texts": worth.texts, "gains_unats": gains}
-        told["losses_unats"] = {" ".join(sorted(who)): losses for who, losses in worth.losses.items()}
-        told["worth_unats"] = {name: str(share) for name, share in worth.shares().items()}
-        told |= {"routed": worth.routed, "routes": worth.routes}
+        told |= {"texts": found_out.names, "texts_sha256": found_out.texts, "gains_unats": gains}
+        told["losses_unats"] = {" ".join(sorted(who)): losses for who, losses in found_out.losses.items()}
+        told["worth_unats"] = {name: str(share) for name, share in found_out.shares().items()}
+        told |= {"routed": found_out.routed(), "routes": found_out.all_routes()}
         print(json.dumps(told))
-        return RIGHT
-    wide = max(len("as it was given"), *(len(f"without {name}") for name in manifest.members))
-    everybody = frozenset(manifest.members)
+    elif args.check:
+        for each in said:
+            print(each)
+    else:
+        print(_worth_text(found_out))
+    return RIGHT if all(each.close for each in said) else WRONG
+
+
+def _worth_text(measured: "Measured") -> str:
+    """A row for what each text loses with all experts and without each, and for what each member is worth."""
+    members, losses = measured.members, measured.losses
+    wide = max(len("as it was given"), *(len(f"without {name}") for name in members))
+    everybody = frozenset(members)
     rows = {"as it was given": frozenset[str](), "with all experts": everybody}
-    rows |= {f"without {name}": everybody - {name} for name in manifest.members}
-    print(f"{'nats per byte':{wide}}", *(f"{path.name[-12:]:>12}" for path in args.held_out))
+    rows |= {f"without {name}": everybody - {name} for name in members}
+    lines = [" ".join([f"{'nats per byte':{wide}}", *(f"{name[-12:]:>12}" for name in measured.names)])]
     for name, who in rows.items():
-        print(f"{name:{wide}}", *(f"{loss / 1e6:>12.4f}" for loss in worth.losses[who]))
-    print("what each takes off these losses together, its Shapley value; and its expert's part of the tokens' routes:")
-    for name, share in worth.shares().items():
-        print(f"{name:{wide}} {float(share) / 1e6:>12.4f} {worth.routed[name] / worth.routes:>12.4f}")
-    return RIGHT
+        lines.append(" ".join([f"{name:{wide}}", *(f"{loss / 1e6:>12.4f}" for loss in losses[who])]))
+    lines.append(
+        "what each takes off these losses together, its Shapley value; and its expert's part of the tokens' routes:"
+    )
+    routed, routes = measured.routed(), measured.all_routes()
+    for name, share in measured.shares().items():
+        lines.append(f"{name:{wide}} {float(share) / 1e6:>12.4f} {routed[name] / routes:>12.4f}")
+    return "\n".join(lines)
 
 
 def _tokenizer_arguments(parser: ArgumentParser) -> None:

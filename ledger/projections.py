@@ -59,6 +59,7 @@ from shared_models.records.kinds import (
     Statement,
     Usage,
     Vote,
+    Worth,
 )
 from shared_models.records.merkle import EMPTY_ROOT, leaf_hash
 from shared_models.records.refusals import Refusal, Refused
@@ -90,6 +91,7 @@ PLAIN: Mapping[type[Record], type[Projected]] = {
     AccessRevoke: tables.Revocation,
     AccessRestore: tables.Restoration,
     AuditResult: tables.AuditResult,
+    Worth: tables.Worth,
 }
 
 Value = str | int | None
@@ -210,14 +212,14 @@ def _columns(table: type[Projected]) -> list[tuple[str, bool, bool]]:
     return [(name, field.is_required(), field.annotation is str) for name, field in table.model_fields.items()]
 
 
-def _text(value: str | int | Fraction | tuple[str, ...]) -> str:
+def _text(value: str | int | Fraction | tuple[str | int, ...]) -> str:
     match value:
         case str():
             return value
         case int():
             return str(value)
         case tuple():
-            return "+".join(value)
+            return "+".join(map(str, value))
     return f"{value.numerator}/{value.denominator}"
 
 

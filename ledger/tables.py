@@ -401,6 +401,17 @@ class AuditResult(Projected, table=True):
     build: str
 
 
+class Worth(Projected, table=True):
+    """What a member has measured of a run's experts: the loss with each set of them, and routes, joined by `+`."""
+
+    member: str
+    run: str
+    checkpoint: str
+    text: str
+    losses_unats: str
+    routes: str
+
+
 class Restoration(Projected, table=True):
     """A member has said that a revocation shall end."""
 

@@ -107,6 +107,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/netting.py": ["tests/rules/test_netting.py"],
     "shared_models/rules/games.py": ["tests/rules/test_games.py"],
     "shared_models/rules/quote.py": ["tests/rules/test_quote.py"],
+    "shared_models/rules/worth.py": ["tests/rules/test_worth.py"],
     "shared_models/rules/quotes.py": ["tests/rules/test_quotes.py"],
     "shared_models/rules/accounts.py": [
         "tests/rules/test_accounts.py",

@@ -116,6 +116,7 @@ BUNDLE = [
     "shared_models/rules/tricks.py",
     "shared_models/rules/what_if.py",
     "shared_models/rules/wording.py",
+    "shared_models/rules/worth.py",
 ]
 
 

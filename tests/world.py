@@ -59,6 +59,7 @@ from shared_models.records.kinds import (
     Tier,
     Usage,
     Vote,
+    Worth,
     sealed_seed,
 )
 from shared_models.rules import recipes
@@ -67,6 +68,7 @@ from shared_models.rules.challenge import Challenge, drawn, ends
 from shared_models.rules.currency import spelled
 from shared_models.rules.pricing import flop_per_token, round_flop, tokens_asked
 from shared_models.rules.quotes import sealed
+from shared_models.rules.worth import ROUTES, SEQUENCES
 
 CONSORTIUM = "commons.example"
 BUILD = "2.13.0/AVX512/1/float32/x86_64"
@@ -334,6 +336,23 @@ class World:
         )
         return replace(whole, **changes)
 
+    def worth(self, member: str, run: str = "r1", **changes: Any) -> Worth:
+        """What this member has measured of the run's checkpoint: each expert takes a thousandth of a nat off."""
+        state = self.books.runs[run]
+        recipe, members = state.manifest.recipe, state.manifest.members
+        routes = SEQUENCES * recipe.context * recipe.layers * ROUTES
+        whole = Worth(
+            seq=0,
+            prev=FIRST,
+            member=member,
+            run=run,
+            checkpoint=state.checkpoint,
+            text=digest("text"),
+            losses_unats=tuple(3_000_000 - 1_000 * bits.bit_count() for bits in range(1 << len(members))),
+            routes=(routes - len(members), *(1 for _ in members)),
+        )
+        return replace(whole, **changes)
+
     def end(self, run: str = "r1", **changes: Any) -> RunEnd:
         whole = RunEnd(
             seq=0, prev=FIRST, run=run, checkpoint=self.books.runs[run].checkpoint, status="completed", reason=""
@@ -553,9 +572,12 @@ def _december(world: World) -> None:
 
 
 def _audit(world: World) -> None:
-    """Another run, in which work of birch is drawn, and repeated by two others. It is not billed yet."""
+    """Another run, in which work of birch is drawn, and repeated by two others. It is not billed yet; and what the
+    experts of this run are worth.
+    """
     who = ("acme", "birch")  # The key of cedar was revoked.
-    world.say(world.coordinator, world.manifest("r2", members=who, rounds=1))
+    recipe = replace(TOY, feed="swiglu", member_experts=len(who))
+    world.say(world.coordinator, world.manifest("r2", members=who, rounds=1, recipe=recipe, start=digest("given")))
     for by in who:
         world.say(f"{by}/compute", world.consent(by, "r2"))
     size, segment = world.drawn("birch", "r2")
@@ -563,6 +585,7 @@ def _audit(world: World) -> None:
     assert (challenge.size, challenge.segment) == (size, segment)
     world.say("acme/compute", world.result(challenge, "acme"))
     world.say(world.coordinator, world.result(challenge, CONSORTIUM, verdict="close", distance_ppm=7))
+    world.say("birch/compute", world.worth("birch", "r2"))
 
 
 def _amend(world: World) -> None:

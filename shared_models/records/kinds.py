@@ -432,6 +432,30 @@ class AuditResult:
         return self.receipt
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """What the experts of a run's members are worth on a text, as a member has measured it: rules.worth.
+
+    By its daemon's key. Whoever has the checkpoint and the text can measure it again.
+    """
+
+    kind: ClassVar[str] = "worth"
+    seq: Count
+    prev: Hash
+    member: Name  # Who has measured.
+    run: Name
+    checkpoint: Hash  # One that a round of the run has led to.
+    text: Hash  # SHA-256.
+    losses_unats: tuple[
+        Count, ...
+    ]  # With each set of experts; the bits of its place say whose, as the manifest's order.
+    routes: tuple[Count, ...]  # Through the given feed-forwards, then through each member's: rules.worth.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.run}/{self.checkpoint}/{self.text}"
+
+
 @dataclass(frozen=True, slots=True)
 class Included:
     """An answer that counts: its receipt earns. How far its update moved the weights is no matter of money."""
@@ -936,6 +960,7 @@ Chained = (
     | Access
     | AccessRevoke
     | AccessRestore
+    | Worth
 )
 Record = Charter | Chained  # What an entry can hold.
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Charter, *Chained.__args__)}

@@ -49,6 +49,7 @@ from shared_models.records.kinds import (
     Statement,
     Usage,
     Vote,
+    Worth,
     sealed_seed,
 )
 from shared_models.records.merkle import Tree
@@ -62,6 +63,7 @@ from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.recipes import check_recipe, check_start
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
+from shared_models.rules.worth import check_worth
 
 T = TypeVar("T")
 
@@ -136,6 +138,7 @@ class Books:
         self._accounts: Accounts | None = None
         self.library = Library()
         self.results: list[tuple[int, AuditResult]] = []  # (index, what an auditor found), in the log's order.
+        self.worths: list[tuple[int, Worth]] = []  # (index, what a member has measured), in the log's order.
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
@@ -273,6 +276,8 @@ class Books:
                 self._check_result(record)
             case RunEnd():
                 self._check_end(record)
+            case Worth():
+                self._check_worth(record)
             case Statement():
                 self._check_statement(record)
             case Artefact() | Access() | AccessRevoke() | AccessRestore():
@@ -287,7 +292,7 @@ class Books:
             case KeyAdd() | KeyRevoke() | KeyAffirm() | Amendment() | Vote() | Leave():
                 self.keyring.check_author(entry)
                 return
-            case Consent(member=holder) | Receipt(member=holder) | Access(member=holder):
+            case Consent(member=holder) | Receipt(member=holder) | Access(member=holder) | Worth(member=holder):
                 role = "compute"
             case CostItem(payer=holder) | CreditNote(payer=holder):
                 role = "admin"
@@ -510,6 +515,13 @@ class Books:
             )
         check_verdict(result.verdict, result.distance_ppm)
 
+    def _check_worth(self, worth: Worth) -> None:
+        run = self.run(worth.run)
+        if worth.checkpoint not in {turn.closed.checkpoint for turn in run.rounds if turn.closed is not None}:
+            cause = f"no round of run {worth.run} has led to {worth.checkpoint[:12]}…"
+            raise Refused(Refusal.WRONG_CHECKPOINT, cause)
+        check_worth(worth, run.manifest)
+
     def challenges(self, about: tuple[str, int, str] | None = None) -> Iterator[Challenge]:
         """All accepted work that can be disputed, or this member's of this round, and what the log drew of it.
 
@@ -663,6 +675,8 @@ class Books:
                 self.library.add(record, index, self.agreement.present())
             case AuditResult():
                 self.results.append((index, record))
+            case Worth():
+                self.worths.append((index, record))
             case Equivocation():
                 pass
             case _:

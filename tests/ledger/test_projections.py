@@ -203,6 +203,7 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "grants": copied("access", "member artefact fetch"),
         "revocation": copied("access.revoke", "member notice revoked reason"),
         "audit_result": copied("audit.result", "auditor run round member receipt segment verdict distance_ppm build"),
+        "worth": copied("worth", "member run checkpoint text losses_unats routes"),
         "restoration": copied("access.restore", "member notice"),
     }
     return {name: hashed(name, rows[name]) for name in TABLES}
@@ -224,7 +225,7 @@ def hashed(name: str, rows: list[list[object]]) -> str:
                 if isinstance(value, Fraction)
                 else str(value)
                 if isinstance(value, int) and column not in WHOLE
-                else "+".join(value)
+                else "+".join(map(str, value))
                 if isinstance(value, tuple)
                 else value
                 for column, value in zip(columns, row, strict=True)

@@ -2,6 +2,7 @@
 run holds of it.
 """
 
+import hashlib
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -11,10 +12,13 @@ import pytest
 from safetensors.numpy import load_file
 from world import TOY, World, digest
 
-from client import begun, reexecute, worth
+from client import begun, reexecute
+from client.auditor import Auditor
 from client.steps import logged, repeat
+from client.worth import measure, sign
 from consortium.cli import main
 from consortium.simulate import Result, simulate
+from ledger.api import serving
 from server import outer
 from server.outer import Outer
 from shared_models.lm import codecs, corpus, gpt, hygiene, own, weights
@@ -23,6 +27,7 @@ from shared_models.records import entry as entries
 from shared_models.records import merkle
 from shared_models.records.kinds import BILLION, FIRST, Receipt
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules import worth
 
 TWO = {"acme": 2, "birch": 1}
 PLAIN = replace(TOY, layers=2, feed="swiglu", inner_rate="0.01")
@@ -289,7 +294,74 @@ def test_worth_is_measured_for_members_experts_beside_their_base_only(anchor, to
     assert "error wrong_base" in run(capsys, *words, tmp_path / f"{other}.safetensors")[1]
     plain = simulate(tmp_path / "plain", TWO, rounds=1, recipe=PLAIN, start=anchor)
     words[2], words[4] = kept(plain, closes(plain)[-1].checkpoint), plain.founded.ledger / "log"
-    assert "member_experts = 0: all coalitions are tried of 1 to 10 members" in run(capsys, *words, anchor)[1]
+    assert "member_experts = 0: all sets are tried of 1 to 10 members" in run(capsys, *words, anchor)[1]
     monkeypatch.setattr(worth, "MOST", 1)
     words[2], words[4] = kept(together, last.checkpoint), log
-    assert "member_experts = 2: all coalitions are tried of 1 to 1 members" in run(capsys, *words, anchor)[1]
+    assert "member_experts = 2: all sets are tried of 1 to 1 members" in run(capsys, *words, anchor)[1]
+
+
+# Said in the log.
+
+
+@pytest.fixture
+def measured(anchor, tmp_path, capsys):
+    """A run of its own, whose ledger serves, and the command that measures its experts on two texts."""
+    result = toy(tmp_path, start=anchor)
+    texts = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for number, path in enumerate(texts):
+        path.write_bytes(bytes(corpus.shard(number, 2)[30_000:40_000]))
+    url = result.founded.member("acme").settings.ledger
+    words = ["model", "worth", kept(result, closes(result)[-1].checkpoint), "--base", anchor, "--log", url]
+
+    def command(*more: object) -> tuple[int, str]:
+        with serving(result.founded.ledger, int(url.rpartition(":")[2])):
+            return run(capsys, *words, *more)
+
+    return result, texts, command
+
+
+def test_a_member_signs_what_it_measured_and_others_measure_it_again(measured):
+    result, texts, command = measured
+    acme, both = result.founded.member("acme").path, ["--held-out", texts[0], "--held-out", texts[1]]
+    code, said = command(*both, "--check")
+    assert (code, "nobody has said in this log what these experts are worth" in said) == (2, True)
+    code, said = command(*both, "--json", "--sign", acme)
+    told = json.loads(said.partition("\n")[0])
+    report = Auditor().run(str(result.founded.ledger / "log"))
+    assert (code, report.findings, len(report.books.worths)) == (0, [], 2)
+    for number, (at, signed) in enumerate(report.books.worths):
+        assert f"entry {at}" in said.splitlines()
+        assert (signed.member, signed.run, signed.checkpoint) == ("acme", "r1", told["weights"])
+        assert signed.text == hashlib.sha256(texts[number].read_bytes()).hexdigest() == told["texts_sha256"][number]
+        by_set = [told["losses_unats"][who][number] for who in ("", "acme", "birch", "acme birch")]
+        assert list(signed.losses_unats) == by_set
+    both_texts = [worth.shares(result.manifest.members, each.losses_unats) for _, each in report.books.worths]
+    assert {who: str(sum(each[who] for each in both_texts)) for who in TWO} == told["worth_unats"]
+    code, said = command("--held-out", texts[1], "--check")
+    at = report.books.worths[1][0]
+    assert (code, said) == (0, f"entry {at}: what acme has said of b.txt is what was measured here\n")
+    code, said = command(*both, "--sign", acme)
+    assert (code, "error conflict: acme has said what the text" in said) == (2, True)
+    assert len(list((acme / "entries").glob("*.refused"))) == 0
+
+
+def test_what_was_signed_and_is_not_so_is_named_with_the_set_of_experts(measured, anchor):
+    result, texts, command = measured
+    checkpoint = closes(result)[-1].checkpoint
+    honest = measure(load_file(kept(result, checkpoint)), load_file(anchor), result.manifest, texts[:1])
+    lies = {"birch": (3_000_000, 2_000_000, 2_000_000, 0), "acme": tuple(loss + 50 for loss in honest.unats[0])}
+    with serving(result.founded.ledger, int(result.founded.member("acme").settings.ledger.rpartition(":")[2])):
+        for name, unats in lies.items():
+            said = replace(honest, unats=(unats,), routes=((sum(honest.routes[0]), 0, 0),))
+            sign(result.founded.member(name).path, result.report.books, "r1", checkpoint, said)
+    code, said = command("--held-out", texts[0], "--check")
+    first, second = said.splitlines()
+    assert (code, "what birch has said of a.txt is not what was measured here: " in first) == (1, True)
+    where = f"{honest.unats[0][3]} millionths of a nat apart with the experts of acme birch; the routes are others"
+    assert first.endswith(where)
+    where = "50 millionths of a nat apart with the experts of nobody; the routes are others"
+    assert second.endswith(f"what acme has said of a.txt is close: {where}")
+
+
+def test_it_is_measured_as_checkpoints_are_scored_and_tokens_are_routed():
+    assert (worth.SEQUENCES, worth.ROUTES) == (hygiene.EVALUATED, gpt.OWN_PER_TOKEN)

@@ -1,0 +1,22 @@
+"""A projection of what members' experts are worth; all tables begin again when next read."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0007", "0006"
+
+_WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """SQLite makes each table for good at once: what an interrupted start has made is there already."""
+    op.create_table(
+        "worth",
+        *(sa.Column(name, _WHOLE, primary_key=True, autoincrement=False) for name in ("index", "part")),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("member", "run", "checkpoint", "text")),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("losses_unats", "routes")),
+        if_not_exists=True,
+    )
+    cursor = sa.table("projection", sa.column("size", _WHOLE), sa.column("root", sa.String()))
+    op.execute(cursor.delete())  # To a place that no log has: the tables begin again.
+    op.bulk_insert(cursor, [{"size": 0, "root": ""}])
