@@ -1,8 +1,12 @@
 """The bill as a person reads it. Every number of it stands in the statement; only the layout is made here."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 from shared_models.records.kinds import Charter, Statement
 from shared_models.rules.currency import UNITS, money
 from shared_models.rules.quotes import worst
+from shared_models.rules.worth import Said, whole
 
 
 def text(bill: Statement, charter: Charter) -> str:
@@ -54,3 +58,32 @@ def _certificate(bill: Statement, charter: Charter) -> list[str]:
     if slack < 0:
         return [f"{who} would pay {money(-slack, charter)} less alone, by what was quoted before the period"]
     return [f"nobody who quoted would pay less alone; the nearest, {who}, would pay {money(slack, charter)} more"]
+
+
+def worth_text(found: Iterable[Said]) -> Iterator[str]:
+    """What members have measured of one another's experts, a line for each entry."""
+    for each in found:
+        record, routed = each.record, each.routed
+        parts = ", ".join(
+            f"{who} {unats:,} ({float(routed[who]):.1%} of the routes)" for who, unats in whole(each.shares).items()
+        )
+        yield (
+            f"entry {each.entry}: experts of run {record.run} on the text {record.text[:12]}…, as {record.member} has"
+            f" measured, are worth, in millionths of a nat per byte: {parts}"
+        )
+
+
+def worth_json(found: Iterable[Said]) -> list[dict[str, Any]]:
+    """The same for programs, exact."""
+    return [
+        {
+            "entry": each.entry,
+            "member": each.record.member,
+            "run": each.record.run,
+            "checkpoint": each.record.checkpoint,
+            "text": each.record.text,
+            "worth_unats": {who: str(share) for who, share in each.shares.items()},
+            "routed": {who: str(part) for who, part in each.routed.items()},
+        }
+        for each in found
+    ]

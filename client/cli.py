@@ -420,8 +420,9 @@ def _bill(args: Namespace) -> int:
         told = {"schema": "consortium.what_if/1", **explain.as_json(other, charter)}
         print(json.dumps(told) if args.json else explain.what_if_text(this, other, args.what_if))
     else:
-        told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter)}
-        print(json.dumps(told) if args.json else bill.text(shown, charter))
+        worths = [each for each in books.worths if shown.start <= each.entry < shown.end]
+        told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter), "worth": bill.worth_json(worths)}
+        print(json.dumps(told) if args.json else "\n".join([bill.text(shown, charter), *bill.worth_text(worths)]))
         disputed = books.accounts.disputed(shown)
         if disputed and not args.json and this is not None:
             print(f"\nin dispute: {', '.join(about for about, _ in disputed)}; without it:")

@@ -149,7 +149,7 @@ def sign(folder: Path, books: Books, run: str, checkpoint: str, measured: Measur
 
 def compare(books: Books, run: str, checkpoint: str, measured: Measured) -> Iterator[Compared]:
     """What members have said in the log of the same checkpoint and texts, held against this, in the log's order."""
-    for entry, said in books.worths:
+    for entry, said, _ in books.worths:
         if (said.run, said.checkpoint) != (run, checkpoint) or said.text not in measured.texts:
             continue
         at = measured.texts.index(said.text)

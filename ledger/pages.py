@@ -73,6 +73,7 @@ TABLES: dict[str, dict[str, str]] = {
         "lines": "member pot credit:minor charge:minor",
         "transfers": "payer payee amount:minor",
         "open": "payer payee amount:minor said",
+        "worths": "member worth:unats routes run text by index",
     },
     "bills": {"rows": "period start last members transfers moved:minor"},
     "charter": {"clauses": "clause says", "open": "hash index name member for votes", "left": "member index"},

@@ -69,6 +69,15 @@ def loss(unats: int) -> Shown:
     return Shown(exact[:-3], f"{exact} nats per byte, cut after three digits", unats)
 
 
+def gain(unats: int, exact: Fraction) -> Shown:
+    """For programs it is exact, a fraction that is spelled as text."""
+    return Shown(f"{unats:,}", f"{exact} millionths of a nat per byte", str(exact))
+
+
+def share(part: Fraction) -> Shown:
+    return Shown(f"{float(part):.1%}", str(part), str(part))
+
+
 def count(number: int) -> Shown:
     return Shown(f"{number:,}", str(number), number)
 

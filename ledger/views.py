@@ -4,8 +4,9 @@ Each reads at most one page of anything, `ROWS`. What the members decide is in `
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Any, TypeVar
 
 from ledger.log import Log
@@ -14,12 +15,14 @@ from ledger.shown import (
     SHOWN_NAMES,
     amount,
     count,
+    gain,
     loss,
     moment,
     names,
     newest,
     oldest,
     remaining,
+    share,
     size,
     took,
     work,
@@ -42,6 +45,7 @@ from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
 from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked
 from shared_models.rules.settlement import Open
+from shared_models.rules.worth import whole
 
 R = TypeVar("R", Manifest, RoundOpen, RoundClose, Receipt, Statement)
 
@@ -269,7 +273,25 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
         "transfers": [_payment(each, charter) for each in bill.transfers[:ROWS]],
         "open": [{**_payment(each, charter), "said": sorted(each.said)} for each in settlements.open(period)[:ROWS]],
         "defaulters": settlements.defaulters(period),
+        "worths": list(islice(_worths(books, bill), ROWS)),
     }
+
+
+def _worths(books: Books, bill: Statement) -> Iterator[dict[str, Any]]:
+    """A row for each member and each entry of the period that says what its expert is worth."""
+    for each in books.worths:
+        if bill.start <= each.entry < bill.end:
+            rounded = whole(each.shares)
+            for who, exact in each.shares.items():
+                yield {
+                    "member": who,
+                    "worth": gain(rounded[who], exact),
+                    "routes": share(each.routed[who]),
+                    "run": each.record.run,
+                    "text": each.record.text,
+                    "by": each.record.member,
+                    "index": each.entry,
+                }
 
 
 def _listed(terms: Charter, line: StatementLine) -> str:

@@ -63,7 +63,7 @@ from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.recipes import check_recipe, check_start
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
-from shared_models.rules.worth import check_worth
+from shared_models.rules.worth import Said, check_worth
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Books:
         self._accounts: Accounts | None = None
         self.library = Library()
         self.results: list[tuple[int, AuditResult]] = []  # (index, what an auditor found), in the log's order.
-        self.worths: list[tuple[int, Worth]] = []  # (index, what a member has measured), in the log's order.
+        self.worths: list[Said] = []  # What members have measured, in the log's order.
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
@@ -676,7 +676,7 @@ class Books:
             case AuditResult():
                 self.results.append((index, record))
             case Worth():
-                self.worths.append((index, record))
+                self.worths.append(Said(index, record, self.runs[record.run].manifest.members))
             case Equivocation():
                 pass
             case _:

@@ -7,6 +7,7 @@ them is computed here, by everybody, exactly. By itself it bills nothing.
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
+from typing import NamedTuple
 
 from shared_models.records.kinds import Manifest, Worth
 from shared_models.records.refusals import Refusal, Refused
@@ -15,6 +16,24 @@ from shared_models.rules.games import Game, shapley
 MOST = 10  # Members: a thousand sets of them, each a model to be scored; each member more takes twice as long.
 SEQUENCES = 64  # Of the recipe's context, from all over the text: what each model is scored on.
 ROUTES = 2  # Feed-forwards that a token goes through in each layer.
+
+
+class Said(NamedTuple):
+    """An entry that says what a run's experts are worth."""
+
+    entry: int  # Its index.
+    record: Worth
+    members: tuple[str, ...]  # Whose experts, in the manifest's order.
+
+    @property
+    def shares(self) -> dict[str, Fraction]:
+        return shares(self.members, self.record.losses_unats)
+
+    @property
+    def routed(self) -> dict[str, Fraction]:
+        """Which part of all routes went through whose expert."""
+        total = sum(self.record.routes)
+        return {who: Fraction(each, total) for who, each in zip(self.members, self.record.routes[1:], strict=True)}
 
 
 def check_worth(worth: Worth, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from itertools import accumulate
 import pytest
 from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
-from world import CONSORTIUM, World, digest, whole
+from world import CONSORTIUM, World, digest, experts, whole
 
 from ledger import lineage, pages
 from ledger.curve import drawn, track
@@ -336,6 +336,26 @@ def test_a_line_of_a_bill_leads_to_the_receipts_and_invoices_of_its_member(ledge
         assert not at or "member=birch" in at
     assert found == [row for row in every if row[1] == "birch"]
     assert int(found[-1][0].split()[1]) < november.end
+
+
+def test_a_bill_shows_what_experts_are_worth_and_leads_to_who_has_measured(tmp_path):
+    world = experts()
+    first, second = (each.entry for each in world.books.worths)
+    world.bill("2026-11")
+    world.round()
+    world.bill("2026-12")
+    with served(world, tmp_path) as ledger:
+        page = get(ledger, "/bills/2026-11")[2]
+        told = json.loads(get(ledger, "/bills/2026-11?format=json&table=worths")[2])["rows"]
+        other = get(ledger, "/bills/2026-12")[2]
+    text = f"{digest('text')[:12]}…"
+    row = ["acme", "91", "0.0%", "r1", text, "acme", f"entry {first}"]
+    assert row in rows(page)
+    assert ["cedar", "-30", "0.0%", "r1", text, "birch", f"entry {second}"] in rows(page)
+    assert {f"/log/{first}", f"/log/{second}", "/runs/r1"} <= links(page)
+    assert [each["worth_unats"] for each in told] == ["181/2", "61/2", "-30"] * 2
+    assert told[0]["text"] == digest("text")
+    assert "What experts are worth" not in other
 
 
 def test_models_say_who_may_have_them_and_why_not(ledger, world):

@@ -109,7 +109,7 @@ def test_each_member_says_once_what_the_experts_are_worth_on_a_text(world):
     world.say("acme/compute", world.worth("acme"))
     world.say("birch/compute", world.worth("birch"))
     world.say("acme/compute", world.worth("acme", text=digest("another")))
-    assert [(at, each.member) for at, each in world.books.worths] == [
+    assert [(each.entry, each.record.member) for each in world.books.worths] == [
         (at, who) for at, who in enumerate(("acme", "birch", "acme"), world.books.tree.size - 3)
     ]
     assert refused(world, "acme/compute", losses_unats=tuple(range(8))).refusal is Refusal.CONFLICT

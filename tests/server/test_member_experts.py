@@ -329,13 +329,13 @@ def test_a_member_signs_what_it_measured_and_others_measure_it_again(measured):
     told = json.loads(said.partition("\n")[0])
     report = Auditor().run(str(result.founded.ledger / "log"))
     assert (code, report.findings, len(report.books.worths)) == (0, [], 2)
-    for number, (at, signed) in enumerate(report.books.worths):
+    for number, (at, signed, _) in enumerate(report.books.worths):
         assert f"entry {at}" in said.splitlines()
         assert (signed.member, signed.run, signed.checkpoint) == ("acme", "r1", told["weights"])
         assert signed.text == hashlib.sha256(texts[number].read_bytes()).hexdigest() == told["texts_sha256"][number]
         by_set = [told["losses_unats"][who][number] for who in ("", "acme", "birch", "acme birch")]
         assert list(signed.losses_unats) == by_set
-    both_texts = [worth.shares(result.manifest.members, each.losses_unats) for _, each in report.books.worths]
+    both_texts = [each.shares for each in report.books.worths]
     assert {who: str(sum(each[who] for each in both_texts)) for who in TWO} == told["worth_unats"]
     code, said = command("--held-out", texts[1], "--check")
     at = report.books.worths[1][0]
