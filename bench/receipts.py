@@ -140,6 +140,7 @@ def charter(count: int) -> Charter:
         cap="none",
         objection=1,
         accession=Fraction(0),
+        worth_share=Fraction(0),
         window=3,
         tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),

@@ -17,7 +17,7 @@ from shared_models.records import tlog
 from shared_models.records.kinds import Charter, CostItem, Manifest, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Cited, Work
-from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES
+from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES, WORTH
 from shared_models.rules.books import Books
 from shared_models.rules.currency import money
 from shared_models.rules.games import Game, shapley
@@ -106,6 +106,8 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
         if opened.cited.price is not None:
             stands_on.append((opened.cited.price, "the price of an NCU: the median of the quotes that were opened"))
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
+    if pot == WORTH:
+        lines.append(f"  {opened.facts.worth.get(member, 0)} of what all experts that lower the loss take off it")
     for put in opened.facts.put:
         if (put.member, put.pot) == (member, pot):
             amount = int(put.amount) if put.amount.denominator == 1 else put.amount
@@ -116,6 +118,9 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
     lines += _charge(opened, member, pot)
     stands_on += [(at, f"what {who} has used") for who, at in opened.cited.usage.get(pot, {}).items()]
     stands_on += [(at, "a quote for going alone") for at in opened.cited.quotes if pot == CAP]
+    stands_on += [
+        (at, "what experts are worth, as a member has measured") for at in opened.cited.worths if pot == WORTH
+    ]
     stands_on += [(at, "a statement, and the work it bills") for at in opened.cited.statements if pot == ACCESSION]
     stands_on.append((opened.cited.charter, "the charter: price, rules, benefits"))
     return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))

@@ -132,6 +132,7 @@ def found(
         cap="none",
         objection=1,
         accession=Fraction(1),
+        worth_share=Fraction(0),
         window=3,
         tiers=TIERS,
         admin=admin.verify_key.text(),

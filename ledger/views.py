@@ -40,7 +40,7 @@ from shared_models.records.kinds import (
     Transfer,
 )
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.agreement import CLAUSES
+from shared_models.rules.agreement import CLAUSES, WORTH
 from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
 from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked
@@ -274,7 +274,14 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
         "open": [{**_payment(each, charter), "said": sorted(each.said)} for each in settlements.open(period)[:ROWS]],
         "defaulters": settlements.defaulters(period),
         "worths": list(islice(_worths(books, bill), ROWS)),
+        "paid_by": _paid_by(books, bill),
     }
+
+
+def _paid_by(books: Books, bill: Statement) -> tuple[int, ...]:
+    """The entries by which members are paid for their experts; none where nothing is paid for them."""
+    found = books.accounts.worths.standing(bill.end) if any(each.pot == WORTH for each in bill.lines) else None
+    return found.entries[:ROWS] if found is not None else ()
 
 
 def _worths(books: Books, bill: Statement) -> Iterator[dict[str, Any]]:

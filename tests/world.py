@@ -139,6 +139,7 @@ def charter(benefits: dict[str, int], **changes: Any) -> Charter:
         cap="none",
         objection=1,
         accession=Fraction(0),
+        worth_share=Fraction(0),
         window=3,
         tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),

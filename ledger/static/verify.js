@@ -176,6 +176,7 @@ export function beyond(entries, stated, terms) {
     if (!plain || pot.floors.length || pot.caps.length) found.add(`the pot ${pot.name}, by ${pot.rule} and ${pot.driver}`);
   }
   if (terms.cap !== "none") found.add("a cap");
+  if (terms.worth_share !== "0/1") found.add("what is paid for experts");
   return [...found];
 }
 

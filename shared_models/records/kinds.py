@@ -122,6 +122,7 @@ class Charter:
     admin: VKey  # Signs statements, rates and prices.
     coordinator: VKey  # Signs manifests and rounds.
     log: VKey  # Signs tree heads.
+    worth_share: Fraction  # This part of what the compute pot holds is paid by benefit, to those whose experts gain.
 
     @property
     def idem(self) -> str:

@@ -30,12 +30,13 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import currency
-from shared_models.rules.agreement import ACCESSION, CAP, carried
+from shared_models.rules.agreement import NO_POT, carried
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import value
 from shared_models.rules.quotes import Quotes
 from shared_models.rules.settlement import Settlements
 from shared_models.rules.statement import Facts, Put
+from shared_models.rules.worth import Worths
 
 T = TypeVar("T")
 NOW = 1 << 62  # A size that no log has: as it stands.
@@ -98,6 +99,7 @@ class Cited(NamedTuple):
     quotes: tuple[int, ...]  # What coalitions would pay alone.
     usage: Mapping[str, Mapping[str, int]]  # By pot and member.
     statements: tuple[int, ...]  # Of the periods before it.
+    worths: tuple[int, ...]  # What experts are worth.
 
 
 class Later(NamedTuple):
@@ -148,6 +150,7 @@ class Accounts:
         self._stated_at: list[int] = []  # Their indices,
         self.stated: list[Facts] = []  # and what each of them follows from.
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
+        self.worths = Worths()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
         self._rates: dict[tuple[str, str], list[Said]] = {}  # By currency and day, the newest last.
@@ -387,7 +390,7 @@ class Accounts:
         cash, self._cash = self._cash, {}
         given = {each.member: cash.get(each.member, Fraction(0)) for each in bill.balances}
         for line in bill.lines:
-            if line.pot not in (CAP, ACCESSION):
+            if line.pot not in NO_POT:
                 given[line.member] += line.credit
         self.given.append(given)
         for each in bill.balances:
@@ -448,7 +451,11 @@ class Accounts:
             past=dict(self._past),
             quotes=self.quotes.alone(period, end),
             carries=dict(self.carries()),
+            worth=self._worth(charter, end),
         )
+
+    def _worth(self, charter: Charter, end: int) -> dict[str, Fraction]:
+        return self.worths.parts(end, [each.name for each in charter.members]) if charter.worth_share else {}
 
     def cited(self, period: str, end: int) -> Cited:
         """Which entries that statement goes by, besides those of what was done and put in."""
@@ -457,8 +464,10 @@ class Accounts:
             for (of, pot), used in self._usage.items()
             if of == period
         }
-        charter = self._agreement.entries[self._agreement.at(self.start)[1]]
-        return Cited(charter, *self.quotes.cited(period, end), used, tuple(self._stated_at))
+        charter, hashed = self._agreement.at(self.start)
+        worth = self.worths.standing(end) if charter.worth_share else None
+        entry, measured = self._agreement.entries[hashed], worth.entries if worth is not None else ()
+        return Cited(entry, *self.quotes.cited(period, end), used, tuple(self._stated_at), measured)
 
     def _joined(self) -> list[str]:
         """Members of the period that runs who were none in the one before."""

@@ -21,8 +21,13 @@ from shared_models.rules.allocation import RULES
 from shared_models.rules.currency import digits
 from shared_models.rules.games import TABLE_RULES, by_table
 
-CAP, ACCESSION = NO_POT = ("cap", "accession")  # What lines of a statement are called that belong to no pot.
+WORTH, CAP, ACCESSION = NO_POT = (
+    "worth",
+    "cap",
+    "accession",
+)  # What lines of a statement are called that belong to no pot.
 CLAUSES = {  # What such a line is by, for people.
+    WORTH: "a part of the accepted work's price is paid by benefit to the members whose experts are worth something",
     CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
     ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
 }
@@ -225,6 +230,8 @@ def check_charter(charter: Charter, left: Collection[str] = ()) -> None:
         raise Refused(Refusal.BAD_FIELD, f"{charter.currency} has {digits(charter.currency)} digits by ISO 4217")
     if charter.price < 0 or not 0 <= charter.accession <= 1:
         raise Refused(Refusal.BAD_FIELD, "the price is below zero, or accession is no part of it")
+    if not 0 <= charter.worth_share <= 1:
+        raise Refused(Refusal.BAD_FIELD, f"worth_share = {charter.worth_share} is no part of what work is paid")
     if sum(member.benefit for member in charter.members if member.name not in left) == 0:
         raise Refused(Refusal.BAD_FIELD, "no member has a benefit to be charged by")
     _check_tiers(charter)

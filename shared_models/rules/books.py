@@ -109,6 +109,10 @@ class Run:
     late: dict[str, tuple[int, Work]] = field(default_factory=dict)  # By leaf hash: (round, work) that may still count.
     ended: RunEnd | None = None
 
+    def closed(self) -> Iterator[tuple[str, int]]:
+        """(checkpoint, index of its round.close) of each round that is over."""
+        return ((turn.closed.checkpoint, turn.closed.at) for turn in self.rounds if turn.closed is not None)
+
 
 class Last(NamedTuple):
     """The newest entry of one author."""
@@ -138,7 +142,6 @@ class Books:
         self._accounts: Accounts | None = None
         self.library = Library()
         self.results: list[tuple[int, AuditResult]] = []  # (index, what an auditor found), in the log's order.
-        self.worths: list[Said] = []  # What members have measured, in the log's order.
         self.context: Context | None = None  # What receipts are skimmed against: another object whenever it changes.
         self._said: set[bytes] = set()
         self._turns: dict[Turn, Round] = {}  # What receipts have lately said of rounds, and was right;
@@ -173,6 +176,11 @@ class Books:
     def statements(self) -> list[Statement]:
         """Every bill so far; none before there is a charter."""
         return self._accounts.statements if self._accounts is not None else []
+
+    @property
+    def worths(self) -> list[Said]:
+        """What members have measured of experts, in the log's order."""
+        return self._accounts.worths.said if self._accounts is not None else []
 
     @property
     def keys(self) -> note.Keys:
@@ -517,7 +525,7 @@ class Books:
 
     def _check_worth(self, worth: Worth) -> None:
         run = self.run(worth.run)
-        if worth.checkpoint not in {turn.closed.checkpoint for turn in run.rounds if turn.closed is not None}:
+        if worth.checkpoint not in dict(run.closed()):
             cause = f"no round of run {worth.run} has led to {worth.checkpoint[:12]}…"
             raise Refused(Refusal.WRONG_CHECKPOINT, cause)
         check_worth(worth, run.manifest)
@@ -676,7 +684,7 @@ class Books:
             case AuditResult():
                 self.results.append((index, record))
             case Worth():
-                self.worths.append(Said(index, record, self.runs[record.run].manifest.members))
+                self._add_worth(record, index)
             case Equivocation():
                 pass
             case _:
@@ -687,6 +695,12 @@ class Books:
             self._said.add(digest_of(*entry.about))
         self.tree.append(entry.hash)
         return index
+
+    def _add_worth(self, record: Worth, index: int) -> None:
+        run = self.runs[record.run]
+        closed = next(at for checkpoint, at in run.closed() if checkpoint == record.checkpoint)
+        said = Said(index, record, run.manifest.members)
+        self.accounts.worths.add(said, run.manifest.recipe.corpus, closed, self.agreement.present())
 
     def _renew_context(self) -> None:
         runs = {name: run.manifest for name, run in self.runs.items()}

@@ -13,8 +13,8 @@ from math import floor
 
 from shared_models.records.kinds import Balance, Charter, Pot, Statement, StatementLine
 from shared_models.records.refusals import Refused
-from shared_models.rules.agreement import ACCESSION, CAP
-from shared_models.rules.allocation import RULES, bounded
+from shared_models.rules.agreement import ACCESSION, CAP, WORTH
+from shared_models.rules.allocation import RULES, bounded, proportional
 from shared_models.rules.games import by_table
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.pricing import value
@@ -53,6 +53,7 @@ class Facts:
     past: Mapping[str, int]  # and the FLOP accepted in all periods before it.
     quotes: Mapping[frozenset[str], Fraction]  # What coalitions would pay alone, in minor units.
     carries: Mapping[str, Fraction]  # What earlier rounding left over.
+    worth: Mapping[str, Fraction]  # Which part of what experts gain is whose; empty if nothing is paid for it.
 
 
 def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: int, prev: str) -> Statement:
@@ -61,10 +62,11 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
     1. A member is credited, in each pot, what it put into it; in the compute pot also its accepted work at the price.
     2. What a pot holds is charged to the members by the pot's rule, driven by their benefit or what they used, within
        the pot's floors and caps.
-    3. If the charter caps, nobody is charged more than what it quoted for going alone; the others bear the rest.
-    4. Who joined pays its part of the price of all earlier work to those who did it.
-    5. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
-    6. Transfers settle the nets.
+    3. If the charter says so, a part of what the compute pot holds is paid by benefit to those whose experts gain.
+    4. If the charter caps, nobody is charged more than what it quoted for going alone; the others bear the rest.
+    5. Who joined pays its part of the price of all earlier work to those who did it.
+    6. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
+    7. Transfers settle the nets.
     """
     members = [member.name for member in facts.charter.members]
     nothing = dict.fromkeys(members, Fraction(0))
@@ -78,6 +80,10 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
         charges = charge(pot, credits_[pot.name], facts)
         lines += _lines(pot.name, credits_[pot.name], charges)
         charged = {member: charged[member] + charges[member] for member in members}
+    if facts.worth:
+        paid, charges = _for_worth(facts, sum(credits_[facts.charter.compute_pot].values(), Fraction(0)))
+        lines += _lines(WORTH, paid, charges)
+        charged = {member: charged[member] + charges[member] - paid[member] for member in members}
     if facts.charter.cap == "alone":
         capped = _capped(charged, caps(facts.quotes))
         more = {member: capped[member] - charged[member] for member in members}
@@ -146,6 +152,11 @@ def drivers(pot: Pot, facts: Facts) -> dict[str, Fraction]:
     used = facts.usage.get(pot.name, {}) if pot.driver == "usage" else {}
     if any(used.values()):
         return {member.name: used.get(member.name, Fraction(0)) for member in facts.charter.members}
+    return benefits(facts)
+
+
+def benefits(facts: Facts) -> dict[str, Fraction]:
+    """What each pays by unless a pot says otherwise; who has left has none any more."""
     return {
         member.name: Fraction(0 if member.name in facts.gone else member.benefit) for member in facts.charter.members
     }
@@ -156,6 +167,13 @@ def _lines(pot: str, credits_: Mapping[str, Fraction], charges: Mapping[str, Fra
         StatementLine(pot=pot, member=member, credit=credit, charge=charges[member])
         for member, credit in credits_.items()
     ]
+
+
+def _for_worth(facts: Facts, compute: Fraction) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
+    """(credits, charges). Who has more of the model pays more; whose expert takes more off the loss is paid more."""
+    pool = facts.charter.worth_share * max(compute, Fraction(0))
+    paid = {member.name: pool * facts.worth.get(member.name, 0) for member in facts.charter.members}
+    return paid, proportional(pool, benefits(facts))
 
 
 def _capped(charged: Mapping[str, Fraction], limits: Mapping[str, Fraction]) -> dict[str, Fraction]:

@@ -97,6 +97,7 @@ class Play:
             cap="none",
             objection=1,
             accession=Fraction(0),
+            worth_share=Fraction(0),
             window=1,
             tiers=(),
             **{role: self.text(f"{CONSORTIUM}/{role}") for role in CONSORTIUM_ROLES},

@@ -1,16 +1,17 @@
 """What each member's expert is worth on a text: its exact Shapley value, from the losses with each set of experts.
 
 A member leaves experts out of a checkpoint, scores every model that is left, and signs the losses. What follows from
-them is computed here, by everybody, exactly. By itself it bills nothing.
+them is computed here, by everybody, exactly. It moves money only as far as the charter says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from math import floor
 from typing import NamedTuple
 
 from shared_models.records.kinds import Manifest, Worth
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.agreement import carried
 from shared_models.rules.games import Game, shapley
 
 MOST = 10  # Members: a thousand sets of them, each a model to be scored; each member more takes twice as long.
@@ -34,6 +35,60 @@ class Said(NamedTuple):
         """Which part of all routes went through whose expert."""
         total = sum(self.record.routes)
         return {who: Fraction(each, total) for who, each in zip(self.members, self.record.routes[1:], strict=True)}
+
+
+class Standing(NamedTuple):
+    """What the experts of one checkpoint are worth, as most members have measured it."""
+
+    closed: int  # The index of the round.close that has led to it,
+    at: int  # and of the entry with which they were most.
+    entries: tuple[int, ...]  # In which they say so.
+    shares: dict[str, Fraction]
+
+
+class Worths:
+    """What members have measured, and by what of it the charter can pay.
+
+    That is what more than half of the members present have measured on the text that the run's recipe has its
+    checkpoints scored on, to which all have consented: so nobody chooses the text, and nobody alone the losses.
+    """
+
+    def __init__(self) -> None:
+        self.said: list[Said] = []  # In the log's order.
+        self._about: dict[str, list[Said]] = {}  # The same by run, checkpoint and text.
+        self._standing: list[Standing] = []
+
+    def add(self, said: Said, corpus: str, closed: int, present: Collection[str]) -> None:
+        """Take in what was checked; the run is scored on this corpus, and this round.close led to the checkpoint."""
+        self.said.append(said)
+        about = self._about.setdefault(said.record.idem, [])
+        about.append(said)
+        same = [each for each in about if each.record.member in present]
+        if corpus == f"sha256:{said.record.text}" and carried([each.record.member for each in same], present):
+            losses = [_median(each) for each in zip(*(each.record.losses_unats for each in same), strict=True)]
+            entries = tuple(each.entry for each in same)
+            self._standing.append(Standing(closed, said.entry, entries, shares(said.members, losses)))
+
+    def standing(self, end: int) -> Standing | None:
+        """What holds in a log of this size: of the newest checkpoint that most members have measured."""
+        return max((each for each in self._standing if each.at < end), default=None)
+
+    def parts(self, end: int, members: Collection[str]) -> dict[str, Fraction]:
+        """Which part of what these members' experts gain each has gained; an expert that hurts has gained nothing.
+
+        They sum to one; nobody has any if there is nothing to go by.
+        """
+        found = self.standing(end)
+        gained = (
+            {who: max(share, Fraction(0)) for who, share in found.shares.items() if who in members} if found else {}
+        )
+        total = sum(gained.values(), Fraction(0))
+        return {who: share / total for who, share in gained.items()} if total else {}
+
+
+def _median(losses: Sequence[int]) -> int:
+    """The lower one of the two in the middle, if their number is even: one of those that were said."""
+    return sorted(losses)[(len(losses) - 1) // 2]
 
 
 def check_worth(worth: Worth, manifest: Manifest) -> None:

@@ -356,6 +356,24 @@ def test_a_bill_shows_what_experts_are_worth_and_leads_to_who_has_measured(tmp_p
     assert [each["worth_unats"] for each in told] == ["181/2", "61/2", "-30"] * 2
     assert told[0]["text"] == digest("text")
     assert "What experts are worth" not in other
+    assert ("Nothing is billed by it" in page, "lines worth" in page) == (True, False)
+
+
+def test_a_bill_that_pays_for_experts_stands_on_what_most_have_measured(tmp_path):
+    world = experts(worth_share=Fraction(1, 10))
+    entries_ = [each.entry for each in world.books.worths]
+    bill = world.bill("2026-11")
+    world.round()
+    world.bill("2026-12")
+    with served(world, tmp_path) as ledger:
+        pages_ = [get(ledger, f"/bills/{period}")[2] for period in ("2026-11", "2026-12")]
+    for page in pages_:  # The second goes by what was measured in the first.
+        at = page.index("by which the lines worth are paid")
+        assert all(f"/log/{entry}" in page[at : at + 200] for entry in entries_)
+    credit = next(each.credit for each in bill.lines if (each.pot, each.member) == ("worth", "acme"))
+    assert ["worth", amount(credit, world.charter).text] in [row[:2] for row in rows(pages_[0])]
+    assert "is paid by benefit to the members whose experts are worth something" in pages_[0]
+    assert "Nothing is billed by it" not in pages_[0]
 
 
 def test_models_say_who_may_have_them_and_why_not(ledger, world):

@@ -470,6 +470,7 @@ def facts(terms: Charter, **changes) -> Facts:
         past={},
         quotes={},
         carries={},
+        worth={},
     )
     return replace(whole, **changes)
 

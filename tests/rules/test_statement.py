@@ -42,6 +42,7 @@ def facts(benefits, work=None, put=(), carries=None, period="p", price=Fraction(
         past={},
         quotes={},
         carries=carries or {},
+        worth={},
     )
     return replace(whole, **more)
 
