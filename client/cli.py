@@ -1195,6 +1195,23 @@ def _model_get(args: Namespace) -> int:
     return RIGHT
 
 
+def _model_grant_arguments(parser: ArgumentParser) -> None:
+    _home(parser)
+    parser.add_argument("run", help="in which your member trains an expert of its own")
+    parser.add_argument(
+        "--to", action="append", default=[], metavar="MEMBER", help="may have it; repeatable; without any, nobody may"
+    )
+
+
+def _model_grant(args: Namespace) -> int:
+    """Say who else may fetch models that hold your member's expert, and who no longer."""
+    from client.models import grant
+
+    at = grant(args.home, args.run, args.to)
+    print(f"your expert of run {args.run} is for {', '.join(sorted(set(args.to))) or 'nobody else'}: entry {at}")
+    return RIGHT
+
+
 def _model_derive_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("file", type=Path, help="what your member has made from other models")
@@ -1470,6 +1487,7 @@ COMMANDS = (
     Command("model list", MONEY, "Which models there are, and who may have them.", _model_list_arguments, _model_list),
     Command("model show", MONEY, "What a model was made from.", _model_show_arguments, _model_show),
     Command("model get", MONEY, "Fetch a model that your member may have.", _model_get_arguments, _model_get),
+    Command("model grant", MONEY, "Who else may have your member's expert.", _model_grant_arguments, _model_grant),
     Command("model derive", MONEY, "Publish what was made from a model.", _model_derive_arguments, _model_derive),
     Command("charter show", MONEY, "What is agreed, and what is proposed.", _charter_show_arguments, _charter_show),
     Command("charter propose", MONEY, "Propose another charter.", _charter_propose_arguments, _charter_propose),

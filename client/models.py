@@ -10,10 +10,11 @@ import http
 import http.client
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from client.auditor import audited
 from client.home import Home
 from client.signer import Signer
 from client.witness import Witness
@@ -21,7 +22,7 @@ from shared_models import durable
 from shared_models.ledger_http import LedgerHttp
 from shared_models.published import Read, bundles
 from shared_models.records import entry as entries
-from shared_models.records.kinds import Artefact, Checkpoint, RoundClose
+from shared_models.records.kinds import FIRST, Artefact, Checkpoint, ExpertGrant, RoundClose
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
 
@@ -49,6 +50,7 @@ def _told(record: Artefact, at: int) -> dict[str, Any]:
         "form": record.form,
         "checkpoints": [{"run": each.run, "round": each.round} for each in record.checkpoints],
         "parents": list(record.parents),
+        "without": list(record.without),
     }
 
 
@@ -69,6 +71,37 @@ def lineage(books: Books, read: Read, artefact: str) -> list[dict[str, Any]]:
         _told(record, books.library.held(name).at) | {"checkpoints": [rounds[each] for each in record.checkpoints]}
         for name, record in found.items()
     ]
+
+
+def partial(books: Books, read: Read, file: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """What the log says of the round, as `lineage`, if this file is an artefact that is one checkpoint without some
+    members' experts; and whose these are. None if it is no such artefact. Raises `Refused(NOT_FOUND)`.
+    """
+    try:
+        with file.open("rb") as opened:
+            held = books.library.artefacts.get(hashlib.file_digest(opened, "sha256").hexdigest())
+    except OSError as error:
+        raise Refused(Refusal.NOT_FOUND, f"{file}: {error.strerror}") from None
+    if held is None or not held.record.without or len(held.record.checkpoints) != 1:
+        return None
+    (at,) = held.record.checkpoints
+    return _rounds(books, read, {at})[at], held.record.without
+
+
+def grant(folder: Path, run: str, to: Iterable[str]) -> int:
+    """Say in the log who may have this member's expert of a run: these others, and nobody else; the entry's index.
+
+    What was said last stands already. Raises `Refused`.
+    """
+    home = Home(folder)
+    member, books = home.settings.member, audited(home)
+    lent, names = books.library.lent(run, member), tuple(sorted(set(to)))
+    if lent is not None and lent.to == names:
+        return lent.at
+    replaces = lent.hash if lent is not None else FIRST
+    record = ExpertGrant(seq=0, prev=FIRST, member=member, run=run, to=names, replaces=replaces)
+    books.library.check(record, books.grounds())
+    return home.say(home.ledger(), home.key("admin"), record)[1].index
 
 
 def traced(books: Books, read: Read, checkpoint: str) -> dict[str, Any]:
@@ -132,7 +165,8 @@ def begun(books: Books, run: str) -> list[dict[str, Any]]:
 def sources(told: dict[str, Any]) -> str:
     """What an artefact was made from, in words."""
     found = [f"run {each['run']} round {each['round']}" for each in told["checkpoints"]]
-    return ", ".join(found + [f"artefact {each[:16]}…" for each in told["parents"]])
+    found += [f"artefact {each[:16]}…" for each in told["parents"]]
+    return ", ".join(found + [f"without the expert of {each}" for each in told["without"]])
 
 
 def verdict_text(member: str, verdict: dict[str, Any]) -> str:

@@ -241,9 +241,16 @@ def _export(args: Namespace) -> int:
             print(f"this log is not right, and nothing was written: {report.findings[0]}", file=sys.stderr)
             return WRONG
         books = report.books
-        found = models.traced(books, reader(args.log, key), digest)
+        found, left_out = models.partial(books, reader(args.log, key), args.file) or (
+            models.traced(books, reader(args.log, key), digest),
+            (),
+        )
         manifest = books.run(found["run"]).manifest
-        recipe, wanted, members = manifest.recipe, manifest.start, manifest.members
+        recipe, wanted = manifest.recipe, manifest.start
+        members = tuple(name for name in manifest.members if name not in left_out)
+        if left_out:
+            recipe = replace(recipe, member_experts=len(members))
+            origin["it came without the experts of"] = ", ".join(left_out)
         origin |= {
             "consortium": books.charter.consortium,
             "run": found["run"],

@@ -40,6 +40,7 @@ from shared_models.records.kinds import (
     Default,
     Dispute,
     Equivocation,
+    ExpertGrant,
     KeyAdd,
     KeyAffirm,
     KeyRevoke,
@@ -92,6 +93,7 @@ PLAIN: Mapping[type[Record], type[Projected]] = {
     AccessRestore: tables.Restoration,
     AuditResult: tables.AuditResult,
     Worth: tables.Worth,
+    ExpertGrant: tables.Lent,
 }
 
 Value = str | int | None

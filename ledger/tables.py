@@ -412,6 +412,14 @@ class Worth(Projected, table=True):
     routes: str
 
 
+class Lent(Projected, table=True):
+    """To whom a member grants its expert of a run, and to nobody else, until it says so anew."""
+
+    member: str
+    run: str
+    to: str
+
+
 class Restoration(Projected, table=True):
     """A member has said that a revocation shall end."""
 

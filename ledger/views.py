@@ -487,6 +487,7 @@ def model_page(books: Books, artefact: str, after: int | None) -> dict[str, Any]
             for each in held.record.checkpoints[:ROWS]
         ],
         "parents": held.record.parents[:ROWS],
+        "without": held.record.without[:ROWS],
         "verdicts": verdicts,
         "part": part,
     }

@@ -206,12 +206,16 @@ def _publish_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--parent", action="append", default=[], metavar="SHA256", help="it is derived from; repeatable"
     )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="MEMBER", help="leave its expert out; may be repeated"
+    )
     parser.add_argument("--form", default="safetensors", help="of the file; default %(default)s")
     parser.add_argument("--shelf", help="put it there and upload nothing: artefacts/ in the ledger's folder, s3://...")
 
 
 def _publish(args: Namespace) -> int:
     from server.home import Home
+    from server.partial import without
     from shared_models.artefacts import publish
     from shared_models.records.kinds import Checkpoint
     from shared_models.records.refusals import Refusal, Refused
@@ -225,14 +229,21 @@ def _publish(args: Namespace) -> int:
         checkpoints.append(Checkpoint(run=run, round=int(number)))
     home = Home(args.home)
     shelf = open_shelf(args.shelf, home.path / "uploads") if args.shelf else None
+    ledger, file, left_out = home.ledger(), args.file, tuple(sorted(set(args.without)))
+    if left_out:
+        if len(checkpoints) != 1:
+            raise Refused(Refusal.BAD_FIELD, "--without MEMBER: of one checkpoint, named by --checkpoint RUN/ROUND")
+        manifest, _, _ = home.run(ledger, checkpoints[0].run)
+        file = without(manifest, file, left_out, home.path / "partial")
     made = publish(
         home,
-        home.ledger(),
+        ledger,
         home.key,
-        args.file,
+        file,
         form=args.form,
         checkpoints=tuple(checkpoints),
         parents=tuple(args.parent),
+        without=left_out,
         shelf=shelf,
     )
     print(f"{made.sha256} is published: entry {made.at}")

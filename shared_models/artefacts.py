@@ -32,6 +32,7 @@ def publish(
     form: str,
     checkpoints: tuple[Checkpoint, ...] = (),
     parents: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     shelf: Shelf | None = None,
 ) -> Published:
     """Register this file as an artefact of the key's holder, and upload it. The same again goes on where it broke off.
@@ -53,6 +54,7 @@ def publish(
         form=form,
         checkpoints=checkpoints,
         parents=parents,
+        without=without,
     )
     durable.make_folder(home.path / "published")
     note = home.path / "published" / f"{sha256}.note"

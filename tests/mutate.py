@@ -72,6 +72,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/attacks/test_stolen_invite.py",
         "tests/client/test_decided.py",
     ],
+    "server/partial.py": ["tests/server/test_partial.py"],
     "server/nodes.py": ["tests/server/test_nodes.py"],
     "server/takeover.py": ["tests/server/test_takeover.py"],
     "client/follow.py": ["tests/server/test_takeover.py"],

@@ -44,6 +44,7 @@ BUNDLE = [
     "server/nodes.py",
     "server/offers.py",
     "server/outer.py",
+    "server/partial.py",
     "server/rounds.py",
     "server/superlink.py",
     "server/takeover.py",

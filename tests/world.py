@@ -36,6 +36,7 @@ from shared_models.records.kinds import (
     Dispute,
     Equivocation,
     Excluded,
+    ExpertGrant,
     Included,
     KeyAdd,
     KeyAffirm,
@@ -354,6 +355,13 @@ class World:
         )
         return replace(whole, **changes)
 
+    def lent(self, member: str, *to: str, run: str = "r1") -> ExpertGrant:
+        """What this member says of its expert now: these others may have it."""
+        before = self.books.library.lent(run, member)
+        return ExpertGrant(
+            seq=0, prev=FIRST, member=member, run=run, to=to, replaces=before.hash if before is not None else FIRST
+        )
+
     def end(self, run: str = "r1", **changes: Any) -> RunEnd:
         whole = RunEnd(
             seq=0, prev=FIRST, run=run, checkpoint=self.books.runs[run].checkpoint, status="completed", reason=""
@@ -575,6 +583,7 @@ def _december(world: World) -> None:
         form="safetensors",
         checkpoints=(Checkpoint(run="r1", round=3),),
         parents=(),
+        without=(),
     )
     world.say(world.coordinator, model)
     world.say("birch/compute", Access(seq=0, prev=FIRST, member="birch", artefact=model.artefact, fetch=1))
@@ -601,6 +610,7 @@ def _audit(world: World) -> None:
     world.say("acme/compute", world.result(challenge, "acme"))
     world.say(world.coordinator, world.result(challenge, CONSORTIUM, verdict="close", distance_ppm=7))
     world.say("birch/compute", world.worth("birch", "r2"))
+    world.say("birch/admin", world.lent("birch", "acme", "cedar", run="r2"))
 
 
 def _amend(world: World) -> None:

@@ -873,6 +873,7 @@ class Artefact:
     form: Name  # Such as safetensors or gguf.
     checkpoints: tuple[Checkpoint, ...]
     parents: tuple[Hash, ...]  # Other artefacts, by their SHA-256.
+    without: tuple[Name, ...]  # Members whose experts were left out of the checkpoint; in order.
 
     @property
     def idem(self) -> str:
@@ -893,6 +894,26 @@ class Access:
     @property
     def idem(self) -> str:
         return f"{self.artefact}/{self.fetch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertGrant:
+    """To whom a member grants its expert of a run, and to nobody else. By its administrator.
+
+    Until a member says so, the others that take part in the run may have its expert: they are sent it.
+    """
+
+    kind: ClassVar[str] = "expert.grant"
+    seq: Count
+    prev: Hash
+    member: Name  # Whose expert it is.
+    run: Name
+    to: tuple[Name, ...]  # Other members, in order.
+    replaces: Hash  # As in a rate.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.run}{_correction(self.replaces)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -962,6 +983,7 @@ Chained = (
     | AccessRevoke
     | AccessRestore
     | Worth
+    | ExpertGrant
 )
 Record = Charter | Chained  # What an entry can hold.
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Charter, *Chained.__args__)}

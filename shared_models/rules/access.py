@@ -9,6 +9,8 @@ the charter's window of statements:
 * Who pledged nothing, as all have agreed in the charter, has kept its pledge as soon as it gave anything; until then it
   has only tiers that ask for nothing.
 
+Who is in the tier for it may have a model that holds members' experts only if each of these members grants its own.
+
 What is embargoed is a round of a run, and everything that descends from it. The embargo is counted in rounds, which are
 in the log, and not in days, which are not. A derived artefact descends from what its publisher signed that it does.
 """
@@ -20,7 +22,18 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
-from shared_models.records.kinds import Access, AccessRestore, AccessRevoke, Artefact, Charter, RoundClose, Tier
+from shared_models.records.kinds import (
+    FIRST,
+    Access,
+    AccessRestore,
+    AccessRevoke,
+    Artefact,
+    Charter,
+    ExpertGrant,
+    Manifest,
+    RoundClose,
+    Tier,
+)
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import RIGHTS, carried
 
@@ -65,6 +78,15 @@ class Held(NamedTuple):
     record: Artefact
     at: int  # Its index.
     newest: Mapping[str, int]  # The newest round of each run that it descends from: the one that is embargoed longest.
+    experts: Collection[tuple[str, str]]  # (run, member) of each member's expert that is in it.
+
+
+class Lent(NamedTuple):
+    """What a member has last said of its expert of a run."""
+
+    to: tuple[str, ...]
+    at: int  # The index of the entry,
+    hash: str  # and its leaf hash.
 
 
 class Grant(NamedTuple):
@@ -99,6 +121,8 @@ class Library:
         self._fetches = Counter[Grant]()
         self._closed: dict[str, array[int]] = {}  # For each run, the index of each round.close.
         self._ended: set[str] = set()  # Runs.
+        self._experts: dict[str, tuple[str, ...]] = {}  # Of each run in which members have experts, the members.
+        self._lent: dict[tuple[str, str], Lent] = {}  # By (run, member whose expert it is).
         self._pledges: list[dict[str, int]] = []  # Of whom each statement bills.
         self._settled: dict[str, Delivered] = {}  # As the last statement left it,
         self._leavers: dict[str, Tier | None] = {}  # and the tier that who left had then.
@@ -158,6 +182,15 @@ class Library:
             if left is not None:
                 at = closed[round_ - 1]
                 yield at < left, f"round {round_} of run {run} closed at entry {at}, {member} left at entry {left}"
+        for run, owner in sorted(held.experts):
+            if owner != member:
+                lent = self._lent.get((run, owner))
+                said = f"{owner} grants {member} its expert of run {run}"
+                by = f"as entry {lent.at} says" if lent else "for both take part in it"
+                if member in (lent.to if lent else self._experts[run]):
+                    yield True, f"{said}, {by}"
+                else:
+                    yield False, f"{owner} has not granted {member} its expert of run {run}"
         if right == "download" and anew:
             taken = self.fetched[member]
             yield (
@@ -207,7 +240,7 @@ class Library:
 
     # Rules. Each raises `Refused` and changes nothing.
 
-    def check(self, record: Kind, facts: Grounds) -> None:
+    def check(self, record: Kind | ExpertGrant, facts: Grounds) -> None:
         """Whether this may come next, its author aside."""
         match record:
             case Artefact():
@@ -220,6 +253,8 @@ class Library:
                     raise Refused(Refusal.NO_ACCESS, "; ".join(told))
                 if record.fetch != number:
                     raise Refused(Refusal.BAD_FIELD, f"fetch {record.fetch}; it is number {number} of this artefact")
+            case ExpertGrant():
+                self._check_lent(record, facts)
             case AccessRevoke():
                 _check_votes(record.member, facts)
                 notice = self._notices.get(record.notice)
@@ -234,6 +269,17 @@ class Library:
                 if notice is None or not notice.in_force:
                     raise Refused(Refusal.NOT_FOUND, f"no revocation is in force under notice {record.notice}")
 
+    def _check_lent(self, record: ExpertGrant, facts: Grounds) -> None:
+        if record.member not in self._experts.get(record.run, ()):
+            raise Refused(Refusal.WRONG_MEMBER, f"{record.member} has no expert in a run {record.run}")
+        known = {each.name for each in facts.charter.members} - {record.member}
+        if list(record.to) != sorted(set(record.to)) or not known.issuperset(record.to):
+            raise Refused(Refusal.WRONG_MEMBER, f"not other members in order: {', '.join(record.to)[:120]}")
+        lent = self._lent.get((record.run, record.member))
+        stands = lent.hash if lent else FIRST
+        if record.replaces != stands:
+            raise Refused(Refusal.CONFLICT, f"it replaces {record.replaces[:12]}…; what stands is {stands[:12]}…")
+
     def _check_artefact(self, record: Artefact, facts: Grounds) -> None:
         if record.artefact in self.artefacts:
             at = self.artefacts[record.artefact].at
@@ -243,6 +289,11 @@ class Library:
         by_member = record.publisher != facts.charter.consortium
         if by_member and record.checkpoints:
             raise Refused(Refusal.WRONG_LINEAGE, f"{record.publisher} cites a checkpoint: members cite artefacts")
+        owners = {owner for each in record.checkpoints for owner in self._experts.get(each.run, ())}
+        if list(record.without) != sorted(set(record.without)) or not owners.issuperset(record.without):
+            raise Refused(
+                Refusal.WRONG_LINEAGE, f"without {', '.join(record.without)[:120]}: no experts of its checkpoints"
+            )
         for each in record.checkpoints:
             closed = len(self._closed.get(each.run, ()))
             if each.round > closed:
@@ -265,7 +316,11 @@ class Library:
                 lineage += [each for parent in record.parents for each in self.artefacts[parent].newest.items()]
                 for run, round_ in lineage:
                     newest[run] = max(newest.get(run, 0), round_)
-                self.artefacts[record.artefact] = Held(record, index, newest)
+                experts = {each for parent in record.parents for each in self.artefacts[parent].experts}
+                for each in record.checkpoints:
+                    owners = set(self._experts.get(each.run, ())) - set(record.without)
+                    experts |= {(each.run, owner) for owner in owners}
+                self.artefacts[record.artefact] = Held(record, index, newest, frozenset(experts))
             case Access():
                 grant = Grant(record.member, record.artefact)
                 self.grants[index] = grant
@@ -281,6 +336,19 @@ class Library:
                 notice.restored.add(record.member)
                 if carried(notice.restored, present):
                     notice.end = index
+
+    def add_run(self, manifest: Manifest) -> None:
+        """A run begins."""
+        if manifest.recipe.member_experts:
+            self._experts[manifest.run] = manifest.members
+
+    def add_lent(self, record: ExpertGrant, index: int, hashed: str) -> None:
+        """Take in what was checked, at this index of the log and with this leaf hash."""
+        self._lent[record.run, record.member] = Lent(record.to, index, hashed)
+
+    def lent(self, run: str, member: str) -> Lent | None:
+        """What a member has last said of its expert of a run."""
+        return self._lent.get((run, member))
 
     def add_close(self, close: RoundClose, index: int) -> None:
         """A round is closed, by the entry at this index."""

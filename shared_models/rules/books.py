@@ -31,6 +31,7 @@ from shared_models.records.kinds import (
     Default,
     Dispute,
     Equivocation,
+    ExpertGrant,
     KeyAdd,
     KeyAffirm,
     KeyRevoke,
@@ -203,7 +204,8 @@ class Books:
     def holding(self, checkpoint: str) -> Iterator[str]:
         """The artefacts that are this checkpoint of a closed round, in order."""
         for name, held in self.library.artefacts.items():
-            for each in held.record.checkpoints if len(held.record.checkpoints) == 1 else ():
+            whole = len(held.record.checkpoints) == 1 and not held.record.without
+            for each in held.record.checkpoints if whole else ():
                 closed = self.runs[each.run].rounds[each.round - 1].closed
                 if closed is not None and closed.checkpoint == checkpoint:
                     yield name
@@ -288,7 +290,7 @@ class Books:
                 self._check_worth(record)
             case Statement():
                 self._check_statement(record)
-            case Artefact() | Access() | AccessRevoke() | AccessRestore():
+            case Artefact() | Access() | AccessRevoke() | AccessRestore() | ExpertGrant():
                 self.library.check(record, self.grounds())
                 if isinstance(record, Artefact):
                     self._check_teachers(record)
@@ -313,6 +315,7 @@ class Books:
                 | Default(member=holder)
                 | AccessRevoke(member=holder)
                 | AccessRestore(member=holder)
+                | ExpertGrant(member=holder)
             ):
                 role = "admin"
             case AuditResult(auditor=holder):
@@ -659,6 +662,7 @@ class Books:
                 self._renew_context()
             case Manifest():
                 self.runs[record.run] = Run(record, hashed, entry.leaf, record.base, entry.signers[0].id)
+                self.library.add_run(record)
                 self._renew_context()
             case Consent():
                 self.runs[record.run].consents.add(record.member)
@@ -681,6 +685,8 @@ class Books:
                 self.library.add_statement({each.member for each in record.balances}, self.grounds())
             case Artefact() | Access() | AccessRevoke() | AccessRestore():
                 self.library.add(record, index, self.agreement.present())
+            case ExpertGrant():
+                self.library.add_lent(record, index, hashed)
             case AuditResult():
                 self.results.append((index, record))
             case Worth():

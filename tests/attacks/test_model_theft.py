@@ -37,6 +37,7 @@ def artefact(name: str, by: str, checkpoints=(), parents=()) -> Artefact:
         form="safetensors",
         checkpoints=tuple(Checkpoint(run="r1", round=each) for each in checkpoints),
         parents=parents,
+        without=(),
     )
 
 

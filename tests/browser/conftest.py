@@ -62,6 +62,7 @@ def real(tmp_path_factory) -> Iterator[Real]:
             form="safetensors",
             checkpoints=(Checkpoint(run="r1", round=3),),
             parents=(),
+            without=(),
         )
         coordinator.say(ledger, coordinator.key, model)
         yield Real(ledger.url, result.founded)

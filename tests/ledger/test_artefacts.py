@@ -95,6 +95,7 @@ def registered(name: str, size: int) -> Artefact:
         form="safetensors",
         checkpoints=(Checkpoint(run="r1", round=1),),
         parents=(),
+        without=(),
     )
 
 

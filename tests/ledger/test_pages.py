@@ -13,7 +13,7 @@ from itertools import accumulate
 import pytest
 from ledger_service import serving, write_key
 from reading import get, links, rows, served, text
-from world import CONSORTIUM, World, digest, experts, whole
+from world import CONSORTIUM, OPEN, World, digest, experts, whole
 
 from ledger import lineage, pages
 from ledger.curve import drawn, track
@@ -376,6 +376,29 @@ def test_a_bill_that_pays_for_experts_stands_on_what_most_have_measured(tmp_path
     assert "Nothing is billed by it" not in pages_[0]
 
 
+def test_a_model_says_whose_experts_were_left_out_and_who_grants_which(tmp_path):
+    world = experts(tiers=(OPEN,))
+    world.say("birch/admin", world.lent("birch", "acme"))
+    made = Artefact(
+        seq=0,
+        prev=FIRST,
+        publisher=CONSORTIUM,
+        artefact=digest("part"),
+        size=1_000,
+        form="safetensors",
+        checkpoints=(Checkpoint(run="r1", round=1),),
+        parents=(),
+        without=("cedar",),
+    )
+    world.say(world.coordinator, made)
+    with served(world, tmp_path) as ledger:
+        page = get(ledger, f"/models/{made.artefact}")[2]
+    assert "without the experts of cedar" in page
+    found = {row[0]: row for row in rows(page)}
+    assert [found[member][1] for member in world.members] == ["yes", "yes", "no"]
+    assert found["cedar"][3] == "birch has not granted cedar its expert of run r1"
+
+
 def test_models_say_who_may_have_them_and_why_not(ledger, world):
     (name,) = world.books.library.artefacts
     found = {row[0]: row for row in rows(get(ledger, f"/models/{name}")[2])}
@@ -402,6 +425,7 @@ def test_a_run_and_its_models_say_what_weights_it_was_given_to_begin_with(tmp_pa
         form="safetensors",
         checkpoints=checkpoints,
         parents=(),
+        without=(),
     )
     world.say(world.coordinator, made)
     world.say(world.coordinator, replace(made, artefact=digest("small"), checkpoints=(), parents=(digest("model"),)))

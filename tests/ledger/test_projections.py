@@ -204,6 +204,7 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "revocation": copied("access.revoke", "member notice revoked reason"),
         "audit_result": copied("audit.result", "auditor run round member receipt segment verdict distance_ppm build"),
         "worth": copied("worth", "member run checkpoint text losses_unats routes"),
+        "lent": copied("expert.grant", "member run to"),
         "restoration": copied("access.restore", "member notice"),
     }
     return {name: hashed(name, rows[name]) for name in TABLES}

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import CONSORTIUM, World, charter, digest
+from world import CONSORTIUM, OPEN, TOY, World, charter, digest
 
 from shared_models.records.kinds import (
     FIRST,
@@ -117,6 +117,7 @@ def artefact(name: str, by: str, checkpoints: tuple = (), parents: tuple = (), s
         form="safetensors",
         checkpoints=checkpoints,
         parents=parents,
+        without=(),
     )
 
 
@@ -541,3 +542,95 @@ def test_each_kind_has_one_role_that_writes_it():
     ]:
         assert refuses(world.append, world.sign(author, record)).refusal is refusal
     world.say("acme/admin", tuned)
+
+
+# Members' experts.
+
+
+@pytest.fixture
+def lending() -> World:
+    """A run of acme and birch, whose checkpoint is published; cedar takes no part in it."""
+    world = World(tiers=(OPEN,))
+    recipe, who = replace(TOY, feed="swiglu", member_experts=2), ("acme", "birch")
+    world.say(world.coordinator, world.manifest(members=who, recipe=recipe, start=digest("given")))
+    for member in who:
+        world.say(f"{member}/compute", world.consent(member))
+    world.round(invited=who)
+    world.say(world.coordinator, artefact("all", CONSORTIUM, (Checkpoint(run="r1", round=1),)))
+    return world
+
+
+def granted(world: World, member: str, name: str = "all") -> bool:
+    return world.books.access(member, digest(name)).granted
+
+
+def test_members_of_a_run_may_have_one_another_s_experts_and_others_only_if_each_says_so(lending):
+    assert [granted(lending, member) for member in lending.members] == [True, True, False]
+    reasons = lending.books.access("cedar", digest("all")).reasons
+    assert set(reasons) >= {f"{owner} has not granted cedar its expert of run r1" for owner in ("acme", "birch")}
+    taking = lending.sign("cedar/compute", Access(seq=0, prev=FIRST, member="cedar", artefact=digest("all"), fetch=1))
+    assert refuses(lending.append, taking).refusal is Refusal.NO_ACCESS
+    lending.say("acme/admin", lending.lent("acme", "birch", "cedar"))
+    assert not granted(lending, "cedar")
+    lending.say("birch/admin", lending.lent("birch", "acme", "cedar"))
+    at = lending.books.tree.size - 1
+    verdict = lending.books.access("cedar", digest("all"))
+    assert (verdict.granted, verdict.reasons[-2]) == (
+        True,
+        f"birch grants cedar its expert of run r1, as entry {at} says",
+    )
+    lending.append(taking)
+
+
+def test_a_member_says_anew_who_may_have_its_expert_and_keeps_it_from_some(lending):
+    lending.say("birch/admin", lending.lent("birch"))
+    assert [granted(lending, member) for member in lending.members] == [False, True, False]
+    lending.say("birch/admin", lending.lent("birch", "acme"))
+    assert [granted(lending, member) for member in lending.members] == [True, True, False]
+    at = lending.books.tree.size - 1
+    reasons = {member: lending.books.access(member, digest("all")).reasons for member in ("acme", "birch")}
+    assert f"birch grants acme its expert of run r1, as entry {at} says" in reasons["acme"]
+    assert "acme grants birch its expert of run r1, for both take part in it" in reasons["birch"]
+
+
+def test_a_model_without_an_expert_asks_its_member_for_nothing_and_so_does_what_descends_from_it(lending):
+    lending.say("acme/admin", lending.lent("acme", "cedar"))
+    one = replace(artefact("one", CONSORTIUM, (Checkpoint(run="r1", round=1),)), without=("birch",))
+    lending.say(lending.coordinator, one)
+    assert [granted(lending, member, "one") for member in lending.members] == [True, False, True]
+    lending.say("cedar/admin", artefact("tuned", "cedar", parents=(digest("one"),)))
+    lending.say("acme/admin", artefact("mixed", "acme", parents=(digest("one"),)))
+    assert [granted(lending, member, "tuned") for member in lending.members] == [True, False, True]
+    assert set(lending.books.library.held(digest("mixed")).experts) == {("r1", "acme")}
+    none = replace(artefact("none", CONSORTIUM, (Checkpoint(run="r1", round=1),)), without=("acme", "birch"))
+    lending.say(lending.coordinator, none)
+    assert all(granted(lending, member, "none") for member in lending.members)
+
+
+@pytest.mark.parametrize(
+    ("author", "member", "changes", "refusal"),
+    [
+        ("acme/compute", "acme", {}, Refusal.WRONG_ROLE),
+        ("birch/admin", "acme", {}, Refusal.WRONG_MEMBER),
+        ("cedar/admin", "cedar", {}, Refusal.WRONG_MEMBER),
+        ("acme/admin", "acme", {"run": "r2"}, Refusal.WRONG_MEMBER),
+        ("acme/admin", "acme", {"to": ("cedar", "birch")}, Refusal.WRONG_MEMBER),
+        ("acme/admin", "acme", {"to": ("acme",)}, Refusal.WRONG_MEMBER),
+        ("acme/admin", "acme", {"to": ("dogwood",)}, Refusal.WRONG_MEMBER),
+        ("acme/admin", "acme", {"replaces": digest("another")}, Refusal.CONFLICT),
+    ],
+)
+def test_only_who_has_an_expert_says_who_may_have_it(lending, author, member, changes, refusal):
+    said = replace(lending.lent(member, "birch"), **changes)
+    if member == "birch":
+        said = replace(said, to=("acme",))
+    assert refuses(lending.append, lending.sign(author, said)).refusal is refusal
+    assert lending.books.library.lent("r1", "acme") is None
+
+
+@pytest.mark.parametrize("without", [("cedar",), ("birch", "acme"), ("acme", "acme")])
+def test_what_is_left_out_are_experts_of_its_checkpoints(lending, without):
+    made = replace(artefact("bad", CONSORTIUM, (Checkpoint(run="r1", round=1),)), without=without)
+    assert refuses(lending.say, lending.coordinator, made).refusal is Refusal.WRONG_LINEAGE
+    derived = replace(artefact("bad", "acme", parents=(digest("all"),)), without=("birch",))
+    assert refuses(lending.say, "acme/admin", derived).refusal is Refusal.WRONG_LINEAGE

@@ -35,6 +35,7 @@ def publish(world: World, name: str, run: str, parents: tuple[str, ...] = ()) ->
         form="safetensors",
         checkpoints=(Checkpoint(run=run, round=1),),
         parents=parents,
+        without=(),
     )
     world.say(world.coordinator, made)
 
