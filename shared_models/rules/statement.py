@@ -80,8 +80,9 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
         charges = charge(pot, credits_[pot.name], facts)
         lines += _lines(pot.name, credits_[pot.name], charges)
         charged = {member: charged[member] + charges[member] for member in members}
-    if facts.worth:
-        paid, charges = _for_worth(facts, sum(credits_[facts.charter.compute_pot].values(), Fraction(0)))
+    pool = facts.charter.worth_share * sum(credits_[facts.charter.compute_pot].values(), Fraction(0))
+    if facts.worth and pool > 0:
+        paid, charges = _for_worth(pool, facts)
         lines += _lines(WORTH, paid, charges)
         charged = {member: charged[member] + charges[member] - paid[member] for member in members}
     if facts.charter.cap == "alone":
@@ -169,9 +170,8 @@ def _lines(pot: str, credits_: Mapping[str, Fraction], charges: Mapping[str, Fra
     ]
 
 
-def _for_worth(facts: Facts, compute: Fraction) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
+def _for_worth(pool: Fraction, facts: Facts) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
     """(credits, charges). Who has more of the model pays more; whose expert takes more off the loss is paid more."""
-    pool = facts.charter.worth_share * max(compute, Fraction(0))
     paid = {member.name: pool * facts.worth.get(member.name, 0) for member in facts.charter.members}
     return paid, proportional(pool, benefits(facts))
 

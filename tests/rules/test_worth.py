@@ -260,6 +260,14 @@ def test_where_no_expert_gains_nobody_is_paid():
     assert paid(world) == {}
 
 
+def test_where_nothing_was_trained_nothing_is_paid_even_if_nobody_is_left_to_pay():
+    world = experts(worth_share=SHARE)
+    facts = world.books.accounts.facts("2026-11", world.books.tree.size)
+    idle = replace(facts, work={}, gone=tuple(world.members))
+    bill = statement(idle, root="", cosignatures=(), seq=0, prev=FIRST)
+    assert (facts.worth != {}, {each.pot for each in bill.lines}) == (True, {"compute", "services"})
+
+
 def test_it_stands_in_what_a_member_would_be_charged_alone():
     """What a member is charged, less what its expert brings it, is held against its quote."""
     world = experts(worth_share=SHARE)
