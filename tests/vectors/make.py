@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import curve  # noqa: E402
 import numpy as np  # noqa: E402
+from bills import life  # noqa: E402
 from world import BUILD, CONSORTIUM, TOY, World, key, whole  # noqa: E402
 
 from shared_models import claims  # noqa: E402
@@ -24,8 +25,10 @@ from shared_models.lm import codecs, weights  # noqa: E402
 from shared_models.records import canonical, entry, merkle, note, policy, tlog  # noqa: E402
 from shared_models.records.kinds import CODECS  # noqa: E402
 from shared_models.records.refusals import Refused  # noqa: E402
+from shared_models.rules.allocation import RULES  # noqa: E402
 from shared_models.rules.audit import audit  # noqa: E402
 from shared_models.rules.books import Books  # noqa: E402
+from shared_models.rules.netting import net_transfers  # noqa: E402
 from shared_models.rules.pricing import flop_per_token, matmul_parameters, round_flop  # noqa: E402
 from shared_models.rules.statement import settle  # noqa: E402
 
@@ -42,6 +45,9 @@ def vectors() -> dict[str, Any]:
         "c2sp": c2sp(),
         "ed25519": list(signatures()),
         "rounding": list(rounding()),
+        "shares": list(shares()),
+        "transfers": list(transfers()),
+        "bills": [leaf.decode() for leaf in life(52, 45).leaves],
         "flop": list(flop()),
         "curriculum": list(curriculum()),
         "claims": said(),
@@ -238,6 +244,33 @@ def rounding() -> Iterator[dict[str, Any]]:
         )
         after = {name: str(amount) for name, amount in left.items()}
         yield {"period": period, "exact": exact, "carries": carries, "nets": nets, "left": after}
+
+
+def shares() -> Iterator[dict[str, Any]]:
+    """A cost and the drivers of it, and what each rule charges whom."""
+    for cost, drivers in (
+        ("100", {"acme": "2", "birch": "1", "cedar": "1"}),
+        ("1000/7", {"acme": "0", "birch": "5/2", "cedar": "1/3", "dora": "5/2"}),
+        ("-31", {"acme": "1", "birch": "0"}),
+        ("40", {"a": "8", "b": "11", "c": "13", "d": "18"}),
+    ):
+        by = {member: Fraction(driver) for member, driver in drivers.items()}
+        charges = {name: rule(Fraction(cost), by) for name, rule in RULES.items()}
+        said = {name: {member: str(charge) for member, charge in each.items()} for name, each in charges.items()}
+        yield {"cost": cost, "drivers": drivers, "charges": said}
+
+
+def transfers() -> Iterator[dict[str, Any]]:
+    """Whole nets, and the transfers that settle them: in groups, with ties, and of more than 14 parties."""
+    for nets in (
+        {"a": -10, "b": -20, "c": 10, "d": 20},
+        {"a": -5, "b": -5, "c": -6, "d": 8, "e": 8},
+        {"a": 3, "b": -3, "c": 3, "d": -3, "e": 0},
+        {"a": -7, "b": 2, "c": 5, "d": -4, "e": 1, "f": 3},
+        {f"m{number:02}": number * (-1) ** number for number in range(1, 17)} | {"n": -8},
+        {},
+    ):
+        yield {"nets": nets, "transfers": [[each.payer, each.payee, each.amount] for each in net_transfers(nets)]}
 
 
 SIZES = ("vocabulary", "layers", "heads", "kv_heads", "width", "context")
