@@ -156,6 +156,7 @@ class Round(Projected, table=True):
 class Receipt(Projected, table=True):
     """A member's metered account of its work in a round. It earns if it is included."""
 
+    __table_args__ = (Index("ix_receipt_member", "member", "index", "part"),)
     hash: str = Field(index=True)  # Of its leaf.
     run: str
     round: int = Field(sa_type=Whole)

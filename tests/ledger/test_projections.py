@@ -782,7 +782,7 @@ def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(fol
     engine.dispose()
 
 
-@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006"])
 def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
     engine = ledger.store.connect(DATABASES[folder] or f"sqlite:///{folder / 'ledger.db'}")
     with engine.connect() as connection:
@@ -796,6 +796,26 @@ def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
         asked = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version"))
         assert asked.scalar() == ledger.store.REVISION
     engine.dispose()
+
+
+def test_the_receipts_of_one_member_are_found_by_an_index_and_no_other_s_are_read(folder):
+    log = open_log(folder)
+    append(log, whole().leaves)
+    projector = Projector(log)
+    projector.catch_up()
+    engine, plans = log.store.engine, list[str]()
+
+    def watch(connection, cursor, statement, parameters, context, many):
+        if "FROM receipt" in statement and engine.dialect.name == "sqlite":  # The other reads so few rows as they lie.
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(str(row[-1]) for row in cursor.fetchall())
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", watch)
+    found = projector.page("receipt", (3, 0), 2, end=60, of={"member": "birch"})
+    assert [each["member"] for each in found.rows] == ["birch", "birch"]
+    assert all("INDEX ix_receipt_member (member=? AND (index,part)>(?,?) AND index<?)" in plan for plan in plans)
+    assert len(plans) == (engine.dialect.name == "sqlite")
+    log.close()
 
 
 # A register that is lost.
