@@ -50,7 +50,7 @@ MEANING = {
     "start_s": "seconds until the ledger answers at all: it reads its log",
     "tables_s": "seconds from then on until the tables are brought up to the log, beside",
     "busy_worst_ms": "until who asks for them meanwhile is told to come again, at most",
-    "first_s": "seconds of the first page that adds up what each receipt declares",
+    "first_s": "seconds of the first page that asks for what receipts declare, added up",
     "page_p95_ms": "95th percentile of all pages below, each asked for as often; at most 100",
     "page_worst_p95_ms": "that of the slowest of them",
     "page_worst_cpu_ms": "CPU of the ledger for one of the page that takes most of it, whatever else the machine does",

@@ -1,16 +1,15 @@
 """The curve of a run: its held-out loss after each round, along what its rounds have taken so far.
 
-Rounds, tokens, work and its price follow from the books. Energy and time stand in the receipts alone, which the
-projection of them has: they are the word of each member's own daemon, and added up of receipts that a round counts.
+Rounds, tokens, work and its price follow from the books. Energy and time stand in the receipts alone; what those say
+that its rounds count, the word of each member's own daemon, is added up in a projection, `spent`.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
-from ledger.projections import Projector
+from ledger.projections import Spent
 from ledger.shown import ROWS, Shown, amount, count, energy, hours, loss, work
 from shared_models.records.kinds import Charter, Manifest
 from shared_models.rules.books import Books, Closed, Run
@@ -19,44 +18,6 @@ from shared_models.rules.pricing import tokens_asked, value
 WIDE, HIGH = 600, 150  # Of the picture, in units of its own.
 AXES = ("rounds", "tokens", "work", "cost", "kwh", "hours")
 DECLARED = ("kwh", "hours")  # What only receipts say.
-
-
-class Spent(NamedTuple):
-    """What the receipts that a close counts say of themselves."""
-
-    receipts: int = 0
-    measured: int = 0  # Of them, those that say how their energy was measured.
-    energy_mj: int = 0  # Of these alone.
-    busy_ms: int = 0
-    wall_ms: int = 0
-
-    def plus(self, other: "Spent") -> "Spent":
-        return Spent(*(one + more for one, more in zip(self, other, strict=True)))
-
-
-class Spending:
-    """What every run's counted receipts say, added up by the close that counts them. From several threads.
-
-    What a close counts never changes, so each receipt is read once. Whoever can write to the projection can make this
-    lie, as `projections` says.
-    """
-
-    def __init__(self, projector: Projector) -> None:
-        self._projector, self._turn = projector, threading.Lock()
-        self._last, self._closes = -1, dict[int, Spent]()
-
-    def closes(self) -> Mapping[int, Spent]:
-        """By the index of each close that counts a receipt. Raises `Refused(BUSY)` as `Projector.page`."""
-        with self._turn:
-            found: dict[int, Spent] = {}
-            for close, method, *said in self._projector.counted(self._last):
-                energy_mj, busy_ms, wall_ms = map(int, said)
-                measured = method != "none"
-                one = Spent(1, int(measured), energy_mj if measured else 0, busy_ms, wall_ms)
-                found[close] = found.get(close, Spent()).plus(one)
-            self._closes |= found
-            self._last = max(found, default=self._last)
-            return self._closes
 
 
 class Track(NamedTuple):
@@ -98,22 +59,18 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
 
     Points are in units of the picture: from the left the rounds, or what was counted so far; from the top the highest
     loss down to the lowest. `rows` has the same points as numbers: those of `DECLARED` where it was told what was
-    `spent`, which these axes need.
+    `spent` up to the `closes` of the run, which these axes need.
     """
     done = len(run.closed)
     if done < 1:
         return None
-    step = -(-done // ROWS)
-    chosen = [0, *sorted({*range(step, done + 1, step), done})]
+    chosen = _chosen(done)
     flop = _upto(chosen, (each.flop for each in run.closed))
     tokens = [each * tokens_asked(run.manifest.recipe) for each in _upto(chosen, (each.answers for each in run.closed))]
     cost = worth(run, chosen)
-    said = None
-    if spent is not None:
-        columns = zip(*(spent.get(each.at, Spent()) for each in run.closed), strict=True)
-        said = [Spent(*each) for each in zip(*(_upto(chosen, column) for column in columns), strict=True)]
+    said = None if spent is None else [Spent(), *(spent.get(at, Spent()) for at in closes(run))]
     losses = [run.manifest.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "round": number,
             "loss": loss(unats),
@@ -155,6 +112,17 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         "measured": said and said[-1].measured,
         "rows": rows,
     }
+
+
+def closes(run: Track) -> list[int]:
+    """The indices of the closes behind which a curve of this run has a point."""
+    return [run.closed[number - 1].at for number in _chosen(len(run.closed))[1:]]
+
+
+def _chosen(done: int) -> list[int]:
+    """Of so many rounds, those behind which a curve has a point, and 0, before them: at most `ROWS`, evenly."""
+    step = max(1, -(-done // ROWS))
+    return [0, *sorted({*range(step, done + 1, step), done} - {0})]
 
 
 def _upto(chosen: Iterable[int], of_rounds: Iterable[int]) -> list[int]:

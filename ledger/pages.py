@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import StringConstraints
 
 from ledger import decided, lineage, views
-from ledger.curve import DECLARED, Spending, Track, drawn, track
+from ledger.curve import DECLARED, Track, closes, drawn, track
 from ledger.forecast import forecast
 from ledger.invites import Invites
 from ledger.log import Log
@@ -215,7 +215,6 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         """From this size of the log on a page asks to be told of its growth: it may show more, and never less."""
         request.state.size = log.head.size
 
-    spending = Spending(projector)
     pages = APIRouter(
         route_class=Page,
         include_in_schema=False,
@@ -252,9 +251,9 @@ def router(log: Log, witnesses: Witnesses, projector: Projector, asked: Invites)
         return _shown(request, "run", found | curve_of(request, of, against))
 
     def curve_of(request: Request, of: Track | None, against: str) -> dict[str, Any]:
-        """The curve and its numbers. What only receipts say is read for who asks for it: there may be many of them."""
+        """The curve and its numbers. What only receipts say is read for who asks for it: it waits for the tables."""
         asked = against in DECLARED or request.query_params.get("table") == "curve"
-        found = drawn(of, against, spending.closes() if asked else None) if of is not None else None
+        found = drawn(of, against, projector.spent(closes(of)) if asked else None) if of is not None else None
         return {"curve": found["rows"] if found else [], "picture": found}
 
     @pages.get("/runs/{name}/{number}")

@@ -10,7 +10,7 @@ import json
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
@@ -256,6 +256,19 @@ class Rebuilt(NamedTuple):
     differences: list[Difference]
 
 
+class Spent(NamedTuple):
+    """What receipts say of themselves, added up: the word of each member's own daemon."""
+
+    receipts: int = 0
+    measured: int = 0  # Of them, those that say how their energy was measured.
+    energy_mj: int = 0  # Of these alone.
+    busy_ms: int = 0
+    wall_ms: int = 0
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(*(one + more for one, more in zip(self, other, strict=True)))
+
+
 class Page(NamedTuple):
     """Rows of a table in key order, as the log of this size has them; where there are more, the last one's key."""
 
@@ -329,14 +342,15 @@ class Projector:
         last = (found[limit - 1]["index"], found[limit - 1]["part"]) if len(found) > limit else None
         return Page(size, found[:limit], last)
 
-    def counted(self, after: int) -> list[tuple[Any, ...]]:
-        """The receipts that the closes behind that entry count: (index of the close, energy_method, energy_mj, busy_ms,
-        wall_ms), brought up to date before. Raises `Refused(BUSY)`, as `page`.
+    def spent(self, closes: Collection[int]) -> dict[int, Spent]:
+        """What the receipts say that a run's closes count, up to each of these, by index; brought up to date before.
+
+        Raises `Refused(BUSY)`, as `page`.
         """
-        table = TABLES["receipt"].c
-        asked = select(table.included, table.energy_method, table.energy_mj, table.busy_ms, table.wall_ms)
+        table = TABLES["spent"].c
+        asked = select(table.index, *(table[name] for name in Spent._fields)).where(table.index.in_(closes))
         with self._current(), self._log.store.engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(asked.where(table.included > after))]
+            return {index: Spent(*map(int, said)) for index, *said in connection.execute(asked)}
 
     @contextmanager
     def _current(self) -> Iterator[int]:
@@ -423,6 +437,7 @@ class Projector:
             new = [row for index, leaf in enumerate(self._log.stored(at, until), at) for row in rows(index, leaf)]
             with turn, engine.begin() as connection:
                 _write(connection, new)
+                _add_up(connection, new)
                 _move(connection, until, self._log.books.tree.root(until))
 
 
@@ -453,6 +468,32 @@ def _write(connection: Connection, new: Iterable[Row | Change]) -> None:
         connection.execute(
             table.update().where(which).values({name: bindparam(f"to_{name}") for name in names}), values
         )
+
+
+def _add_up(connection: Connection, new: Iterable[Row | Change]) -> None:
+    """What the receipts say that these closes count, each on top of its run's last one.
+
+    Sums may be beyond 64 bits, so no database adds them.
+    """
+    ended = [each for each in new if isinstance(each, Change) and each.table is tables.Round]
+    closes = {int(str(each.values["closed"])): str(each.where["run"]) for each in ended}
+    if not closes:
+        return
+    receipt, spent = TABLES["receipt"].c, TABLES["spent"]
+    found, before = dict.fromkeys(closes, Spent()), dict[str, Spent]()
+    asked = select(receipt.included, receipt.energy_method, receipt.energy_mj, receipt.busy_ms, receipt.wall_ms)
+    for close, method, *said in connection.execute(asked.where(receipt.included >= min(closes))):
+        energy_mj, busy_ms, wall_ms = map(int, said)
+        measured = method != "none"
+        found[close] = found[close].plus(Spent(1, int(measured), energy_mj if measured else 0, busy_ms, wall_ms))
+    for run in set(closes.values()):
+        newest = select(*(spent.c[name] for name in Spent._fields)).where(spent.c.run == run)
+        last = connection.execute(newest.order_by(spent.c.index.desc()).limit(1)).first()
+        before[run] = Spent(*map(int, last)) if last is not None else Spent()
+    for close, run in sorted(closes.items()):
+        before[run] = found[close].plus(before[run])
+        sums = {name: str(value) for name, value in before[run]._asdict().items()}
+        connection.execute(spent.insert(), {"index": close, "part": 0, "run": run} | sums)
 
 
 def _move(connection: Connection, size: int, root: bytes) -> None:

@@ -180,6 +180,18 @@ class Receipt(Projected, table=True):
     included: int | None = Field(default=None, sa_type=Whole, index=True)  # Index of the round.close that counts it.
 
 
+class Spent(Projected, table=True):
+    """What the receipts that a run's closes count say of themselves, added up to the close of this index."""
+
+    __table_args__ = (Index("ix_spent_run", "run", "index"),)
+    run: str
+    receipts: str
+    measured: str  # Of them, those that say how their energy was measured,
+    energy_mj: str  # and these alone.
+    busy_ms: str
+    wall_ms: str
+
+
 class Excluded(Projected, table=True):
     """A member was invited to a round, and its answer does not count."""
 

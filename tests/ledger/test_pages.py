@@ -648,7 +648,7 @@ def test_a_curve_against_energy_waits_for_the_tables_and_any_other_does_not(tmp_
         raise Refused(Refusal.BUSY, "the tables are being brought up to date")
 
     with served(world, tmp_path) as ledger:
-        monkeypatch.setattr(Projector, "counted", busy)
+        monkeypatch.setattr(Projector, "spent", busy)
         assert get(ledger, "/runs/r1?against=kwh")[0] == get(ledger, "/overview?against=hours")[0] == 429
         assert get(ledger, "/runs/r1?against=cost")[0] == get(ledger, "/overview")[0] == 200
 

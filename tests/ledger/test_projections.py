@@ -147,6 +147,14 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
     for row in copied("round.open", "run round base opened_ms deadline_ms"):
         index, close = closes.get((row[2], row[3]), (None, None))
         rounds.append([*row, index, close and close.checkpoint, close and close.loss_unats])
+    receipts, spent = {hash_of(index): said for index, said in of(Receipt.kind)}, []
+    for index, close in of(RoundClose.kind):
+        so_far = [other for at, other in of(RoundClose.kind) if at <= index and other.run == close.run]
+        counts = [receipts[each.receipt] for other in so_far for each in (*other.included, *other.late)]
+        measured = [each for each in counts if each.energy_method != "none"]
+        energy = sum(each.energy_mj for each in measured)
+        busy, wall = sum(each.busy_ms for each in counts), sum(each.wall_ms for each in counts)
+        spent.append([index, 0, close.run, len(counts), len(measured), energy, busy, wall])
     rows = {
         "member": [
             [index, part, hash_of(index), *(getattr(each, name) for name in member.split())]
@@ -162,6 +170,7 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "consent": copied("run.consent", "run member manifest"),
         "round": rounds,
         "receipt": [[*row, counted.get(row[2])] for row in copied(Receipt.kind, f"hash {receipt}")],
+        "spent": spent,
         "excluded": [
             [index, part, close.run, close.round, each.member, each.reason]
             for index, close in closes.values()
@@ -782,7 +791,7 @@ def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(fol
     engine.dispose()
 
 
-@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
     engine = ledger.store.connect(DATABASES[folder] or f"sqlite:///{folder / 'ledger.db'}")
     with engine.connect() as connection:
