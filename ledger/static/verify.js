@@ -499,8 +499,7 @@ export async function readLog(size) {
       const end = at + 2 + bundle[at] * 256 + bundle[at + 1];
       const leaf = bundle.slice(at + 2, end);
       const hash = await leafHash(leaf);
-      const published = hex(tile.slice(32 * number, 32 * number + 32));
-      if (hex(hash) !== published) throw new Wrong(`entry ${start + number} is not what the log has published`);
+      if (hex(hash) !== hex(tile.slice(32 * number, 32 * number + 32))) throw new Wrong(`entry ${start + number} is not what the log has published`);
       entries.push([leaf, hash]);
       at = end;
     }
@@ -562,9 +561,10 @@ export function shownOf(bill, { currency, minor_digits: digits }) {
 
 export function shownWrong(right, shown, whole) {
   // Where the page shows another number, or leaves one out although it shows the whole bill.
-  const wrong = Object.keys(right).filter((each) => whole && !shown[each]).map((each) => `this page does not show: ${each}`);
-  const differs = Object.keys(shown).filter((each) => shown[each] !== right[each]);
-  return [...wrong, ...differs.map((each) => `this page shows ${shown[each]} as ${each}; the statement says ${right[each] ?? "nothing"}`)];
+  const hidden = Object.keys(right).filter((each) => whole && !shown.some(([name]) => name === each));
+  const differs = shown.filter(([name, said]) => said !== right[name]);
+  const wrong = hidden.map((each) => `this page does not show: ${each}`);
+  return [...wrong, ...differs.map(([name, said]) => `this page shows ${said} as ${name}; the statement says ${right[name] ?? "nothing"}`)];
 }
 
 const section = globalThis.document?.getElementById("verify");
@@ -581,8 +581,8 @@ if (section) {
     try {
       if (!globalThis.isSecureContext) throw new Error("browsers check signatures on pages of https or of this machine only");
       const { bill, charter, wrong, beyond, ...found } = await verify(section.dataset.period, input.value.trim());
-      const shown = {};
-      for (const each of document.querySelectorAll("[data-shows]")) shown[each.dataset.shows] = `${each.textContent.trim()} (${each.title})`;
+      const cells = [...document.querySelectorAll("[data-shows]")];
+      const shown = cells.map((each) => [each.dataset.shows, `${each.textContent.trim()} (${each.title})`]);
       const whole = Math.max(bill.balances.length, bill.transfers.length) <= 100; // Tables show no more rows on one page.
       wrong.push(...shownWrong(shownOf(bill, charter), shown, whole));
       const did = `${found.entries} entries hash to the root that the log has signed; ${found.signatures} signatures checked`;

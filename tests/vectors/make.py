@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import curve  # noqa: E402
 import numpy as np  # noqa: E402
-from bills import life  # noqa: E402
+from lives import life  # noqa: E402
 from world import BUILD, CONSORTIUM, TOY, World, key, whole  # noqa: E402
 
 from shared_models import claims  # noqa: E402
