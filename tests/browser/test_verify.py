@@ -11,7 +11,7 @@ import pytest
 from lives import life
 from looking import looking
 from reading import served
-from world import CONSORTIUM, World, added, digest, key, member, november, whole
+from world import CONSORTIUM, World, added, affirmed, digest, key, member, november, revoked, whole
 
 from shared_models.published import fetch, reader
 from shared_models.records import note, tlog
@@ -436,6 +436,22 @@ def test_what_a_newcomer_does_before_its_first_period_is_billed_in_that(bill):
     world.round()
     for period in ("2026-11", "2026-12"):
         world.bill(period)
+    found = "async leaves => {" + IN_JS + READ + " return taken(await read(leaves), v.Books) }"
+    assert bill.evaluate(found, [leaf.decode() for leaf in world.leaves]) == []
+
+
+def test_what_a_revoked_key_signed_is_affirmed_for_the_statement_behind_that(bill):
+    world, old = World(), key("cedar/compute")
+    world.start()
+    world.round()
+    world.say("cedar/admin", revoked("cedar", "compute", old))
+    size = world.books.tree.size
+    world.say("cedar/admin", affirmed("cedar", "compute", old, 0, size - 1))
+    first = world.books.statement("2026-11", size, seq=0, prev=FIRST)
+    world.say(f"{CONSORTIUM}/admin", first)
+    second = world.bill("2026-12")
+    assert [each.flop > 0 for each in first.balances] == [True, True, False]
+    assert [each.flop > 0 for each in second.balances] == [False, False, True]
     found = "async leaves => {" + IN_JS + READ + " return taken(await read(leaves), v.Books) }"
     assert bill.evaluate(found, [leaf.decode() for leaf in world.leaves]) == []
 
