@@ -791,7 +791,7 @@ def test_a_database_of_an_older_ledger_gets_the_tables_and_keeps_its_entries(fol
     engine.dispose()
 
 
-@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"])
 def test_a_database_of_any_older_form_is_brought_to_the_newest(folder, version):
     engine = ledger.store.connect(DATABASES[folder] or f"sqlite:///{folder / 'ledger.db'}")
     with engine.connect() as connection:
