@@ -213,7 +213,7 @@ def shown(world: World, run: str) -> str:
     made = {"checkpoint": "c", "round": 1, "run": run, "entry": 1, "receipts": [], "bundle": "b", "manifest": "m"}
     made |= {"manifest_entry": 0, "began": models.begun(world.books, run)}
     artefact = {"artefact": "a", "form": "f", "size": 1, "entry": 2, "publisher": "p", "checkpoints": [made]}
-    return models.lineage_text([artefact | {"parents": []}])
+    return models.lineage_text([artefact | {"parents": [], "without": []}])
 
 
 def test_where_given_weights_are_from_is_told_back_to_the_first_run():
