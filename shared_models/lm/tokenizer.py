@@ -1,8 +1,8 @@
 """Text in tokens of more than a byte: byte-level BPE (GPT-2's), by the library `tokenizers`, from a file of its format.
 
-A run names that file, tokenizer.json, by its SHA-256. What may be one is narrow: the tokens of a text, put together,
-are the text again to the byte, whatever it holds, and each stands for so many bytes of it. So a loss in nats per byte
-is what it is without one.
+A run names that file, tokenizer.json, by its SHA-256. Of it the vocabulary, the merges and how a text is split count,
+and nothing that stands beside: the tokens of a text, put together, are the text again to the byte, whatever it holds,
+and each stands for so many bytes of it. So a loss in nats per byte is what it is without one.
 
 The tokens of a text are those of its pieces, one after another (`pieces`), and a byte that is no UTF-8 where it stands
 is a token by itself. So they can be made of a text larger than memory, and who makes them again, makes the same.
@@ -28,8 +28,16 @@ BYTES = "bytes"  # What a recipe says that has no tokenizer: the number of a tok
 NAMED = "sha256:"  # And how it names one.
 ALONE = 256  # Each byte is a token by itself, too.
 PIECE_BYTES, TOGETHER = 2**16, 16  # How long a piece is at most; so many are in memory at a time.
-PLAIN = {"normalizer", "truncation", "padding", "added_tokens"}  # What a tokenizer.json must have nothing of,
-EXACT = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}  # or its model.
+# What a tokenizer.json may say beside, such as one that is published with a model, and a text is cut without: special
+# tokens that a text would spell, those that are put around it, and other letters in the place of its own.
+BESIDE: Mapping[str, Any] = {
+    "added_tokens": [],
+    "normalizer": None,
+    "post_processor": None,
+    "truncation": None,
+    "padding": None,
+}
+EXACT = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}  # None in a model.
 
 Text = npt.NDArray[np.uint8]
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
@@ -90,7 +98,7 @@ class Tokenizer:
 
     def encode(self, text: Text) -> Iterator[Tokens]:
         """The text's tokens, some pieces' at a time. Raises `Refused(NOT_SET_UP)` without the library."""
-        library = _library().from_str(self.data.decode())
+        library = _library().from_str(json.dumps(json.loads(self.data) | dict(BESIDE)))
         rest = pieces(text)
         while some := [run for piece in islice(rest, TOGETHER) for run in _runs(piece)]:
             whole = iter(library.encode_batch([run for run in some if not _is_alone(run)], add_special_tokens=False))
@@ -145,7 +153,7 @@ def held(named: str, vocabulary: int, folder: Path) -> Tokenizer | None:
     """The tokenizer that a recipe names, out of this folder; None if each byte is a token.
 
     Raises `Refused`: NOT_SET_UP if it is not there, or the library is not; CORRUPT if it is another one; BAD_FIELD if
-    it is not as large as the recipe's vocabulary.
+    it is larger than the recipe's vocabulary.
     """
     if named == BYTES:
         return None
@@ -174,7 +182,7 @@ def keep(given: Path, folder: Path) -> Tokenizer:
 def given(path: Path | None, named: str, vocabulary: int) -> Tokenizer | None:
     """The tokenizer that a recipe names, in this file; None if each byte is a token, and there is no file.
 
-    Raises `Refused`: NOT_SET_UP without a file; BAD_FIELD for another one's, or of another size; as `read`.
+    Raises `Refused`: NOT_SET_UP without a file; BAD_FIELD for another one's, or a larger one; as `read`.
     """
     if path is None:
         if named == BYTES:
@@ -188,8 +196,8 @@ def given(path: Path | None, named: str, vocabulary: int) -> Tokenizer | None:
 
 
 def check_size(found: Tokenizer, vocabulary: int) -> None:
-    """Raises `Refused(BAD_FIELD)` if it is not as large as this."""
-    if len(found.tokens) != vocabulary:
+    """Raises `Refused(BAD_FIELD)` if it has more tokens than a vocabulary, which may have room that no text needs."""
+    if len(found.tokens) > vocabulary:
         cause = f"vocabulary = {vocabulary}, and the tokenizer {found.sha256[:12]}… has {len(found.tokens)} tokens"
         raise Refused(Refusal.BAD_FIELD, cause)
 
@@ -261,14 +269,12 @@ def _read(data: bytes, where: str) -> tuple[list[str], list[str], bool]:
         numbered = [vocab[token] for token in tokens] == list(range(len(tokens)))
         merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
         kinds = {"model": model["type"], "decoder": found["decoder"]["type"], "pre_tokenizer": last[0]}
-        after = found.get("post_processor") or {"type": "ByteLevel"}
-        kinds["post_processor"] = after["type"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise refused(f"it is no byte-level BPE of the library tokenizers: {error!r}") from None
     for name, kind in kinds.items():
         if kind != (right := "BPE" if name == "model" else "ByteLevel"):
             raise refused(f"its {name} is {kind}, and not {right}")
-    if odd := sorted([name for name in PLAIN if found.get(name)] + [name for name in EXACT if model.get(name)]):
+    if odd := sorted(name for name in EXACT if model.get(name)):
         raise refused(f"it has {odd[0]}: its tokens, put together, may not be the text again")
     if last[1].get("add_prefix_space", True) or any(
         kind != "Split" or each.get("behavior") == "Removed" for kind, each in splits

@@ -17,7 +17,7 @@ from consortium.cli import main
 from consortium.simulate import simulate
 from server import outer
 from shared_models import durable, huggingface
-from shared_models.lm import gpt, own, weights
+from shared_models.lm import corpus, gpt, own, tokenizer, weights
 from shared_models.lm.inner import Inner
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import matmul_parameters
@@ -627,19 +627,36 @@ ADAPTER = 'inner = "adamw"\nadapter = 2'
 OWN = 'outer = "mean"\nouter_momentum = "0"\nmember_experts = 2'
 
 
+def published(folder) -> list[str]:
+    """The words that name a tokenizer of 290 tokens and some special ones, put into this folder beside a model."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import normalizers
+
+    (folder / "text").write_bytes(corpus.held_out()[:50_000].tobytes())
+    library = Library.from_str(tokenizer.train([folder / "text"], 290).decode())
+    library.normalizer = normalizers.NFC()
+    library.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    library.save(str(folder / "tokenizer.json"))
+    return ["--tokenizer", str(folder / "tokenizer.json")]
+
+
 @pytest.mark.parametrize(
-    ("name", "how", "kind"),
+    ("name", "how", "kind", "cut"),
     [
-        ("qwen2", ADAPTER, "qwen2"),
-        ("qwen3", ADAPTER, "qwen3"),
-        ("qwen3", OWN, "qwen3_moe"),
-        ("olmoe", 'inner = "muon"', "olmoe"),
+        ("qwen2", ADAPTER, "qwen2", False),
+        ("qwen3", ADAPTER, "qwen3", True),
+        ("qwen3", OWN, "qwen3_moe", False),
+        ("olmoe", 'inner = "muon"', "olmoe", True),
     ],
 )
-def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(transformers, tmp_path, capsys, name, how, kind):
-    """In bfloat16 by each; then what was trained is written out, with what it stands beside."""
+def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(
+    transformers, tmp_path, capsys, name, how, kind, cut
+):
+    """In bfloat16 by each, some in the tokens of its tokenizer; then what was trained is written out, with what it
+    stands beside."""
     theirs = made(transformers, name)
     theirs.save_pretrained(tmp_path / "given", max_shard_size="60KB")
+    named = published(tmp_path / "given") if cut else []
     settings = f'context = 16\nbatch = 2\ninner_steps = 3\nsegment = 2\nprecision = "bf16"\n{how}\n'
     (tmp_path / "recipe.toml").write_text(settings)
     words = [
@@ -653,7 +670,7 @@ def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(transformer
         "--from",
         tmp_path / "given",
     ]
-    code, said, err = run(capsys, *words, "--keep", tmp_path)
+    code, said, err = run(capsys, *words, "--keep", tmp_path, *named)
     assert (code, "0 findings" in said) == (0, True), err
     checkpoints, log = tmp_path / "parties" / "coordinator" / "checkpoints", tmp_path / "parties" / "ledger" / "log"
     manifest = Auditor().run(str(log)).books.runs["r1"]
@@ -667,6 +684,7 @@ def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(transformer
         "--log",
         log,
     ]
+    words += named
     code, said, err = run(capsys, *words, "--base", checkpoints / f"{manifest.manifest.start}.safetensors")
     assert (code, f"is a {kind} model" in said) == (0, True), err
     tokens, back = torch.arange(48).view(2, 24), read(transformers, tmp_path / "out")
@@ -674,6 +692,12 @@ def test_a_run_goes_on_from_a_folder_of_which_nobody_types_the_shape(transformer
     with torch.no_grad():
         before, after = (each(tokens).logits for each in (theirs, back))
     assert 1e-4 < (before - after).abs().max() / before.abs().max() < 1
+    if cut:
+        asked = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+        assert "<|im_end|>" in asked.get_vocab()
+        (numbers,) = tokenizer.read(tmp_path / "given" / "tokenizer.json").encode(corpus.held_out()[:500])
+        text = corpus.held_out()[:500].tobytes().decode()
+        assert asked(text, add_special_tokens=False).input_ids == list(numbers)
     (tmp_path / "recipe.toml").write_text(settings + "layers = 4\n")
     words = ["simulate", "--members", 1, "--recipe", tmp_path / "recipe.toml", "--from", tmp_path / "given"]
     code, _, err = run(capsys, *words)

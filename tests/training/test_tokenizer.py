@@ -140,6 +140,9 @@ def test_what_may_be_a_tokenizer(learnt):
     level = right["pre_tokenizer"]
     good = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]}, "post_processor": level}
     assert Tokenizer(json.dumps(right | good).encode(), "x").tokens == learnt.tokens
+    assert (
+        Tokenizer(json.dumps(right | {"added_tokens": [{"id": 600, "content": "<s>"}]}).encode(), "x").sizes.size == 600
+    )
 
     def model(**changes):
         return right | {"model": right["model"] | changes}
@@ -152,9 +155,6 @@ def test_what_may_be_a_tokenizer(learnt):
         (model(type="Unigram"), "its model is Unigram, and not BPE"),
         (right | {"decoder": {"type": "WordPiece"}}, "its decoder is WordPiece, and not ByteLevel"),
         (right | {"pre_tokenizer": split}, "its pre_tokenizer is Split, and not ByteLevel"),
-        (right | {"post_processor": {"type": "TemplateProcessing"}}, "its post_processor is TemplateProcessing"),
-        (right | {"normalizer": {"type": "NFC"}}, "it has normalizer"),
-        (right | {"added_tokens": [{"id": 600, "content": "<s>"}]}, "it has added_tokens"),
         (model(dropout=0.1), "it has dropout"),
         (right | {"pre_tokenizer": level | {"add_prefix_space": True}}, "its pre_tokenizer adds to the text"),
         (right | {"pre_tokenizer": good["pre_tokenizer"] | {"pretokenizers": [{"type": "Digits"}, level]}}, "adds to"),
@@ -184,6 +184,33 @@ def test_what_may_be_a_tokenizer(learnt):
         Tokenizer(b"\xff", "here.json")
 
 
+def test_a_published_tokenizer_cuts_a_text_as_it_does_but_for_what_it_would_change_of_it(learnt):
+    """As Llama 3's and Qwen's: split by a pattern, letters made one, special tokens in a text and around it."""
+    from tokenizers import Regex, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Library
+
+    library = Library.from_str(learnt.data.decode())
+    words = pre_tokenizers.Split(Regex(r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+|[^\s]"), "isolated")
+    library.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    library.normalizer = normalizers.NFC()
+    library.add_special_tokens(["<|begin|>", "<|end|>"])
+    library.post_processor = processors.TemplateProcessing("<|begin|> $A", special_tokens=[("<|begin|>", 600)])
+    found = Tokenizer(library.to_str().encode(), "published")
+    plain, theirs = "def f(x): return 12345 + x  # Ä\n", "<|end|> A\u0308\n"
+    assert library.encode(plain).ids[0] == 600
+    (numbers,) = found.encode(text(plain.encode()))
+    assert (
+        list(numbers)
+        == library.encode(plain, add_special_tokens=False).ids
+        != list(*learnt.encode(text(plain.encode())))
+    )
+    (numbers,) = found.encode(text(theirs.encode()))
+    assert (
+        max(numbers) < 600 == library.encode(theirs).ids[0] < max(library.encode(theirs, add_special_tokens=False).ids)
+    )
+    assert together(found, numbers) == theirs.encode()
+
+
 def test_a_recipe_s_tokenizer_is_that_of_its_digest_and_of_its_vocabulary(learnt, tmp_path, monkeypatch):
     given = tmp_path / "tokenizer.json"
     given.write_bytes(learnt.data)
@@ -202,6 +229,7 @@ def test_a_recipe_s_tokenizer_is_that_of_its_digest_and_of_its_vocabulary(learnt
     with pytest.raises(Refused, match=r"vocabulary = 256, and the tokenizer .* has 600 tokens") as caught:
         tokenizer.held(learnt.name, 256, folder)
     assert caught.value.refusal is Refusal.BAD_FIELD
+    assert tokenizer.held(learnt.name, 601, folder).data == learnt.data  # One that no text has.
     (folder / learnt.sha256).write_bytes(other.data)
     with pytest.raises(Refused, match=other.name) as caught:
         tokenizer.held(learnt.name, 600, folder)
