@@ -232,7 +232,8 @@ def test_one_port_leads_out_of_its_network_and_only_to_where_its_daemon_lets_it(
         said = tried(home, through_it, way.path, *lines, way=(runtime, way.path))
         assert said["said"] == [3 << 20, 0, 0, 0, 0, 0]
         way.close()
-        assert tried(home, CONNECTS, at, way=(runtime, way.path))[at] in ("", "ConnectionResetError")
+        # It was ended before it had said all, or before it could end that (ENOTCONN, which has no name of its own).
+        assert tried(home, CONNECTS, at, way=(runtime, way.path))[at] in ("", "ConnectionResetError", "OSError")
 
 
 @needs_namespaces
