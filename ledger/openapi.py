@@ -205,13 +205,25 @@ _UPDATE = (*_SIGNED, Refusal.NOT_FOUND, Refusal.BAD_RANGE, Refusal.BAD_FIELD)
 _OPENING = (*_UPDATE, Refusal.NOT_DRAWN)
 
 
-def _filed(fields: dict[str, str]) -> dict[int, Answer]:
+def _file(
+    path: str,
+    fields: dict[str, str],
+    refused: Sequence[Refusal],
+    get: tuple[str, str],
+    head: tuple[str, str],
+    put: tuple[str, str],
+) -> dict[tuple[str, str], Operation]:
+    """What can be done with a file by who signs; `fields` come with its bytes, the rest are names and summaries."""
     part = _bytes("the part that `Range` asks for")._replace(headers=fields | {"Content-Range": "of it"})
-    return {200: _bytes("the whole file")._replace(headers=fields), 206: part}
-
-
-def _headed(fields: dict[str, str]) -> dict[int, Answer]:
-    return {200: Answer("what GET would answer, without the file", headers=fields)}
+    filed = {200: _bytes("the whole file")._replace(headers=fields), 206: part}
+    headed = {200: Answer("what GET would answer, without the file", headers=fields)}
+    size = {200: _json("how much of it is here", _object({"size": _COUNT}))}
+    more, piece = (*refused, Refusal.TOO_LARGE, Refusal.BUSY), _bytes("the piece", UPLOAD_BYTES)
+    return {
+        ("get", path): Operation(*get, filed, refused, parameters=_RANGE, by="signer"),
+        ("head", path): Operation(*head, headed, refused, by="signer"),
+        ("put", path): Operation(*put, size, more, piece, _PUT, by="signer"),
+    }
 
 
 _FOUND = (Refusal.NOT_FOUND, Refusal.BAD_FIELD)
@@ -314,60 +326,29 @@ def operations() -> dict[tuple[str, str], Operation]:
             fields=_MEMBER,
             of_the_log=True,
         ),
-        ("get", "/v1/artefacts/{artefact}"): op(
-            "artefact", "A file, or a part of it", _filed(_FILE), _ARTEFACT, parameters=_RANGE, by="signer"
+        **_file(
+            "/v1/artefacts/{artefact}",
+            _FILE,
+            _ARTEFACT,
+            ("artefact", "A file, or a part of it"),
+            ("artefactHead", "How long a file is"),
+            ("upload", "Bring a piece of a file, as its publisher"),
         ),
-        ("head", "/v1/artefacts/{artefact}"): op(
-            "artefactHead", "How long a file is", _headed(_FILE), _ARTEFACT, by="signer"
-        ),
-        ("put", "/v1/artefacts/{artefact}"): op(
-            "upload",
-            "Bring a piece of a file, as its publisher",
-            {200: _json("how much of it is here", _object({"size": _COUNT}))},
-            (*_ARTEFACT, Refusal.TOO_LARGE, Refusal.BUSY),
-            _bytes("the piece", UPLOAD_BYTES),
-            _PUT,
-            by="signer",
-        ),
-        ("get", "/v1/updates/{run}/{number}/{member}"): op(
-            "update",
-            "The update that a member sent in a round, or a part of the file",
-            _filed(_SHOWN),
+        **_file(
+            "/v1/updates/{run}/{number}/{member}",
+            _SHOWN,
             _UPDATE,
-            parameters=_RANGE,
-            by="signer",
+            ("update", "The update that a member sent in a round, or a part of the file"),
+            ("updateHead", "How long it is"),
+            ("showUpdate", "Bring a piece of an update, as the coordinator"),
         ),
-        ("head", "/v1/updates/{run}/{number}/{member}"): op(
-            "updateHead", "How long it is", _headed(_SHOWN), _UPDATE, by="signer"
-        ),
-        ("put", "/v1/updates/{run}/{number}/{member}"): op(
-            "showUpdate",
-            "Bring a piece of an update, as the coordinator",
-            {200: _json("how much of it is here", _object({"size": _COUNT}))},
-            (*_UPDATE, Refusal.TOO_LARGE, Refusal.BUSY),
-            _bytes("the piece", UPLOAD_BYTES),
-            _PUT,
-            by="signer",
-        ),
-        ("get", "/v1/openings/{run}/{number}/{member}"): op(
-            "opening",
-            "What a member has shown of its training in a round, or a part of the file",
-            _filed(_SHOWN),
+        **_file(
+            "/v1/openings/{run}/{number}/{member}",
+            _SHOWN,
             _OPENING,
-            parameters=_RANGE,
-            by="signer",
-        ),
-        ("head", "/v1/openings/{run}/{number}/{member}"): op(
-            "openingHead", "How long it is", _headed(_SHOWN), _OPENING, by="signer"
-        ),
-        ("put", "/v1/openings/{run}/{number}/{member}"): op(
-            "show",
-            "Bring a piece of what the log asks to see, as who has trained it",
-            {200: _json("how much of it is here", _object({"size": _COUNT}))},
-            (*_OPENING, Refusal.TOO_LARGE, Refusal.BUSY),
-            _bytes("the piece", UPLOAD_BYTES),
-            _PUT,
-            by="signer",
+            ("opening", "What a member has shown of its training in a round, or a part of the file"),
+            ("openingHead", "How long it is"),
+            ("show", "Bring a piece of what the log asks to see, as who has trained it"),
         ),
         ("post", "/v1/invites"): op(
             "invite",
