@@ -28,9 +28,10 @@ class Real(NamedTuple):
     founded: Founded
 
 
-@pytest.fixture(scope="session")
+# Not longer than a file: while it runs, so does an event loop in this thread, and no other file's tests could start theirs.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, started once."""
+    """Debian's Chromium, started once for a file."""
     if not CHROMIUM.exists():
         if os.environ.get("CONSORTIUM_REQUIRE_CHROMIUM"):
             raise RuntimeError("chromium is not installed")
