@@ -15,7 +15,7 @@ demo: $(VENV)/ready
 
 # Lint, types and every quick test, JOBS files at a time; SLOW=1 adds the slow ones (real Flower processes, virtual environments).
 test: lint
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(SLOW),--durations 30,-m "not slow") $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(SLOW),--durations 30,-m "not slow") $(ARGS)
 
 lint: $(VENV)/ready
 	@$(BIN)/ruff format --check .

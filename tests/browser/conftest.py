@@ -28,7 +28,7 @@ class Real(NamedTuple):
     founded: Founded
 
 
-# Not longer than a file: while it runs, so does an event loop in this thread, and no other file's tests could start theirs.
+# For no longer than a file: while it runs, so does an event loop in this thread, and other tests could start none.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium, started once for a file."""
