@@ -47,11 +47,16 @@ STARTS = ("scratch", "warm")
 MODEL = replace(SMALL, layers=3, width=96, batch=1)  # 381,600 weights.
 QUICK = replace(MODEL, layers=1, heads=2, width=16, context=16)
 SLOW = 4  # So many times as long takes the slow member of the row `late`.
-CODED = {
-    "1000x": "1,000",
-    "4000x": "4,000",
-}  # The default with fewer exchanges too: at least so many times fewer bytes.
-CODECS = ("bf16", "int8", "int4", "top64")  # The default with these, both ways, and nothing else changed.
+CODED = {"1000x": 1000, "4000x": 4000}  # The default in signs, exchanged seldom: at least so many times fewer bytes.
+SIGNS = 31  # Times fewer than float32.
+CODECS = (
+    "bf16",
+    "int8",
+    "int4",
+    "sign2",
+    "sign1",
+    "top64",
+)  # The default with these, both ways, and nothing else changed.
 HEADLINE = ("alone", "sync_adamw", "default", *CODED)  # Trained with every seed.
 # Where names stand in the plot, in points from their row, so that none stands on another.
 ASIDE = {
@@ -88,7 +93,7 @@ MEANING |= {
     for start in STARTS
 }
 MEANING |= {
-    f"loss_ratio_{start}_{row}": f"the default with {times} times fewer bytes up, and down / best synchronous AdamW"
+    f"loss_ratio_{start}_{row}": f"the default with {times:,} times fewer bytes up, and down / best synchronous AdamW"
     for row, times in CODED.items()
     for start in STARTS
 }
@@ -246,16 +251,17 @@ def rows(recipe: Recipe, steps: int) -> list[Row]:
     alone = replace(recipe, inner_steps=steps, outer="mean", outer_rate="1")
     joint = replace(alone, batch=MEMBERS * recipe.batch)
     rounds = steps // recipe.inner_steps
-    twice = replace(recipe, inner_steps=steps // 2, up="int4", down="int4", outer="mean", outer_rate="1")
-    longer = replace(recipe, inner_steps=2 * recipe.inner_steps, up="top64", down="top64")
+    signs = replace(recipe, up="sign1", down="sign1")
+    averaged = replace(signs, outer="mean", outer_rate="1")  # In two rounds momentum only overshoots.
+    eight, two = (max(1, SIGNS * steps // times) for times in CODED.values())
     return [
         *(Row("alone", [shard], alone, 1, 0) for shard in shards),
         Row("sync_adamw", whole, replace(joint, inner="adamw"), 1, steps),
         Row("sync_muon", whole, replace(joint, inner="muon"), 1, steps),
         Row("fedavg", shards, replace(recipe, inner="adamw", outer="mean", outer_rate="1"), rounds, rounds),
         Row("default", shards, recipe, rounds, rounds),
-        Row("1000x", shards, twice, 2, 2),
-        Row("4000x", shards, longer, steps // longer.inner_steps, steps // longer.inner_steps),
+        Row("1000x", shards, replace(signs, inner_steps=steps // eight), eight, eight),
+        Row("4000x", shards, replace(averaged, inner_steps=steps // two), two, two),
     ]
 
 

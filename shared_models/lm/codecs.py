@@ -1,14 +1,18 @@
 """How tensors travel: exactly as they are or up to 141 times smaller, as bytes that decode to the same bits anywhere.
 
 What was sent is what it decodes to, and digests are of that. What is lost on the way stays with the sender, who adds it
-to the next thing it sends (error feedback, arXiv:1901.09847). A decoder moves bits, or multiplies two float32 whose
-product is neither subnormal nor infinite: there every machine and library agrees. Nothing here needs PyTorch.
+(of `sign2` and `sign1` half of it) to the next thing it sends (error feedback, arXiv:1901.09847). A decoder moves bits,
+or multiplies two float32 whose product is neither subnormal nor infinite: there every machine and library agrees.
+Nothing here needs PyTorch.
 
     name    bits/value  a tensor of n values, in C order, all little-endian
     fp32    32          n float32
     bf16    16          n float32 without their lower halves, rounded to nearest, ties to even
     int8    8.125       a float32 scale for each 256 values; then n int8: value = scale × code
     int4    4.25        a float32 scale for each 128 values; then n codes of 4 bits, two's complement, low half first
+    sign2   2.0625      two float32 magnitudes for each 1,024 values; then n codes of 2 bits (1: negative, 2: the second
+                        magnitude), bits from the lowest up
+    sign1   1.0313      a float32 magnitude for each 1,024 values; then n bits (1: negative), from the lowest up
     top64   0.2266      of each 4,096 values the 64 largest, the others are 0: two bf16 magnitudes, 64 rising indices
                         of 12 bits, 64 codes of 2 bits (1: negative, 2: the second magnitude), bits from the lowest
                         up. Of a last chunk of m values ceil(m / 64), the indices and the codes each filled to bytes
@@ -31,7 +35,10 @@ S = TypeVar("S", bound=np.generic)
 # No value is larger in size, and no scale smaller unless it is 0: so sums of updates stay finite, and decoding never
 # meets a subnormal number, which some libraries make a processor round to 0.
 LARGEST, SMALLEST = np.float32(2.0**100), np.float32(2.0**-100)
-INT8_BLOCK, INT4_BLOCK = 256, 128
+INT8_BLOCK, INT4_BLOCK, SIGN_BLOCK = 256, 128, 1024
+SPLIT = np.float32(
+    1.23
+)  # Times the mean size: there two magnitudes part normal values with the least error (Max, 1960).
 CACHED = 2**16  # So many values are worked on at a time: they stay in a processor's cache.
 CHUNK, ONE_IN = 4096, 64  # SparseLoCo (arXiv:2508.15706) sends 1 to 3 % of chunks of 4,096.
 
@@ -47,7 +54,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent, what it decodes to, and what was meant but is not in it. Sent and unsent add up to meant."""
+    """What was sent, what it decodes to, and what of the rest is to be sent next time (`left`)."""
 
     packed: dict[str, Packed]
     values: dict[str, Tensor]
@@ -62,7 +69,16 @@ def send(codec: str, meant: Mapping[str, Tensor], unsent: Mapping[str, Tensor]) 
     whole = {name: tensor + unsent[name] for name, tensor in meant.items()} if unsent else meant
     packed = pack(codec, whole)
     values = unpack(packed, codec, shapes(whole))
-    return Sent(packed, values, {name: tensor - values[name] for name, tensor in whole.items()})
+    return Sent(packed, values, {name: left(codec, tensor, values[name]) for name, tensor in whole.items()})
+
+
+def left(codec: str, meant: Tensor, came: Tensor) -> Tensor:
+    """What is added to the next thing that is sent: of what was meant and did not come, the part that this codec keeps.
+
+    A sign is wrong by about as much as it says. Carried whole through a run of ten rounds with momentum, that swings to
+    and fro: with half of it the loss ends lower (docs/experiments.md).
+    """
+    return (meant - came) * np.float32(_codec(codec).keeps)
 
 
 def pack(codec: str, tensors: Mapping[str, Tensor]) -> dict[str, Packed]:
@@ -174,6 +190,7 @@ class _Codec:
     size: Callable[[int], int]
     encode: Callable[[Tensor], bytes]
     decode: Callable[[Bytes, int], Tensor]  # Of so many bytes as `size` says.
+    keeps: float = 1.0  # The part of what did not come that is sent next time.
 
 
 def _codec(name: str) -> _Codec:
@@ -290,6 +307,65 @@ def _from_nibbles(data: Bytes, count: int) -> npt.NDArray[np.int8]:
     return codes[:count]
 
 
+# sign2 and sign1: every value's sign, with the mean size of those in its block that are of its kind.
+
+
+def _signs(kinds: int) -> _Codec:
+    def size(count: int) -> int:
+        return 4 * kinds * -(-count // SIGN_BLOCK) + -(-count * kinds // 8)
+
+    def encode(values: Tensor) -> bytes:
+        means, codes = (
+            np.empty((-(-values.size // SIGN_BLOCK), kinds), np.float32),
+            np.empty((values.size, kinds), bool),
+        )
+        block = start = 0
+        for rows in _rows(values, SIGN_BLOCK):
+            sizes, spelled = np.abs(rows), codes[start : start + rows.size].reshape(*rows.shape, kinds)
+            spelled[..., 0] = rows < 0
+            found = means[block : block + len(rows)]
+            found[:, 0] = _sums(sizes) / np.float32(rows.shape[1])
+            if kinds == 2:
+                large = spelled[..., 1] = sizes > SPLIT * found[:, :1]
+                count = np.count_nonzero(large, axis=1).astype(
+                    np.float32
+                )  # Never all: some are no larger than the mean.
+                found[:, 0] = _sums(np.where(large, 0, sizes)) / (np.float32(rows.shape[1]) - count)
+                found[:, 1] = _sums(np.where(large, sizes, 0)) / np.maximum(count, 1)
+            block, start = block + len(rows), start + rows.size
+        means[means < SMALLEST] = 0
+        return means.astype("<f4", copy=False).tobytes() + np.packbits(codes, bitorder="little").tobytes()
+
+    def decode(data: Bytes, count: int) -> Tensor:
+        split = 4 * kinds * -(-count // SIGN_BLOCK)
+        means = data[:split].view("<f4").astype(np.float32).reshape(-1, kinds)
+        _check_scales(means)
+        codes = np.unpackbits(data[split:], count=kinds * count, bitorder="little").view(bool).reshape(count, kinds)
+        values, block, start = np.empty(count, np.float32), 0, 0
+        for rows in _rows(values, SIGN_BLOCK):
+            found, spelled = (
+                means[block : block + len(rows)],
+                codes[start : start + rows.size].reshape(*rows.shape, kinds),
+            )
+            rows[:] = np.where(spelled[..., 1], found[:, 1:], found[:, :1]) if kinds == 2 else found
+            np.negative(rows, out=rows, where=spelled[..., 0])
+            block, start = block + len(rows), start + rows.size
+        return values
+
+    return _Codec(size, encode, decode, keeps=0.5)
+
+
+def _sums(rows: Tensor) -> Tensor:
+    """The sum of each row, added up in the same order on every machine."""
+    width = 1 << (rows.shape[1] - 1).bit_length()
+    halves = np.zeros((len(rows), width), np.float32)
+    halves[:, : rows.shape[1]] = rows
+    while width > 1:
+        width //= 2
+        halves = halves[:, :width] + halves[:, width:]
+    return halves[:, 0]
+
+
 # top64: of each chunk the largest, with two magnitudes.
 
 
@@ -368,5 +444,7 @@ CODECS: Mapping[str, _Codec] = {
     "bf16": _Codec(lambda count: 2 * count, _encode_bf16, _decode_bf16),
     "int8": _blockwise(8, INT8_BLOCK),
     "int4": _blockwise(4, INT4_BLOCK),
+    "sign2": _signs(2),
+    "sign1": _signs(1),
     "top64": _Codec(_size_top, _encode_top, _decode_top),
 }

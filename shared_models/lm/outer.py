@@ -76,7 +76,7 @@ def step(base: Tensors, updates: Sequence[tuple[int, Tensors]], state: Tensors, 
     `updates` are (weight in billionths, update), in the order of their members' names, because a sum of floats depends
     on its order; those of weight 0 are not read, and where one lacks a tensor it says nothing. What `state` has no
     tensor for is zero: so it is before the first step. Where the step goes is where what was sent of it leads; what the
-    codec loses is remembered, and sent with the next one. Raises `Refused` as `codecs.encode`.
+    codec loses is remembered (`codecs.left`), and sent with the next one. Raises `Refused` as `codecs.encode`.
     """
     live = [(weight, update, set(update)) for weight, update in updates if weight]
     for name in sorted(base):
@@ -94,7 +94,7 @@ def step(base: Tensors, updates: Sequence[tuple[int, Tensors]], state: Tensors, 
             meant += _remembered(state, f"{name}/unsent", total)
             sent = Packed(rule.down, meant.shape, codecs.encode(rule.down, meant))
             came = codecs.decode(sent.codec, sent.data, sent.shape)
-            after[f"{name}/unsent"], meant = meant - came, came
+            after[f"{name}/unsent"], meant = codecs.left(rule.down, meant, came), came
         yield Moved(name, base[name] + meant, sent, after)
 
 

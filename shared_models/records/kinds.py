@@ -36,7 +36,8 @@ Build = Annotated[str, Pattern(r"[A-Za-z0-9._+-]{1,40}(/[A-Za-z0-9._+-]{1,40}){4
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
 BILLION = 10**9  # The weight of a whole.
-CODECS = ("fp32", "bf16", "int8", "int4", "top64")  # How updates may travel; docs/protocol.md says what each writes.
+# How updates may travel; docs/protocol.md says what each writes.
+CODECS = ("fp32", "bf16", "int8", "int4", "sign2", "sign1", "top64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def rewritten(shown: bytes, change=lambda _: None, **said: object) -> bytes:
 
 
 @pytest.mark.parametrize("inner", ["adamw", "muon"])
-@pytest.mark.parametrize("up", ["fp32", "int4", "top64"])
+@pytest.mark.parametrize("up", ["fp32", "int4", "sign1", "top64"])
 def test_every_segment_of_an_honest_round_leads_to_the_same_bits(inner, up):
     played = play(begin(recipe=replace(RECIPE, inner=inner, up=up, inner_steps=5, segment=2)))
     for segment in range(3):
