@@ -10,9 +10,9 @@ Nothing here needs PyTorch.
     bf16    16          n float32 without their lower halves, rounded to nearest, ties to even
     int8    8.125       a float32 scale for each 256 values; then n int8: value = scale × code
     int4    4.25        a float32 scale for each 128 values; then n codes of 4 bits, two's complement, low half first
-    sign2   2.0625      two float32 magnitudes for each 1,024 values; then n codes of 2 bits (1: negative, 2: the second
-                        magnitude), bits from the lowest up
-    sign1   1.0313      a float32 magnitude for each 1,024 values; then n bits (1: negative), from the lowest up
+    sign2   2.0625      two float32 magnitudes for each 1,024 values; then n bits (1: negative), from the lowest up,
+                        filled to bytes, and n bits (1: the second magnitude)
+    sign1   1.0313      a float32 magnitude for each 1,024 values; then n bits (1: negative)
     top64   0.2266      of each 4,096 values the 64 largest, the others are 0: two bf16 magnitudes, 64 rising indices
                         of 12 bits, 64 codes of 2 bits (1: negative, 2: the second magnitude), bits from the lowest
                         up. Of a last chunk of m values ceil(m / 64), the indices and the codes each filled to bytes
@@ -312,43 +312,43 @@ def _from_nibbles(data: Bytes, count: int) -> npt.NDArray[np.int8]:
 
 def _signs(kinds: int) -> _Codec:
     def size(count: int) -> int:
-        return 4 * kinds * -(-count // SIGN_BLOCK) + -(-count * kinds // 8)
+        return kinds * (4 * -(-count // SIGN_BLOCK) + -(-count // 8))
 
     def encode(values: Tensor) -> bytes:
-        means, codes = (
+        means, planes = (
             np.empty((-(-values.size // SIGN_BLOCK), kinds), np.float32),
-            np.empty((values.size, kinds), bool),
+            np.empty((kinds, values.size), bool),
         )
         block = start = 0
         for rows in _rows(values, SIGN_BLOCK):
-            sizes, spelled = np.abs(rows), codes[start : start + rows.size].reshape(*rows.shape, kinds)
-            spelled[..., 0] = rows < 0
-            found = means[block : block + len(rows)]
-            found[:, 0] = _sums(sizes) / np.float32(rows.shape[1])
+            sizes, said = np.abs(rows), planes[:, start : start + rows.size].reshape(kinds, *rows.shape)
+            found, length = means[block : block + len(rows)], np.float32(rows.shape[1])
+            np.less(rows, 0, out=said[0])
+            found[:, 0] = _sums(sizes) / length
             if kinds == 2:
-                large = spelled[..., 1] = sizes > SPLIT * found[:, :1]
-                count = np.count_nonzero(large, axis=1).astype(
+                large = np.greater(sizes, SPLIT * found[:, :1], out=said[1])
+                many = np.count_nonzero(large, axis=1).astype(
                     np.float32
                 )  # Never all: some are no larger than the mean.
-                found[:, 0] = _sums(np.where(large, 0, sizes)) / (np.float32(rows.shape[1]) - count)
-                found[:, 1] = _sums(np.where(large, sizes, 0)) / np.maximum(count, 1)
+                found[:, 0] = _sums(np.where(large, 0, sizes)) / (length - many)
+                found[:, 1] = _sums(np.where(large, sizes, 0)) / np.maximum(many, 1)
             block, start = block + len(rows), start + rows.size
         means[means < SMALLEST] = 0
-        return means.astype("<f4", copy=False).tobytes() + np.packbits(codes, bitorder="little").tobytes()
+        return means.astype("<f4", copy=False).tobytes() + np.packbits(planes, axis=1, bitorder="little").tobytes()
 
     def decode(data: Bytes, count: int) -> Tensor:
         split = 4 * kinds * -(-count // SIGN_BLOCK)
         means = data[:split].view("<f4").astype(np.float32).reshape(-1, kinds)
         _check_scales(means)
-        codes = np.unpackbits(data[split:], count=kinds * count, bitorder="little").view(bool).reshape(count, kinds)
+        planes = np.unpackbits(data[split:].reshape(kinds, -1), axis=1, count=count, bitorder="little")
         values, block, start = np.empty(count, np.float32), 0, 0
         for rows in _rows(values, SIGN_BLOCK):
-            found, spelled = (
+            found, said = (
                 means[block : block + len(rows)],
-                codes[start : start + rows.size].reshape(*rows.shape, kinds),
+                planes[:, start : start + rows.size].reshape(kinds, *rows.shape),
             )
-            rows[:] = np.where(spelled[..., 1], found[:, 1:], found[:, :1]) if kinds == 2 else found
-            np.negative(rows, out=rows, where=spelled[..., 0])
+            rows[:] = np.where(said[1], found[:, 1:], found[:, :1]) if kinds == 2 else found
+            rows.view(np.uint32)[:] |= said[0].astype(np.uint32) << 31  # The sign of a float32.
             block, start = block + len(rows), start + rows.size
         return values
 
