@@ -141,6 +141,7 @@ def charter(count: int) -> Charter:
         objection=1,
         accession=Fraction(0),
         worth_share=Fraction(0),
+        expert_price=Fraction(0),
         window=3,
         tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),

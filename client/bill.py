@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from shared_models.records.kinds import Charter, Statement
+from shared_models.rules import served
 from shared_models.rules.currency import UNITS, money
 from shared_models.rules.quotes import worst
 from shared_models.rules.worth import Said, whole
@@ -84,6 +85,32 @@ def worth_json(found: Iterable[Said]) -> list[dict[str, Any]]:
             "text": each.record.text,
             "worth_unats": {who: str(share) for who, share in each.shares.items()},
             "routed": {who: str(part) for who, part in each.routed.items()},
+        }
+        for each in found
+    ]
+
+
+def served_text(found: Iterable[served.Said]) -> Iterator[str]:
+    """What members say that they have served, a line for each entry that the statement bills."""
+    for each in found:
+        record, tokens = each.record, each.record.tokens
+        parts = [f"{route.tokens:,} through the expert of {route.member}" for route in record.routes]
+        parts.append(f"{tokens - sum(route.tokens for route in record.routes):,} through the given weights")
+        said = f"entry {each.at}: {record.member} says that it has served {tokens:,} tokens in {record.period}"
+        yield f"{said}, of a model of run {record.run}: {', '.join(parts)}"
+
+
+def served_json(found: Iterable[served.Said]) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [
+        {
+            "entry": each.at,
+            "member": each.record.member,
+            "period": each.record.period,
+            "run": each.record.run,
+            "model": each.record.model,
+            "tokens": each.record.tokens,
+            "routes": {route.member: route.tokens for route in each.record.routes},
         }
         for each in found
     ]

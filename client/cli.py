@@ -421,8 +421,11 @@ def _bill(args: Namespace) -> int:
         print(json.dumps(told) if args.json else explain.what_if_text(this, other, args.what_if))
     else:
         worths = [each for each in books.worths if shown.start <= each.entry < shown.end]
+        served = books.accounts.served.billed.get(shown.period, ())
         told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter), "worth": bill.worth_json(worths)}
-        print(json.dumps(told) if args.json else "\n".join([bill.text(shown, charter), *bill.worth_text(worths)]))
+        told["served"] = bill.served_json(served)
+        said = [bill.text(shown, charter), *bill.worth_text(worths), *bill.served_text(served)]
+        print(json.dumps(told) if args.json else "\n".join(said))
         disputed = books.accounts.disputed(shown)
         if disputed and not args.json and this is not None:
             print(f"\nin dispute: {', '.join(about for about, _ in disputed)}; without it:")

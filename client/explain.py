@@ -17,11 +17,12 @@ from shared_models.records import tlog
 from shared_models.records.kinds import Charter, CostItem, Manifest, Receipt, Statement
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.accounts import Cited, Work
-from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES, WORTH
+from shared_models.rules.agreement import ACCESSION, CAP, CLAUSES, SERVED, WORTH
 from shared_models.rules.books import Books
 from shared_models.rules.currency import money
 from shared_models.rules.games import Game, shapley
 from shared_models.rules.pricing import FLOP_PER_NCU, value
+from shared_models.rules.served import MILLION
 from shared_models.rules.statement import Facts, Put, drivers
 from shared_models.rules.what_if import asked, with_rules
 
@@ -108,6 +109,8 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
         lines.append(f"  {flop:,} FLOP x {price} {charter.currency} / {FLOP_PER_NCU:,} FLOP = {worth}")
     if pot == WORTH:
         lines.append(f"  {opened.facts.worth.get(member, 0)} of what all experts that lower the loss take off it")
+    if pot == SERVED:
+        lines += _served(opened, member)
     for put in opened.facts.put:
         if (put.member, put.pot) == (member, pot):
             amount = int(put.amount) if put.amount.denominator == 1 else put.amount
@@ -121,9 +124,21 @@ def _line(opened: Opened, member: str, pot: str, read: Read, size: int) -> Numbe
     stands_on += [
         (at, "what experts are worth, as a member has measured") for at in opened.cited.worths if pot == WORTH
     ]
+    stands_on += [(at, "what a member says that it has served") for at in opened.cited.served if pot == SERVED]
     stands_on += [(at, "a statement, and the work it bills") for at in opened.cited.statements if pot == ACCESSION]
     stands_on.append((opened.cited.charter, "the charter: price, rules, benefits"))
     return Number(f"{member}/{pot}", tuple(lines), tuple(sorted(dict(stands_on).items())))
+
+
+def _served(opened: Opened, member: str) -> Iterable[str]:
+    """What a member is paid for its expert, and what it pays for others'."""
+    charter = opened.charter
+    for who, through in opened.facts.served.items():
+        for owner, tokens in through.items():
+            if who != owner and member in (who, owner):
+                amount = money(charter.expert_price * tokens / MILLION, charter)
+                said = f"{who} has served {tokens:,} tokens through the expert of {owner}"
+                yield f"  {said} x {charter.expert_price} minor units / {MILLION:,} = {amount}"
 
 
 def _paper(put: Put, charter: Charter, read: Read, size: int) -> str:

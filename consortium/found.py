@@ -133,6 +133,7 @@ def found(
         objection=1,
         accession=Fraction(1),
         worth_share=Fraction(0),
+        expert_price=Fraction(0),
         window=3,
         tiers=TIERS,
         admin=admin.verify_key.text(),

@@ -3,6 +3,7 @@
 Nothing is computed here: what a rule would bill and how a clause reads is the code that members' own commands use.
 """
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ledger.invites import Invites
@@ -81,16 +82,17 @@ def compared(bill: Statement, other: Statement, charter: Charter, part: Part) ->
 
 def charges(bill: Statement, other: Statement, charter: Charter, names: list[str]) -> list[dict[str, Any]]:
     """What each pot charges these members by both statements."""
-    found = {(each.member, each.pot): each.charge for each in other.lines}
+    billed, found = ({(each.member, each.pot): each.charge for each in one.lines} for one in (bill, other))
     place = {name: at for at, name in enumerate(names)}
-    lines = sorted((each for each in bill.lines if each.member in place), key=lambda each: place[each.member])
+    lines = sorted((each for each in {**billed, **found} if each[0] in place), key=lambda each: place[each[0]])
+    nothing = Fraction(0)  # With a price of 0 there are no lines for what was served.
     return [
         {
-            "member": each.member,
-            "pot": each.pot,
-            "billed": amount(each.charge, charter),
-            "other": amount(found[each.member, each.pot], charter),
-            "difference": amount(found[each.member, each.pot] - each.charge, charter),
+            "member": each[0],
+            "pot": each[1],
+            "billed": amount(billed.get(each, nothing), charter),
+            "other": amount(found.get(each, nothing), charter),
+            "difference": amount(found.get(each, nothing) - billed.get(each, nothing), charter),
         }
         for each in lines
     ]

@@ -74,6 +74,7 @@ TABLES: dict[str, dict[str, str]] = {
         "transfers": "payer payee amount:minor",
         "open": "payer payee amount:minor said",
         "worths": "member worth:unats routes run text by index",
+        "served": "member tokens owner routed pays:minor run model index",
     },
     "bills": {"rows": "period start last members transfers moved:minor"},
     "charter": {"clauses": "clause says", "open": "hash index name member for votes", "left": "member index"},

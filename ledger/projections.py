@@ -56,6 +56,7 @@ from shared_models.records.kinds import (
     RoundClose,
     RoundOpen,
     RunEnd,
+    Served,
     Settlement,
     Statement,
     Usage,
@@ -176,6 +177,9 @@ def rows(index: int, leaf: bytes) -> Iterator[Row | Change]:
             sources += [{"run": None, "round": None, "parent": each} for each in record.parents]
             for part, source in enumerate(sources):
                 yield _row(tables.Lineage, None, index, part, artefact=made, **source)
+        case Served():
+            through, routed = (tuple(getattr(each, name) for each in record.routes) for name in ("member", "tokens"))
+            yield _row(tables.Served, record, index, through=_text(through), routed=_text(routed))
         case Statement():
             yield _row(tables.Statement, record, index)
             for table, many in (

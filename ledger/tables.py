@@ -425,6 +425,19 @@ class Worth(Projected, table=True):
     routes: str
 
 
+class Served(Projected, table=True):
+    """What a member says that it has served: through whose experts, and so many tokens of each, joined by `+`."""
+
+    member: str
+    period: str
+    run: str
+    model: str
+    tokens: str
+    through: str
+    routed: str
+    replaces: str
+
+
 class Lent(Projected, table=True):
     """To whom a member grants its expert of a run, and to nobody else, until it says so anew."""
 

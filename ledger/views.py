@@ -40,10 +40,11 @@ from shared_models.records.kinds import (
     Transfer,
 )
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.agreement import CLAUSES, WORTH
+from shared_models.rules.agreement import CLAUSES, SERVED, WORTH
 from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
 from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked
+from shared_models.rules.served import MILLION
 from shared_models.rules.settlement import Open
 from shared_models.rules.worth import whole
 
@@ -275,6 +276,7 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
         "defaulters": settlements.defaulters(period),
         "worths": list(islice(_worths(books, bill), ROWS)),
         "paid_by": _paid_by(books, bill),
+        "served": list(islice(_served(books, bill, terms), ROWS)),
     }
 
 
@@ -301,6 +303,23 @@ def _worths(books: Books, bill: Statement) -> Iterator[dict[str, Any]]:
                 }
 
 
+def _served(books: Books, bill: Statement, terms: Charter) -> Iterator[dict[str, Any]]:
+    """A row for each expert whose tokens a member says that it has served, of the entries that this statement bills."""
+    for each in books.accounts.served.billed[bill.period]:
+        for route in each.record.routes:
+            price = terms.expert_price if route.member != each.record.member else Fraction(0)
+            yield {
+                "member": each.record.member,
+                "tokens": count(each.record.tokens),
+                "owner": route.member,
+                "routed": count(route.tokens),
+                "pays": amount(price * route.tokens / MILLION, terms),
+                "run": each.record.run,
+                "model": each.record.model,
+                "index": each.at,
+            }
+
+
 def _listed(terms: Charter, line: StatementLine) -> str:
     """Which page lists what this line's credit comes from; none does for what a clause says."""
     if line.pot == terms.compute_pot:
@@ -322,7 +341,8 @@ def formula(bill: Statement, terms: Charter, line: StatementLine, flop: int, who
         )
     pot = next((each for each in terms.pots if each.name == name), None)
     if pot is None:
-        return [*told, CLAUSES[name]]
+        price = f": {money(terms.expert_price, terms)} {terms.currency} for {MILLION:,}"
+        return [*told, CLAUSES[name] + (price if name == SERVED else "")]
     if name != terms.compute_pot:
         told.append(f"credit: what {line.member} paid for this pot, as its cost items and credit notes say")
     by = {

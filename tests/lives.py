@@ -5,7 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
-from world import CONSORTIUM, World, added, affirmed, cents, counted, digest, key, member, pot, revoked
+from world import CONSORTIUM, TOY, World, added, affirmed, cents, counted, digest, key, member, pot, revoked
 
 from shared_models.records.kinds import (
     FIRST,
@@ -37,10 +37,13 @@ POTS = (pot("compute", "proportional"), pot("services", "equal"), pot("storage",
 class Life:
     """What may happen next is tried; what the log refuses has not happened."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, expert_price: Fraction = Fraction(0)) -> None:
         self.chance = Random(seed)
-        self.world = World(pots=(*POTS, pot("travel", "proportional", "paid")), objection=2, price=Fraction(10**17, 7))
+        pots = (*POTS, pot("travel", "proportional", "paid"))
+        self.world = World(pots=pots, objection=2, price=Fraction(10**17, 7), expert_price=expert_price)
         self.world.start(late=1, rounds=10**6)
+        self.world.start("own", recipe=replace(TOY, feed="swiglu", member_experts=3), start=digest("given"))
+        self.world.round("own")
         self.names = 0
         self.items = dict[str, CostItem]()  # By leaf hash.
         self.works = list[str]()  # As disputes call them.
@@ -136,6 +139,12 @@ class Life:
             ),
         )
 
+    def serve(self) -> None:
+        """Said of this period, or of the next, anew if it was said before."""
+        who, owner = self.chance.choice(self.world.members), self.chance.choice(["acme", "birch", "cedar"])
+        tokens, period = self.chance.randint(1, 10**4), self.chance.choice([self.period, self.period, "2026-12"])
+        self.say(f"{who}/admin", self.world.served(who, 2 * tokens, {owner: tokens}, "own", period))
+
     def dispute(self) -> None:
         named = [*self.works[-12:], *(f"item/{each.payer}/{each.item}" for each in self.items.values())]
         if named:
@@ -211,6 +220,7 @@ class Life:
             self.cost: 8,
             self.credit: 4,
             self.usage: 4,
+            self.serve: 4,
             self.dispute: 4,
             self.rule: 3,
             self.amend: 1,
@@ -224,6 +234,6 @@ class Life:
         return self.world
 
 
-def life(seed: int, steps: int = 60) -> World:
+def life(seed: int, steps: int = 60, expert_price: Fraction = Fraction(0)) -> World:
     """The log of one such consortium."""
-    return Life(seed).live(steps)
+    return Life(seed, expert_price).live(steps)

@@ -111,6 +111,7 @@ BUNDLE = [
     "shared_models/rules/quote.py",
     "shared_models/rules/quotes.py",
     "shared_models/rules/recipes.py",
+    "shared_models/rules/served.py",
     "shared_models/rules/settlement.py",
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",

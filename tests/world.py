@@ -54,7 +54,9 @@ from shared_models.records.kinds import (
     Resolution,
     RoundClose,
     RoundOpen,
+    Routed,
     RunEnd,
+    Served,
     Settlement,
     Statement,
     Tier,
@@ -141,6 +143,7 @@ def charter(benefits: dict[str, int], **changes: Any) -> Charter:
         objection=1,
         accession=Fraction(0),
         worth_share=Fraction(0),
+        expert_price=Fraction(0),
         window=3,
         tiers=(),
         admin=vkey(f"{CONSORTIUM}/admin"),
@@ -354,6 +357,25 @@ class World:
             routes=(routes - len(members), *(1 for _ in members)),
         )
         return replace(whole, **changes)
+
+    def served(
+        self, member: str, tokens: int, routes: dict[str, int], run: str = "r1", period: str = "2026-11", **changes: Any
+    ) -> Served:
+        """What this member says that it has served with the run's checkpoint; anew, if it has said so before."""
+        whole = Served(
+            seq=0,
+            prev=FIRST,
+            member=member,
+            period=period,
+            run=run,
+            model=self.books.runs[run].checkpoint,
+            tokens=tokens,
+            routes=tuple(Routed(member=each, tokens=part) for each, part in sorted(routes.items())),
+            replaces=FIRST,
+        )
+        whole = replace(whole, **changes)
+        before = self.books.accounts.served.stands(whole)
+        return replace(whole, replaces=before.hash) if before is not None and "replaces" not in changes else whole
 
     def lent(self, member: str, *to: str, run: str = "r1") -> ExpertGrant:
         """What this member says of its expert now: these others may have it."""
@@ -596,8 +618,8 @@ def _december(world: World) -> None:
 
 
 def _audit(world: World) -> None:
-    """Another run, in which work of birch is drawn, and repeated by two others. It is not billed yet; and what the
-    experts of this run are worth.
+    """Another run, in which work of birch is drawn, and repeated by two others. It is not billed yet; what the experts
+    of this run are worth, and what acme has served with them.
     """
     who = ("acme", "birch")  # The key of cedar was revoked.
     recipe = replace(TOY, feed="swiglu", member_experts=len(who))
@@ -611,6 +633,8 @@ def _audit(world: World) -> None:
     world.say(world.coordinator, world.result(challenge, CONSORTIUM, verdict="close", distance_ppm=7))
     world.say("birch/compute", world.worth("birch", "r2"))
     world.say("birch/admin", world.lent("birch", "acme", "cedar", run="r2"))
+    for tokens in (10, 1_000):
+        world.say("acme/admin", world.served("acme", tokens, {"birch": tokens // 2}, "r2", "2027-01"))
 
 
 def _amend(world: World) -> None:

@@ -260,7 +260,7 @@ const SPEAKERS = {
   "consortium coordinator": "run.manifest round.open round.close run.end",
   "consortium log": "equivocation",
   "member compute": "run.consent receipt access worth",
-  "member admin": "amendment vote member.leave expert.grant dispute resolution settlement default quote.seal quote.open access.revoke access.restore",
+  "member admin": "amendment vote member.leave expert.grant served dispute resolution settlement default quote.seal quote.open access.revoke access.restore",
   "payer admin": "cost.item credit.note",
   "auditor compute": "audit.result",
   "publisher admin": "artefact",
@@ -457,7 +457,7 @@ export class Books {
       if (!(rule in RULES) || limited) this.beyond.push(`the pot ${name}, by ${rule}${limited}`);
     }
     if (facts.charter.cap !== "none") this.beyond.push("a cap by quotes");
-    if (facts.charter.worth_share !== "0/1") this.beyond.push("what is paid for experts");
+    if ([facts.charter.worth_share, facts.charter.expert_price].some((each) => each !== "0/1")) this.beyond.push("what is paid for experts");
     if (!this.beyond.length) this.wrong.push(...differences(bill, await statementOf(facts)));
     this.bills.set(bill.period, { bill, charter: facts.charter, wrong: [...this.wrong], beyond: [...new Set(this.beyond)] });
     this.carries = Object.fromEntries(bill.balances.map((each) => [each.member, Exact.of(each.carry)]));

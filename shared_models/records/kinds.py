@@ -124,6 +124,7 @@ class Charter:
     coordinator: VKey  # Signs manifests and rounds.
     log: VKey  # Signs tree heads.
     worth_share: Fraction  # This part of what the compute pot holds is paid by benefit, to those whose experts gain.
+    expert_price: Fraction  # Minor units for a million tokens served through another's expert; 0: its use is free.
 
     @property
     def idem(self) -> str:
@@ -456,6 +457,38 @@ class Worth:
     @property
     def idem(self) -> str:
         return f"{self.run}/{self.checkpoint}/{self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """So many of the tokens that were served are those of one member's expert."""
+
+    member: Name
+    tokens: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """How many tokens a member has served in a period with a model that holds members' experts: rules.served.
+
+    By its administrator, whom it can cost money. It is corrected by another one that cites it, until the period is
+    closed.
+    """
+
+    kind: ClassVar[str] = "served"
+    seq: Count
+    prev: Hash
+    member: Name  # Who has served them.
+    period: Name
+    run: Name
+    model: Hash  # An artefact, or a checkpoint of the run.
+    tokens: Count
+    routes: tuple[Routed, ...]  # In order of their names; the rest are those of the given weights.
+    replaces: Hash  # As in a rate.
+
+    @property
+    def idem(self) -> str:
+        return f"{self.period}/{self.run}/{self.model}{_correction(self.replaces)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -985,6 +1018,7 @@ Chained = (
     | AccessRestore
     | Worth
     | ExpertGrant
+    | Served
 )
 Record = Charter | Chained  # What an entry can hold.
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Charter, *Chained.__args__)}

@@ -24,16 +24,18 @@ from shared_models.records.kinds import (
     QuoteSeal,
     Rate,
     Resolution,
+    Served,
     Settlement,
     Statement,
     Usage,
 )
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules import currency
+from shared_models.rules import currency, served
 from shared_models.rules.agreement import NO_POT, carried
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import value
 from shared_models.rules.quotes import Quotes
+from shared_models.rules.served import Servings
 from shared_models.rules.settlement import Settlements
 from shared_models.rules.statement import Facts, Put
 from shared_models.rules.worth import Worths
@@ -100,6 +102,7 @@ class Cited(NamedTuple):
     usage: Mapping[str, Mapping[str, int]]  # By pot and member.
     statements: tuple[int, ...]  # Of the periods before it.
     worths: tuple[int, ...]  # What experts are worth.
+    served: tuple[int, ...]  # What members have served.
 
 
 class Later(NamedTuple):
@@ -138,7 +141,7 @@ class Case:
 
 
 Quoting = QuoteSeal | QuoteOpen | Price
-Money = Rate | CostItem | CreditNote | Usage | Quoting | Dispute | Resolution | Settlement | Default
+Money = Rate | CostItem | CreditNote | Usage | Served | Quoting | Dispute | Resolution | Settlement | Default
 
 
 class Accounts:
@@ -150,7 +153,7 @@ class Accounts:
         self._stated_at: list[int] = []  # Their indices,
         self.stated: list[Facts] = []  # and what each of them follows from.
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
-        self.worths = Worths()
+        self.worths, self.served = Worths(), Servings()
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
         self._rates: dict[tuple[str, str], list[Said]] = {}  # By currency and day, the newest last.
@@ -203,6 +206,11 @@ class Accounts:
                     raise Refused(Refusal.WRONG_ITEM, f"{record.pot} is not metered: its driver is not usage")
                 self._check_member(record.member)
                 self._check_correction(record)
+            case Served():
+                self._check_open_period(record.period)
+                for name in (record.member, *(each.member for each in record.routes)):
+                    self._check_member(name)
+                self.served.check(record)
             case QuoteSeal() | QuoteOpen() | Price():
                 self.quotes.check(record, self._agreement.present())
             case Dispute():
@@ -342,6 +350,8 @@ class Accounts:
             case Usage():
                 used = self._usage.setdefault((record.period, record.pot), {}).setdefault(record.member, [])
                 used.append(Said(index, hashed, Fraction(record.quantity)))
+            case Served():
+                self.served.add(served.Said(index, hashed, key, record))
             case QuoteSeal() | QuoteOpen() | Price():
                 self.quotes.add(record, index)
             case Dispute():
@@ -419,6 +429,7 @@ class Accounts:
                 self._billed_in[later.about] = number
                 self._items[later.about].rate = self._rate(self._items[later.about], bill.end)
                 self._billed(later.about, bill.period, later.put, 0)
+        self.served.add_statement(bill.period, self.due(bill.period, bill.end))
         self.statements.append(bill)
         members = self._agreement.at(bill.start)[0].members
         self.settlements.add_statement(bill, {each.name: each.benefit for each in members})
@@ -452,7 +463,13 @@ class Accounts:
             quotes=self.quotes.alone(period, end),
             carries=dict(self.carries()),
             worth=self._worth(charter, end),
+            served=served.used(self.due(period, end)),
         )
+
+    def due(self, period: str, end: int) -> tuple[served.Said, ...]:
+        """What members have served that the statement of this period bills, if it ends there."""
+        periods = {each.period for each in self.statements} | {period}
+        return self.served.due(periods, end, lambda said: self._keyring.disputes(said.key, said.at, end))
 
     def _worth(self, charter: Charter, end: int) -> dict[str, Fraction]:
         return self.worths.parts(end, [each.name for each in charter.members]) if charter.worth_share else {}
@@ -467,7 +484,8 @@ class Accounts:
         charter, hashed = self._agreement.at(self.start)
         worth = self.worths.standing(end) if charter.worth_share else None
         entry, measured = self._agreement.entries[hashed], worth.entries if worth is not None else ()
-        return Cited(entry, *self.quotes.cited(period, end), used, tuple(self._stated_at), measured)
+        due = tuple(each.at for each in self.due(period, end)) if charter.expert_price else ()
+        return Cited(entry, *self.quotes.cited(period, end), used, tuple(self._stated_at), measured, due)
 
     def _joined(self) -> list[str]:
         """Members of the period that runs who were none in the one before."""

@@ -21,15 +21,17 @@ from shared_models.rules.allocation import RULES
 from shared_models.rules.currency import digits
 from shared_models.rules.games import TABLE_RULES, by_table
 
-WORTH, CAP, ACCESSION = NO_POT = (
+WORTH, CAP, ACCESSION, SERVED = NO_POT = (
     "worth",
     "cap",
     "accession",
+    "served",
 )  # What lines of a statement are called that belong to no pot.
 CLAUSES = {  # What such a line is by, for people.
     WORTH: "a part of the accepted work's price is paid by benefit to the members whose experts are worth something",
     CAP: "nobody is charged more than it has quoted for going alone, and the others bear the rest",
     ACCESSION: "who joins pays its part of the price of all earlier work to those who did it",
+    SERVED: "who serves tokens through another member's expert pays that member for them, by the charter's price",
 }
 FIXED = ("consortium", "currency", "minor_digits", "compute_pot", "admin", "log")
 LISTS = ("members", "pots", "devices", "tiers")  # What a charter has many of, each with a name.
@@ -232,6 +234,8 @@ def check_charter(charter: Charter, left: Collection[str] = ()) -> None:
         raise Refused(Refusal.BAD_FIELD, "the price is below zero, or accession is no part of it")
     if not 0 <= charter.worth_share <= 1:
         raise Refused(Refusal.BAD_FIELD, f"worth_share = {charter.worth_share} is no part of what work is paid")
+    if charter.expert_price < 0:
+        raise Refused(Refusal.BAD_FIELD, f"expert_price = {charter.expert_price} is below zero")
     if sum(member.benefit for member in charter.members if member.name not in left) == 0:
         raise Refused(Refusal.BAD_FIELD, "no member has a benefit to be charged by")
     _check_tiers(charter)

@@ -46,6 +46,7 @@ from shared_models.records.kinds import (
     RoundClose,
     RoundOpen,
     RunEnd,
+    Served,
     Settlement,
     Statement,
     Usage,
@@ -62,6 +63,7 @@ from shared_models.rules.challenge import Challenge, auditors, check_verdict, dr
 from shared_models.rules.keyring import Keyring
 from shared_models.rules.pricing import check_claim, flop_per_token
 from shared_models.rules.recipes import check_recipe, check_start
+from shared_models.rules.served import check_served
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
 from shared_models.rules.worth import Said, check_worth
@@ -210,6 +212,18 @@ class Books:
                 if closed is not None and closed.checkpoint == checkpoint:
                     yield name
 
+    def owners(self, run: str, model: str) -> Collection[str]:
+        """Whose experts of this run are in a model, which is an artefact or a checkpoint of the run.
+
+        Raises `Refused`: UNKNOWN_RUN, WRONG_CHECKPOINT.
+        """
+        manifest, held = self.run(run).manifest, self.library.artefacts.get(model)
+        if held is not None:
+            return [owner for of, owner in held.experts if of == run]
+        if model not in dict(self.run(run).closed()):
+            raise Refused(Refusal.WRONG_CHECKPOINT, f"no artefact is {model[:12]}…, and run {run} never was there")
+        return manifest.members if manifest.recipe.member_experts else ()
+
     def run(self, name: str) -> Run:
         """The run of this name. Raises `Refused(UNKNOWN_RUN)`."""
         if name not in self.runs:
@@ -288,6 +302,9 @@ class Books:
                 self._check_end(record)
             case Worth():
                 self._check_worth(record)
+            case Served():
+                check_served(record, self.owners(record.run, record.model))
+                self.accounts.check(record)
             case Statement():
                 self._check_statement(record)
             case Artefact() | Access() | AccessRevoke() | AccessRestore() | ExpertGrant():
@@ -316,6 +333,7 @@ class Books:
                 | AccessRevoke(member=holder)
                 | AccessRestore(member=holder)
                 | ExpertGrant(member=holder)
+                | Served(member=holder)
             ):
                 role = "admin"
             case AuditResult(auditor=holder):

@@ -13,12 +13,13 @@ from math import floor
 
 from shared_models.records.kinds import Balance, Charter, Pot, Statement, StatementLine
 from shared_models.records.refusals import Refused
-from shared_models.rules.agreement import ACCESSION, CAP, WORTH
+from shared_models.rules.agreement import ACCESSION, CAP, SERVED, WORTH
 from shared_models.rules.allocation import RULES, bounded, proportional
 from shared_models.rules.games import by_table
 from shared_models.rules.netting import net_transfers
 from shared_models.rules.pricing import value
 from shared_models.rules.quotes import caps, certificate
+from shared_models.rules.served import payments
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Facts:
     quotes: Mapping[frozenset[str], Fraction]  # What coalitions would pay alone, in minor units.
     carries: Mapping[str, Fraction]  # What earlier rounding left over.
     worth: Mapping[str, Fraction]  # Which part of what experts gain is whose; empty if nothing is paid for it.
+    served: Mapping[str, Mapping[str, int]]  # How many tokens who has served through whose expert.
 
 
 def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: int, prev: str) -> Statement:
@@ -65,8 +67,9 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
     3. If the charter says so, a part of what the compute pot holds is paid by benefit to those whose experts gain.
     4. If the charter caps, nobody is charged more than what it quoted for going alone; the others bear the rest.
     5. Who joined pays its part of the price of all earlier work to those who did it.
-    6. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
-    7. Transfers settle the nets.
+    6. If the charter has a price for that, who has served tokens through another's expert pays that member.
+    7. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
+    8. Transfers settle the nets.
     """
     members = [member.name for member in facts.charter.members]
     nothing = dict.fromkeys(members, Fraction(0))
@@ -93,6 +96,8 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
         charged = capped
     if facts.joined:
         lines += _lines(ACCESSION, *_accession(facts))
+    if facts.charter.expert_price and facts.served:
+        lines += _lines(SERVED, *payments(facts.served, facts.charter))
     exact = dict(nothing)
     for line in lines:
         exact[line.member] += line.credit - line.charge

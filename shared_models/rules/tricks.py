@@ -98,6 +98,7 @@ class Play:
             objection=1,
             accession=Fraction(0),
             worth_share=Fraction(0),
+            expert_price=Fraction(0),
             window=1,
             tiers=(),
             **{role: self.text(f"{CONSORTIUM}/{role}") for role in CONSORTIUM_ROLES},

@@ -7,10 +7,12 @@ over are those of the bill.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from itertools import chain
 
 from shared_models.records.kinds import Charter, Coalition, Pot, Statement
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.agreement import SERVED
 from shared_models.rules.allocation import RULES
 from shared_models.rules.games import TABLE_RULES
 from shared_models.rules.statement import Facts, Put, statement
@@ -25,11 +27,16 @@ def under(bill: Statement, facts: Facts, rules: Mapping[str, str]) -> Statement:
     """The same work and the same costs, divided by other rules: {pot: rule}. Raises `Refused`.
 
     A rule of a table takes the pot's own, as the charter has it, or one that stands behind its name: what each
-    coalition would cost by itself, as `shapley acme:60 birch:50 acme+birch:90`. BAD_FIELD if there is no such pot, rule
-    or table, INFEASIBLE or BAD_FIELD if a rule cannot divide this.
+    coalition would cost by itself, as `shapley acme:60 birch:50 acme+birch:90`. Behind `served` stands another price of
+    a million tokens through another's expert, in minor units. BAD_FIELD if there is no such pot, rule, table or price,
+    INFEASIBLE or BAD_FIELD if a rule cannot divide this.
     """
+    if not re.fullmatch(r"[0-9]{1,15}(/[1-9][0-9]{0,14})?", price := rules.get(SERVED, "0"), re.ASCII):
+        raise Refused(Refusal.BAD_FIELD, f"{SERVED}={price[:80]} is no price of a million tokens in minor units")
     pots, members = {pot.name for pot in facts.charter.pots}, {member.name for member in facts.charter.members}
     for pot, rule in rules.items():
+        if pot == SERVED:
+            continue
         name, *table = rule.split() or [""]
         if pot not in pots or name not in {**RULES, **TABLE_RULES}:
             known = f"pots are {', '.join(sorted(pots))}; rules are {', '.join([*RULES, *TABLE_RULES])}"
@@ -55,7 +62,7 @@ def without(bill: Statement, facts: Facts, disputed: Iterable[Put]) -> Statement
 
 
 def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
-    """A charter in which these pots have these rules: {pot: rule}."""
+    """A charter in which these pots have these rules, {pot: rule}, and what is served has this price."""
 
     def changed(pot: Pot) -> Pot:
         if pot.name not in rules:
@@ -65,7 +72,8 @@ def with_rules(charter: Charter, rules: Mapping[str, str]) -> Charter:
             return replace(pot, rule=rule, driver="benefit", table=_table(said) or pot.table)
         return replace(pot, rule=rule, driver="usage" if pot.driver == "usage" else "benefit", table=())
 
-    return replace(charter, pots=tuple(map(changed, charter.pots)))
+    price = Fraction(rules.get(SERVED, charter.expert_price))
+    return replace(charter, pots=tuple(map(changed, charter.pots)), expert_price=price)
 
 
 def _table(said: Iterable[str]) -> tuple[Coalition, ...]:

@@ -544,7 +544,7 @@ def test_a_bill_for_programs_is_that_of_the_log(bill):
     told = json.loads(bill("--json")[1])
     assert (told["schema"], told["period"]) == ("consortium.bill/1", JANUARY)
     plain = explain.as_json(OPENED[JANUARY].bill, WORLD.charter)
-    assert told == {"schema": "consortium.bill/1", **plain, "worth": []}
+    assert told == {"schema": "consortium.bill/1", **plain, "worth": [], "served": []}
 
 
 def test_of_a_statement_that_is_not_what_its_entries_say_no_number_is_opened(tmp_path, capsys):

@@ -60,6 +60,56 @@ def test_other_programs_are_given_it_as_they_are_a_cap(bill, form):
     assert (code, "worth" in said) == (0, True)
 
 
+def test_what_was_served_opens_to_who_has_said_so_and_to_its_price(serving):
+    world, command = serving
+    first, second = (each.at for each in world.books.accounts.served.billed["2026-11"])
+    code, said = command()
+    assert (code, "served: credit" in said) == (0, True)
+    told = f"entry {first}: acme says that it has served 1,000,001 tokens in 2026-11, of a model of run r1:"
+    parts = "500,000 through the expert of birch, 100,000 through the expert of cedar"
+    assert f"{told} {parts}, 400,001 through the given weights" in said.splitlines()
+    code, said = command("--explain", "birch/served")
+    price = "x 30 minor units / 1,000,000"
+    assert f"  acme has served 500,000 tokens through the expert of birch {price} = 0.150000" in said
+    assert f"  birch has served 4,000,000 tokens through the expert of cedar {price} = 1.200000" in said
+    assert "credit 0.150000, which is 15 minor units" in said
+    assert "charge 1.200000, which is 120 minor units" in said
+    assert "acme has served 100,000" not in said
+    for at in (first, second):
+        assert f"entry {at:<8} what a member says that it has served" in said
+    assert "what a member says" not in command("--explain", "birch/compute")[1]
+
+
+def test_and_so_it_does_for_programs(serving):
+    world, command = serving
+    one, other = json.loads(command("--json")[1])["served"]
+    assert (one["member"], one["tokens"], one["routes"]) == ("acme", 1_000_001, {"birch": 500_000, "cedar": 100_000})
+    assert (other["member"], other["routes"]) == ("birch", {"birch": 1_000_000, "cedar": 4_000_000})
+    assert one["model"] == world.books.runs["r1"].checkpoint
+    code, said = command("--what-if", "served=60")
+    assert (code, "birch would have 1.05 less" in said) == (0, True)
+    for form in ("csv", "hledger", "beancount", "focus"):
+        code, said = command("--as", form)
+        assert (code, "served" in said) == (0, True)
+    opened = json.loads(command("--explain", "cedar/served", "--json")[1])
+    assert [each["index"] for each in opened["entries"]] == [0, one["entry"], other["entry"]]
+
+
+@pytest.fixture
+def serving(tmp_path, capsys):
+    """A month in which two members have served, at 30 minor units for a million tokens; and its bill as printed."""
+    world = experts(expert_price=Fraction(30))
+    world.say("acme/admin", world.served("acme", 1_000_001, {"birch": 500_000, "cedar": 100_000}))
+    world.say("birch/admin", world.served("birch", 8_000_000, {"birch": 1_000_000, "cedar": 4_000_000}))
+    world.bill()
+    publish(tmp_path, world.leaves, key(f"{CONSORTIUM}/log"))
+
+    def command(*words: str) -> tuple[int, str]:
+        return main(["bill", str(tmp_path), *words]), capsys.readouterr().out
+
+    return world, command
+
+
 def test_without_worth_share_no_line_is_there(bill):
     assert "worth: credit" not in bill()[1]
     assert "worth: credit" in bill(worth_share=Fraction(1, 10))[1]

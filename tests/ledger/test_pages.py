@@ -376,6 +376,31 @@ def test_a_bill_that_pays_for_experts_stands_on_what_most_have_measured(tmp_path
     assert "Nothing is billed by it" not in pages_[0]
 
 
+def test_a_bill_shows_what_was_served_and_leads_to_who_has_said_so(tmp_path):
+    world = experts(expert_price=Fraction(30))
+    world.say("acme/admin", world.served("acme", 1_000_000, {"acme": 100_000, "birch": 500_000}))
+    ((at, _, _, said),) = world.books.accounts.due("2026-11", world.books.tree.size)
+    world.bill("2026-11")
+    world.round()
+    world.bill("2026-12")
+    with served(world, tmp_path) as ledger:
+        page, other = (get(ledger, f"/bills/{period}")[2] for period in ("2026-11", "2026-12"))
+        told = json.loads(get(ledger, "/bills/2026-11?format=json&table=served")[2])["rows"]
+        free = get(ledger, "/bills/2026-11/what-if?rule=served%3D0")
+        dear = get(ledger, "/bills/2026-12/what-if?rule=served%3D60")
+        wrong = get(ledger, "/bills/2026-11/what-if?rule=served%3Ddear")
+    model = f"{said.model[:12]}…"
+    found = [row[:7] for row in rows(page)]
+    assert ["acme", "1,000,000", "birch", "500,000", "0.150000", "r1", model] in found
+    assert ["acme", "1,000,000", "acme", "100,000", "0.000000", "r1", model] in found
+    assert {f"/log/{at}", f"/v1/proof?index={at}"} <= links(page)
+    assert "pays that member for them, by the charter's price: 0.300000 EUR for 1,000,000" in html.unescape(page)
+    assert [(each["owner"], each["pays_minor"]) for each in told] == [("acme", "0"), ("birch", "15")]
+    assert "What was served" not in other
+    assert ["served", "0.150000", "0.000000", "-0.150000"] in rows(free[2])
+    assert (free[0], dear[0], wrong[0]) == (200, 200, 422)
+
+
 def test_a_model_says_whose_experts_were_left_out_and_who_grants_which(tmp_path):
     world = experts(tiers=(OPEN,))
     world.say("birch/admin", world.lent("birch", "acme"))

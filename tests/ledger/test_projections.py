@@ -213,6 +213,16 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "revocation": copied("access.revoke", "member notice revoked reason"),
         "audit_result": copied("audit.result", "auditor run round member receipt segment verdict distance_ppm build"),
         "worth": copied("worth", "member run checkpoint text losses_unats routes"),
+        "served": [
+            [
+                index,
+                0,
+                *(each.member, each.period, each.run, each.model, each.tokens),
+                *zip(*((route.member, route.tokens) for route in each.routes), strict=True),
+                each.replaces,
+            ]
+            for index, each in of("served")
+        ],
         "lent": copied("expert.grant", "member run to"),
         "restoration": copied("access.restore", "member notice"),
     }

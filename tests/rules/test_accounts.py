@@ -471,6 +471,7 @@ def facts(terms: Charter, **changes) -> Facts:
         quotes={},
         carries={},
         worth={},
+        served={},
     )
     return replace(whole, **changes)
 

@@ -239,6 +239,7 @@ def twice(which: str) -> dict:
         ({"accession": Fraction(10, 9)}, Refusal.BAD_FIELD),
         ({"worth_share": Fraction(-1, 9)}, Refusal.BAD_FIELD),
         ({"worth_share": Fraction(10, 9)}, Refusal.BAD_FIELD),
+        ({"expert_price": Fraction(-1, 9)}, Refusal.BAD_FIELD),
         ({"pots": (pot("compute", "equal"), pot("worth", "equal"))}, Refusal.BAD_FIELD),
         ({"compute_pot": "nothing"}, Refusal.BAD_FIELD),
         ({"devices": ()}, Refusal.BAD_FIELD),

@@ -43,6 +43,7 @@ def facts(benefits, work=None, put=(), carries=None, period="p", price=Fraction(
         quotes={},
         carries=carries or {},
         worth={},
+        served={},
     )
     return replace(whole, **more)
 

@@ -1,0 +1,22 @@
+"""A projection of what members have served with one another's experts; all tables begin again when next read."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0011", "0010"
+
+_WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    """SQLite makes each table for good at once: what an interrupted start has made is there already."""
+    op.create_table(
+        "served",
+        *(sa.Column(name, _WHOLE, primary_key=True, autoincrement=False) for name in ("index", "part")),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("member", "period", "run", "model")),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("tokens", "through", "routed", "replaces")),
+        if_not_exists=True,
+    )
+    cursor = sa.table("projection", sa.column("size", _WHOLE), sa.column("root", sa.String()))
+    op.execute(cursor.delete())  # To a place that no log has: the tables begin again.
+    op.bulk_insert(cursor, [{"size": 0, "root": ""}])
