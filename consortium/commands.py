@@ -401,6 +401,63 @@ def _worth_text(measured: "Measured") -> str:
     return "\n".join(lines)
 
 
+def _routes_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a checkpoint of members' experts, or an artefact without some of them")
+    parser.add_argument(
+        "--base", type=Path, required=True, metavar="FILE", help="what they stand beside: the run's start"
+    )
+    parser.add_argument("--log", required=True, help="the log that says of which run: its address, or a folder")
+    parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+    parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="what was served, or a sample of it")
+    parser.add_argument(
+        "--sequences", type=int, default=64, metavar="N", help="of the text so many, from all over it; %(default)s"
+    )
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="of a run that has one")
+    parser.add_argument("--tokens", type=int, metavar="N", help="so many were served; otherwise, those that were run")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--sign", type=Path, metavar="HOME", help="say it in the log, as the member of this folder")
+    parser.add_argument("--period", help="in which they were served, with --sign")
+    parser.add_argument("--correct", action="store_true", help="it takes the place of what stands of that period")
+
+
+def _routes(args: Namespace) -> int:
+    """Print whose the tokens of a text are. 1, and nothing is printed, if the log is not right."""
+    import json
+
+    from client.auditor import Auditor
+    from client.routes import counted, say
+    from shared_models.published import reader
+    from shared_models.records.keys import SigningKey
+    from shared_models.records.refusals import Refusal, Refused
+
+    if (args.sign is None) != (args.period is None):
+        raise Refused(Refusal.BAD_FIELD, "--sign HOME and --period PERIOD go together: it is said for a period")
+    if args.sequences < 1 or (args.tokens is not None and args.tokens < 0):
+        raise Refused(Refusal.BAD_FIELD, "--sequences is at least 1, and --tokens at least 0")
+    key = SigningKey.load(args.key) if args.key else None
+    report = Auditor(key=key).run(args.log)
+    if report.findings:
+        print(f"this log is not right, and nothing was counted: {report.findings[0]}", file=sys.stderr)
+        return WRONG
+    read = reader(args.log, key)
+    routes = counted(report.books, read, args.file, args.base, args.text, args.sequences, args.tokenizer)
+    tokens = routes.tokens if args.tokens is None else args.tokens
+    through = routes.of(tokens)
+    if args.sign:
+        at = say(args.sign, report.books, args.period, tokens, routes, correct=args.correct)
+        print(f"entry {at}", file=sys.stderr)
+    if args.json:
+        told = {"schema": "consortium.routes/1", "run": routes.run, "model": routes.model, "tokens": tokens}
+        told |= {"routed": through, "given": tokens - sum(through.values()), "counted_tokens": routes.tokens}
+        print(json.dumps(told | {"counted_routes": routes.by_member, "counted_given": routes.given}))
+        return RIGHT
+    wide = max(map(len, ("the given weights", *through)))
+    print(f"{tokens:,} tokens, by the routes of {routes.tokens:,}:")
+    for name, part in {**through, "the given weights": tokens - sum(through.values())}.items():
+        print(f"{name:{wide}} {part:>15,}")
+    return RIGHT
+
+
 def _tokenizer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a tokenizer.json, as the library tokenizers has it: byte-level BPE")
     parser.add_argument(
@@ -463,6 +520,7 @@ COMMANDS = (
         "train",
     ),
     Command("model worth", MONEY, "What each member's expert is worth.", _worth_arguments, _worth, "train"),
+    Command("model routes", MONEY, "Whose experts tokens go through.", _routes_arguments, _routes, "train"),
     Command(
         "model tokenizer", MONEY, "Learn a tokenizer, or keep one.", _tokenizer_arguments, _tokenizer, "train,text"
     ),

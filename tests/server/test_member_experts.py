@@ -19,15 +19,16 @@ from client.worth import measure, sign
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from ledger.api import serving
-from server import outer
+from server import outer, partial
 from server.outer import Outer
 from shared_models.lm import codecs, corpus, gpt, hygiene, own, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records import merkle
-from shared_models.records.kinds import BILLION, FIRST, Receipt
+from shared_models.records.kinds import BILLION, FIRST, Artefact, Checkpoint, Receipt
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import worth
+from shared_models.rules.served import split
 
 TWO = {"acme": 2, "birch": 1}
 PLAIN = replace(TOY, layers=2, feed="swiglu", inner_rate="0.01")
@@ -365,3 +366,99 @@ def test_what_was_signed_and_is_not_so_is_named_with_the_set_of_experts(measured
 
 def test_it_is_measured_as_checkpoints_are_scored_and_tokens_are_routed():
     assert (worth.SEQUENCES, worth.ROUTES) == (hygiene.EVALUATED, gpt.OWN_PER_TOKEN)
+
+
+# What was served.
+
+
+def test_whose_the_tokens_of_a_text_are_is_counted_and_said_for_a_period(measured, anchor, capsys):
+    result, texts, _ = measured
+    file, acme = kept(result, closes(result)[-1].checkpoint), result.founded.member("acme").path
+    url = result.founded.member("acme").settings.ledger
+    words = ["model", "routes", file, "--base", anchor, "--log", url, "--text", texts[0]]
+
+    def command(*more: object) -> tuple[int, str]:
+        with serving(result.founded.ledger, int(url.rpartition(":")[2])):
+            return run(capsys, *words, *more)
+
+    code, said = command("--json")
+    told = json.loads(said)
+    of_all = measure(load_file(file), load_file(anchor), result.manifest, texts[:1]).routes[0]
+    assert (told["counted_given"], *told["counted_routes"].values()) == of_all  # Of the same sequences as a worth.
+    assert told["counted_tokens"] == told["tokens"] == hygiene.EVALUATED * RECIPE.context
+    assert told["given"] + sum(told["routed"].values()) == told["tokens"]
+    for name, count in told["counted_routes"].items():
+        assert abs(told["routed"][name] - count / RECIPE.layers / gpt.OWN_PER_TOKEN) < 1
+    assert json.loads(command("--json", "--sequences", 2)[1])["tokens"] == 2 * RECIPE.context
+    signed = ["--sign", acme, "--period", "2026-11"]
+    code, said = command("--tokens", 1_000_001, *signed)
+    at = int(said.splitlines()[-1].removeprefix("entry "))
+    report = Auditor().run(str(result.founded.ledger / "log"))
+    (entry,) = report.books.accounts.due("2026-11", report.books.tree.size)
+    assert (code, report.findings, entry.at, entry.key[0]) == (0, [], at, "acme/admin")
+    assert (entry.record.tokens, entry.record.model) == (1_000_001, file.stem)
+    assert {each.member: each.tokens for each in entry.record.routes} == dict(
+        zip(TWO, split(1_000_001, of_all)[1:], strict=True)
+    )
+    assert f"entry {at}" in command("--tokens", 1_000_001, *signed)[1]  # The same again.
+    code, said = command("--tokens", 5, *signed)
+    assert (code, f"error conflict: entry {at} says 1,000,001 tokens for 2026-11" in said) == (2, True)
+    assert command("--tokens", 5, "--correct", *signed)[0] == 0
+    report = Auditor().run(str(result.founded.ledger / "log"))
+    (entry,) = report.books.accounts.due("2026-11", report.books.tree.size)
+    assert (report.findings, entry.record.tokens, len(entry.record.routes)) == ([], 5, 2)
+
+
+def test_without_an_expert_its_member_has_no_tokens(anchor, tmp_path, capsys):
+    result = toy(tmp_path, start=anchor)
+    file, text = kept(result, closes(result)[-1].checkpoint), tmp_path / "a.txt"
+    text.write_bytes(bytes(corpus.shard(0, 2)[30_000:40_000]))
+    left = partial.without(result.manifest, file, ["acme"], tmp_path)
+    made = Artefact(
+        seq=0,
+        prev=FIRST,
+        publisher=result.report.books.charter.consortium,
+        artefact=hashlib.sha256(left.read_bytes()).hexdigest(),
+        size=left.stat().st_size,
+        form="safetensors",
+        checkpoints=(Checkpoint(run="r1", round=2),),
+        parents=(),
+        without=("acme",),
+    )
+    founded = result.founded
+    url = founded.member("acme").settings.ledger
+    with serving(founded.ledger, int(url.rpartition(":")[2])):
+        founded.coordinator.say(founded.coordinator.ledger(), founded.coordinator.key, made)
+        words = ["model", "routes", left, "--base", anchor, "--log", url, "--text", text]
+        told = json.loads(run(capsys, *words, "--json")[1])
+        said = run(capsys, *words)[1]
+    assert (told["model"], told["routed"]) == (made.artefact, {"birch": told["tokens"] // 2})
+    assert said.splitlines()[1] == f"birch             {told['tokens'] // 2:>15,}"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--period", "2026-11"), "--sign HOME and --period PERIOD go together"),
+        (("--sign", "home"), "--sign HOME and --period PERIOD go together"),
+        (("--sequences", 0), "--sequences is at least 1"),
+        (("--tokens", -1), "--tokens at least 0"),
+        ((), "the run began with"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(together, anchor, tmp_path, capsys, words, why):
+    (tmp_path / "a.txt").write_bytes(bytes(1_000))
+    file = kept(together, closes(together)[-1].checkpoint)
+    base = anchor if words else file
+    asked = ["model", "routes", file, "--base", base, "--log", together.founded.ledger / "log"]
+    code, said = run(capsys, *asked, "--text", tmp_path / "a.txt", *words)
+    assert (code, why in said) == (2, True), said
+
+
+def test_a_run_without_members_experts_has_no_routes(anchor, tmp_path, capsys):
+    result = simulate(tmp_path / "parties", TWO, rounds=1, recipe=PLAIN)
+    (tmp_path / "a.txt").write_bytes(bytes(1_000))
+    file = kept(result, closes(result)[-1].checkpoint)
+    asked = ["model", "routes", file, "--base", anchor, "--log", result.founded.ledger / "log"]
+    code, said = run(capsys, *asked, "--text", tmp_path / "a.txt")
+    assert (code, "run r1 has no members' experts: nobody's are used" in said) == (2, True)
