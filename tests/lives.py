@@ -38,12 +38,13 @@ class Life:
     """What may happen next is tried; what the log refuses has not happened."""
 
     def __init__(self, seed: int, expert_price: Fraction = Fraction(0)) -> None:
-        self.chance = Random(seed)
+        self.chance, self.serving = Random(seed), Random(f"serving {seed}")
         pots = (*POTS, pot("travel", "proportional", "paid"))
         self.world = World(pots=pots, objection=2, price=Fraction(10**17, 7), expert_price=expert_price)
         self.world.start(late=1, rounds=10**6)
-        self.world.start("own", recipe=replace(TOY, feed="swiglu", member_experts=3), start=digest("given"))
-        self.world.round("own")
+        if expert_price:
+            self.world.start("own", recipe=replace(TOY, feed="swiglu", member_experts=3), start=digest("given"))
+            self.world.round("own")
         self.names = 0
         self.items = dict[str, CostItem]()  # By leaf hash.
         self.works = list[str]()  # As disputes call them.
@@ -141,8 +142,8 @@ class Life:
 
     def serve(self) -> None:
         """Said of this period, or of the next, anew if it was said before."""
-        who, owner = self.chance.choice(self.world.members), self.chance.choice(["acme", "birch", "cedar"])
-        tokens, period = self.chance.randint(1, 10**4), self.chance.choice([self.period, self.period, "2026-12"])
+        who, owner = self.serving.choice(self.world.members), self.serving.choice(["acme", "birch", "cedar"])
+        tokens, period = self.serving.randint(1, 10**4), self.serving.choice([self.period, self.period, "2026-12"])
         self.say(f"{who}/admin", self.world.served(who, 2 * tokens, {owner: tokens}, "own", period))
 
     def dispute(self) -> None:
@@ -220,7 +221,6 @@ class Life:
             self.cost: 8,
             self.credit: 4,
             self.usage: 4,
-            self.serve: 4,
             self.dispute: 4,
             self.rule: 3,
             self.amend: 1,
@@ -230,6 +230,8 @@ class Life:
         }
         for act in self.chance.choices(list(acts), weights=list(acts.values()), k=steps):
             act()
+            if self.world.books.charter.expert_price and self.serving.random() < 0.1:
+                self.serve()
         self.bill()
         return self.world
 

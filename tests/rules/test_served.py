@@ -174,10 +174,9 @@ def test_whatever_else_happens_what_is_paid_sums_to_nothing_and_each_entry_is_bi
     for bill in world.books.statements:
         assert sum(lines(bill).values()) == 0
         found = servings.billed[bill.period]
-        credits_, charges = payments(used(found), terms(PRICE))
-        known = {each: amount for each, amount in lines(bill).items() if amount}
-        every = credits_.keys() | lines(bill).keys()
-        assert known == {each: amount for each in every if (amount := credits_.get(each, 0) - charges.get(each, 0))}
+        credits_, charges = payments(used(found), world.books.agreement.at(bill.start)[0])
+        assert lines(bill) in ({}, {each: credits_[each] - charges[each] for each in credits_})
+        assert (lines(bill) == {}) == (found == ())
         billed += [each.at for each in found]
     assert len(set(billed)) == len(billed) > 0
 
