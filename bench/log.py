@@ -28,6 +28,8 @@ import psutil
 
 from bench import Figures, report
 from bench.receipts import CONSORTIUM, Consortium, attest, found, key, publish
+from client.auditor import Auditor
+from client.work import works
 from ledger.register import FileRegister
 from ledger.store import Row, SqlStore
 from shared_models.ledger_http import LedgerHttp
@@ -53,6 +55,7 @@ MEANING = {
     "single_append_p50_ms": "and until it is answered; at most 25",
     "audit_verify_bound_share": "full audit of 200,000 receipts: time to verify on both cores / time; at least 0.85",
     "audit_rss_mb": "memory of all its processes together, what they share counted in each; at most 200",
+    "find_work_verify_ratio": "CPU of each to find 5,000 of these, and what was signed before / verify; at most 0.25",
     "attested_audit_1m_s": "attested audit of 1,000,000 entries, seconds; at most 10",
     "inclusion_proof_ms": "server CPU for a proof of inclusion in 1,000,000 entries; at most 2",
     "naive_single_ratio": "peer: FastAPI + SQLModel, a commit for each request, nothing verified / verify",
@@ -80,6 +83,7 @@ def figures() -> Figures:
         read = reader(str(whole))
         publish(part, islice((leaf for each in bundles(read, ALL) for leaf in each.leaves), AUDITED))
         measured |= _audited(part, signed)
+        measured["find_work_verify_ratio"] = find_work(part, signed)
         shutil.rmtree(part)
         measured["attested_audit_1m_s"] = _audit(whole, "attested")[0]
         measured["inclusion_proof_ms"] = _proving(whole, consortium)
@@ -298,6 +302,20 @@ def _audited(folder: Path, signed: Signed) -> dict[str, float]:
     seconds, memory = _audit(folder, "full")
     bound = statistics.mean((before, _bound_s(signed)))
     return {"audit_verify_bound_share": AUDITED * bound / seconds, "audit_rss_mb": memory}
+
+
+def find_work(folder: Path, signed: Signed, count: int = 5_000) -> float:
+    """CPU for each entry of a pass over this log that finds so many receipts of its second half / verify."""
+    books = Auditor(mode="sampled", share=0.0).run(str(folder)).books
+    size = books.tree.size
+    wanted = {books.tree.leaf(index).hex() for index in range(size // 2, size, max(1, size // 2 // count))}
+
+    def look() -> float:
+        started = time.process_time()
+        works(reader(str(folder)), books, wanted)
+        return 1e6 * (time.process_time() - started) / size
+
+    return _against(signed, look)
 
 
 def _bound_s(signed: Signed) -> float:

@@ -6,7 +6,8 @@ a member's daemon calls it now and then (client/answers.py).
 
 import http.client
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,17 @@ from client.signer import Signer
 from client.witness import Witness
 from shared_models import durable
 from shared_models.ledger_http import AWAY
-from shared_models.published import Read, bundles, leaf_at
+from shared_models.published import Read, bundles
 from shared_models.records import entry as entries
+from shared_models.records import tlog
 from shared_models.records.kinds import FIRST, AuditResult, Manifest, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
 from shared_models.rules.challenge import Challenge, ends
 
+# Whose receipt a leaf is, of which node and run, as canonical JSON spells it.
+_RECEIPT = re.compile(rb'[^\n]+/receipt@v1\n.*"member":"([^"]+)".*"node":"([^"]+)".*"run":"([^"]+)"')
 LINE_BYTES = 1 << 20  # The first line of an opening: digests, a kilobyte for each point of the trajectory at most.
 
 
@@ -34,7 +38,7 @@ class Work(NamedTuple):
     hash: str
     manifest: Manifest
     manifest_hash: str
-    earlier: Receipt | None  # The member's newest one of this run and node before it.
+    earlier: Receipt | None  # The one that the member signed for this run and node before it.
     challenge: Challenge | None  # If it counts, and can be disputed.
 
 
@@ -107,24 +111,24 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
 
     `text` is the member's, where it is a file that only it and whom it trusts have.
     """
+    from client import reexecute
+
     home = Home(folder)
-    return _replayed(home, audited(home), shown, sign=sign, text=text)
+    return _replayed(home, _work(home, audited(home), reexecute.read(shown).receipt), shown, sign=sign, text=text)
 
 
-def _replayed(home: Home, books: Books, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
+def _replayed(home: Home, work: Work, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
     from client import data, reexecute, training
 
     machine = training.Machine.told(home.machine())
-    opening = reexecute.read(shown)
-    hashed, segment = opening.receipt, opening.segment
-    found = _work(home, books, hashed)
-    work = shown, found.receipt, hashed, found.manifest, found.earlier
-    verdict, distance, why = reexecute.replay(*work, text, machine, data.Kept(home.tokenizers_path, home.tokens_path))
-    told = {"receipt": hashed, "member": found.receipt.member, "run": found.receipt.run, "round": found.receipt.round}
+    receipt, hashed, segment = work.receipt, work.hash, reexecute.read(shown).segment
+    about = shown, receipt, hashed, work.manifest, work.earlier
+    verdict, distance, why = reexecute.replay(*about, text, machine, data.Kept(home.tokenizers_path, home.tokens_path))
+    told = {"receipt": hashed, "member": receipt.member, "run": receipt.run, "round": receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
         told["entry"] = _say(
-            home, found, hashed, segment, verdict, distance, training.build(found.manifest.recipe.precision, machine)
+            home, work, hashed, segment, verdict, distance, training.build(work.manifest.recipe.precision, machine)
         )
     return told
 
@@ -140,16 +144,20 @@ def answer(folder: Path, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]
     home = Home(folder)
     books, member = audited(home), home.settings.member
     said = {each.receipt for _, each in books.results if each.auditor == member}
-    drawn = [each for each in books.challenges() if each.segment is not None]
-    done = {receipt: came for receipt, came in _answered(home).items() if receipt in {each.receipt for each in drawn}}
-    for each in drawn:
-        mine = each.member == member
-        if each.receipt in done or each.receipt in said or not (mine or member in each.auditors or texts):
-            continue
+    drawn = {each.receipt: each for each in books.challenges() if each.segment is not None}
+    done = {receipt: came for receipt, came in _answered(home).items() if receipt in drawn}
+    asked = [
+        each
+        for receipt, each in drawn.items()
+        if receipt not in done and receipt not in said and (each.member == member or member in each.auditors or texts)
+    ]
+    found = works(home.ledger().read, books, {each.receipt for each in asked})
+    for each in asked:
+        work = found[each.receipt]._replace(challenge=each)
         told = {"receipt": each.receipt, "member": each.member, "run": each.run, "round": each.round}
         told |= {"segment": each.segment}
         try:
-            more = _shown(home, books, each) if mine else _repeated(home, books, each, texts)
+            more = _shown(home, work, each) if each.member == member else _repeated(home, work, each, texts)
         except Refused as refused:
             more = {"refused": refused.refusal.value, "why": str(refused), "again": refused.refusal in AWAY}
         if more is not None:
@@ -167,15 +175,15 @@ def _answered(home: Home) -> dict[str, str]:
     return found
 
 
-def _shown(home: Home, books: Books, asked: Challenge) -> dict[str, Any]:
+def _shown(home: Home, work: Work, asked: Challenge) -> dict[str, Any]:
     """Show one's own work to the round's other members, by way of the ledger."""
     assert asked.segment is not None
-    opening = _opened(home, _work(home, books, asked.receipt), asked.segment)
+    opening = _opened(home, work, asked.segment)
     home.ledger().show(asked.run, asked.round, asked.member, opening, home.key("compute"))
     return {"shown_bytes": len(opening)}
 
 
-def _repeated(home: Home, books: Books, asked: Challenge, texts: Sequence[Path]) -> dict[str, Any] | None:
+def _repeated(home: Home, work: Work, asked: Challenge, texts: Sequence[Path]) -> dict[str, Any] | None:
     """Repeat what another has shown, if it has, and we were drawn for it or have its text; else None.
 
     Raises `Refused`: NOT_FOUND without its text, UNREACHABLE if it does not come whole, or as `_replayed`.
@@ -198,7 +206,7 @@ def _repeated(home: Home, books: Books, asked: Challenge, texts: Sequence[Path])
             shown = line + reply.read()
         except (http.client.HTTPException, OSError) as error:
             raise Refused(Refusal.UNREACHABLE, f"what {asked.member} has shown: {error}") from None
-    return _replayed(home, books, shown, sign=True, text=text)
+    return _replayed(home, work, shown, sign=True, text=text)
 
 
 def unanswered(folder: Path, receipt: str) -> int:
@@ -240,37 +248,33 @@ def _say(home: Home, found: Work, receipt: str, segment: int, verdict: str, dist
 
 
 def _work(home: Home, books: Books, hashed: str) -> Work:
-    """The receipt of this leaf hash, as the log that these books are of holds it. Raises `Refused(NOT_FOUND)`."""
-    read, size = home.ledger().read, books.tree.size
-    at = next((index for index in range(size) if books.tree.leaf(index).hex() == hashed), size)
-    leaf = leaf_at(read, at, size)
-    receipt = entries.peek(leaf) if leaf_hash(leaf).hex() == hashed else None  # What was audited.
-    if not isinstance(receipt, Receipt):
+    """The receipt of this leaf hash, and what belongs to it. Raises `Refused`: NOT_FOUND, or as `works`."""
+    found = works(home.ledger().read, books, {hashed}).get(hashed)
+    if found is None:
         raise Refused(Refusal.NOT_FOUND, f"the log holds no receipt {hashed[:12]}…")
-    run = books.run(receipt.run)
-    before = (
-        each
-        for each in _receipts(read, books, receipt.member)
-        if (each.member, each.node, each.run) == (receipt.member, receipt.node, receipt.run)
-        and each.round < receipt.round
-    )
-    asked = next(books.challenges((receipt.run, receipt.round, receipt.member)), None)
-    return Work(
-        receipt,
-        hashed,
-        run.manifest,
-        run.hash,
-        max(before, key=lambda each: each.round, default=None),
-        asked if asked is not None and asked.receipt == hashed else None,
-    )
+    asked = next(books.challenges((found.receipt.run, found.receipt.round, found.receipt.member)), None)
+    return found._replace(challenge=asked if asked is not None and asked.receipt == hashed else None)
 
 
-def _receipts(read: Read, books: Books, member: str) -> Iterator[Receipt]:
-    """Every receipt of this member, as it was audited."""
-    named = f'"member":"{member}"'.encode()
-    for bundle in bundles(read, books.tree.size):
-        for index, leaf in enumerate(bundle.leaves, bundle.start):
-            if b"/receipt@v1\n" in leaf[:90] and named in leaf and leaf_hash(leaf) == books.tree.leaf(index):
-                record = entries.peek(leaf)
-                assert isinstance(record, Receipt)
-                yield record
+def works(read: Read, books: Books, wanted: Collection[str]) -> dict[str, Work]:
+    """The receipts among these leaf hashes, each without its challenge, in one pass over the log of these books.
+
+    Raises `Refused(CORRUPT)` if it does not read as it was audited: without the receipt before it, honest work would
+    seem to carry something over from nowhere.
+    """
+    found, newest = dict[str, Work](), dict[tuple[bytes, ...], bytes]()
+    for bundle in bundles(read, books.tree.size) if wanted else ():
+        hashes = [leaf_hash(leaf) for leaf in bundle.leaves]
+        end = min(bundle.start + tlog.WIDTH, books.tree.size)
+        if b"".join(hashes) != books.tree.hashes(0, bundle.start, end):
+            raise Refused(Refusal.CORRUPT, f"entries {bundle.start} to {end - 1} are not those that were audited")
+        for leaf, hashed in zip(bundle.leaves, map(bytes.hex, hashes), strict=True):
+            if (said := _RECEIPT.match(leaf)) is not None:
+                if hashed in wanted:
+                    receipt, before = entries.peek(leaf), entries.peek(newest.get(said.groups(), b""))
+                    assert isinstance(receipt, Receipt)
+                    assert isinstance(before, Receipt | None)
+                    run = books.run(receipt.run)
+                    found[hashed] = Work(receipt, hashed, run.manifest, run.hash, before, None)
+                newest[said.groups()] = leaf
+    return found

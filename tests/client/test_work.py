@@ -25,11 +25,12 @@ from ledger.api import serving
 from shared_models.lm import weights
 from shared_models.messages import Answer
 from shared_models.published import fetch, reader
-from shared_models.records import canonical
+from shared_models.records import canonical, tlog
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import AuditResult, Receipt
 from shared_models.records.merkle import leaf_hash
+from shared_models.records.refusals import Refused
 from shared_models.rules.challenge import Challenge, Trajectory
 from shared_models.shelf import FolderShelf
 
@@ -133,6 +134,42 @@ def test_what_was_drawn_is_opened_repeated_and_said_in_the_log(trained, run, tmp
     assert f"{third} said unanswered: entry" in out
     with logged(trained) as said:
         assert [(each.auditor, each.verdict) for each in said] == [(auditor, "matches"), (third, "unanswered")]
+
+
+def test_work_is_found_with_what_its_member_signed_before_and_the_log_is_read_once_for_all_of_it(trained):
+    read, books, asked = reader(str(trained.founded.ledger / "log")), trained.report.books, list[str]()
+    every = receipts(trained)
+
+    def counted(path: str) -> bytes:
+        asked.append(path)
+        return read(path)
+
+    found = work.works(counted, books, {*every, books.charter_hash, "0" * 64})
+    assert (sorted(asked), found.keys()) == (sorted({*asked}), every.keys())
+    rounds = {(each.member, each.round): each for each in every.values()}
+    for hashed, each in found.items():
+        assert (each.receipt, each.hash, each.challenge) == (every[hashed], hashed, None)
+        assert each.earlier == rounds.get((each.receipt.member, each.receipt.round - 1))
+        assert each.manifest_hash == books.run("r1").hash
+    assert work.works(counted, books, ()) == {}
+    assert sorted(asked) == sorted({*asked})
+
+
+def test_no_work_is_found_in_a_log_that_does_not_read_as_it_was_audited(trained):
+    """Who hides the receipt before one makes what it carried over look invented, and honest work differ."""
+    read, books = reader(str(trained.founded.ledger / "log")), trained.report.books
+    hashed = next(name for name, each in receipts(trained).items() if each.round > 1)
+
+    def other(path: str) -> bytes:
+        return read(path).replace(b'"round":1,', b'"round":9,', 1)
+
+    def fewer(path: str) -> bytes:
+        shown = read(path)
+        return tlog.pack(tlog.unpack(shown)[:-1]) if "entries" in path else shown
+
+    for changed in (other, fewer):
+        with pytest.raises(Refused, match="corrupt"):
+            work.works(changed, books, {hashed})
 
 
 @contextmanager
