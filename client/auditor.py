@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 
 from client.home import Home
 from shared_models import durable
+from shared_models.folder import Folder
+from shared_models.ledger_http import LedgerHttp
 from shared_models.published import Bundle, Read, bundle_at, cosigned, leaf_at, reader
 from shared_models.records import entry as entries
 from shared_models.records import tlog
@@ -194,12 +196,17 @@ def audited(home: Home) -> Books:
 
     Who asks is about to sign something that follows from it. The ledger is asked in the member's name.
     """
+    return recomputed(home, home.ledger(), [home.witnessed()])
+
+
+def recomputed(folder: Folder, ledger: LedgerHttp, witnessed: Iterable[Witnessed] = ()) -> Books:
+    """The same for any party's folder, at this ledger."""
     report = Auditor(
-        charter=home.charter_entry.hash.hex(),
-        witnessed=[home.witnessed()],
-        verified_path=home.verified_path,
-        key=home.ledger().key,
-    ).run(home.settings.ledger)
+        charter=folder.charter_entry.hash.hex(),
+        witnessed=witnessed,
+        verified_path=folder.verified_path,
+        key=ledger.key,
+    ).run(ledger.url)
     if report.findings:
         raise Refused(report.findings[0].refusal, str(report.findings[0]))
     return report.books

@@ -12,7 +12,7 @@ from shared_models import processes
 from shared_models.command import ADMIN, MONEY, NODE, RIGHT, START, UNKNOWN, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
     from client.charter import Said
@@ -644,10 +644,15 @@ def _answer(args: Namespace) -> int:
     """
     from client.work import answer
 
+    return print_answers(answer(args.home, args.text), as_json=args.json)
+
+
+def print_answers(answers: "Iterable[dict[str, Any]]", *, as_json: bool) -> int:
+    """Print what came of each thing that the log asked for; the exit code."""
     code = RIGHT
-    for each in answer(args.home, args.text):
+    for each in answers:
         came = each.get("refused", each.get("verdict", "shown"))
-        if args.json:
+        if as_json:
             print(json.dumps({"schema": "consortium.answer/1", **each}), flush=True)
         else:
             where = f"{each['member']}, round {each['round']} of {each['run']}, segment {each['segment']}"

@@ -68,10 +68,6 @@ class Home(Folder):
         return self.path / "fork.json"
 
     @property
-    def verified_path(self) -> Path:
-        return self.path / "verified.json"
-
-    @property
     def speed_path(self) -> Path:
         return self.path / "speed.json"
 

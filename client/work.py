@@ -1,25 +1,28 @@
 """Work that the log asks to see: which it is, showing one's own, repeating another's, and saying what came of it.
 
 By hand, an opening is a file that members give to one another. `answer` does all of it by itself, by way of the ledger:
-a member's daemon calls it now and then (client/answers.py).
+a member's daemon calls it now and then (client/answers.py). `audit` does a coordinator's part of it, which has no work
+of its own: it repeats what members show.
 """
 
 import http.client
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from client.auditor import audited
+from client.auditor import audited, recomputed
 from client.home import Home
 from client.signer import Signer
 from client.witness import Witness
 from shared_models import durable
-from shared_models.ledger_http import AWAY
+from shared_models.folder import Folder
+from shared_models.ledger_http import AWAY, LedgerHttp
 from shared_models.published import Read, bundles
 from shared_models.records import entry as entries
 from shared_models.records import tlog
+from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import FIRST, AuditResult, Manifest, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
@@ -40,6 +43,30 @@ class Work(NamedTuple):
     manifest_hash: str
     earlier: Receipt | None  # The one that the member signed for this run and node before it.
     challenge: Challenge | None  # If it counts, and can be disputed.
+
+
+class Party(NamedTuple):
+    """Who repeats the work of others: a member, or the coordinator."""
+
+    name: str  # As its results say it.
+    folder: Folder
+    ledger: LedgerHttp
+    key: SigningKey  # By which the ledger lets it have what was shown to it.
+    machine: Mapping[str, str]  # As `client.training.Machine.told` reads it.
+    tokens: Path  # Where it keeps texts in tokens.
+    say: Callable[[AuditResult], int]  # Signs, at the end of its chain, and appends; the index.
+
+
+def _member(home: Home) -> Party:
+    def say(result: AuditResult) -> int:
+        ledger = home.ledger()
+        home.learn_keys(ledger)
+        last = ledger.last(f"{home.settings.member}/compute")
+        signer = Signer(home, Witness(home, ledger.consistency))
+        return signer.say(lambda: result, last[0] + 1 if last else 0, ledger.append)
+
+    key = home.key("compute")
+    return Party(home.settings.member, home, home.ledger(), key, home.machine(), home.tokens_path, say)
 
 
 def challenged(books: Books, member: str) -> list[dict[str, Any]]:
@@ -114,22 +141,23 @@ def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) 
     from client import reexecute
 
     home = Home(folder)
-    return _replayed(home, _work(home, audited(home), reexecute.read(shown).receipt), shown, sign=sign, text=text)
+    work = _work(home, audited(home), reexecute.read(shown).receipt)
+    return _replayed(_member(home), work, shown, sign=sign, text=text)
 
 
-def _replayed(home: Home, work: Work, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
+def _replayed(party: Party, work: Work, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
     from client import data, reexecute, training
 
-    machine = training.Machine.told(home.machine())
+    machine = training.Machine.told(party.machine)
     receipt, hashed, segment = work.receipt, work.hash, reexecute.read(shown).segment
     about = shown, receipt, hashed, work.manifest, work.earlier
-    verdict, distance, why = reexecute.replay(*about, text, machine, data.Kept(home.tokenizers_path, home.tokens_path))
+    cut = data.Kept(party.folder.tokenizers_path, party.tokens)
+    verdict, distance, why = reexecute.replay(*about, text, machine, cut)
     told = {"receipt": hashed, "member": receipt.member, "run": receipt.run, "round": receipt.round}
     told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
-        told["entry"] = _say(
-            home, work, hashed, segment, verdict, distance, training.build(work.manifest.recipe.precision, machine)
-        )
+        build = training.build(work.manifest.recipe.precision, machine)
+        told["entry"] = _say(party, work, segment, verdict, distance, build)
     return told
 
 
@@ -142,34 +170,60 @@ def answer(folder: Path, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]
     reached, is for the next time. Raises `Refused` as `audited`.
     """
     home = Home(folder)
-    books, member = audited(home), home.settings.member
-    said = {each.receipt for _, each in books.results if each.auditor == member}
-    drawn = {each.receipt: each for each in books.challenges() if each.segment is not None}
-    done = {receipt: came for receipt, came in _answered(home).items() if receipt in drawn}
-    asked = [
-        each
-        for receipt, each in drawn.items()
-        if receipt not in done and receipt not in said and (each.member == member or member in each.auditors or texts)
-    ]
-    found = works(home.ledger().read, books, {each.receipt for each in asked})
+    party, books = _member(home), audited(home)
+
+    def do(work: Work, asked: Challenge) -> dict[str, Any] | None:
+        if asked.member == party.name:
+            return _shown(home, work, asked)
+        return _repeated(party, work, asked, texts)
+
+    concerned = (each for each in books.challenges() if texts or party.name in (each.member, *each.auditors))
+    return _each(party, books, concerned, do)
+
+
+def audit(party: Party, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]:
+    """Repeat all that members have shown of what the log has drawn, and sign what came of it, as the coordinator.
+
+    It has no text of its own: it repeats what was trained on a public one, or on one of these files. Else as `answer`.
+    """
+
+    def do(work: Work, asked: Challenge) -> dict[str, Any] | None:
+        return _repeated(party, work, asked, texts, public=True)
+
+    books = recomputed(party.folder, party.ledger)
+    return _each(party, books, books.challenges(), do)
+
+
+def _each(
+    party: Party,
+    books: Books,
+    concerned: Iterator[Challenge],
+    do: Callable[[Work, Challenge], dict[str, Any] | None],
+) -> Iterator[dict[str, Any]]:
+    """Do this with each that the log has drawn of these, and that was not done before; what came of it."""
+    said = {each.receipt for _, each in books.results if each.auditor == party.name}
+    drawn = {each.receipt: each for each in concerned if each.segment is not None}
+    path = party.folder.path / "answered.json"
+    done = {receipt: came for receipt, came in _answered(path).items() if receipt in drawn}
+    asked = [each for receipt, each in drawn.items() if receipt not in done and receipt not in said]
+    found = works(party.ledger.read, books, {each.receipt for each in asked})
     for each in asked:
-        work = found[each.receipt]._replace(challenge=each)
         told = {"receipt": each.receipt, "member": each.member, "run": each.run, "round": each.round}
         told |= {"segment": each.segment}
         try:
-            more = _shown(home, work, each) if each.member == member else _repeated(home, work, each, texts)
+            more = do(found[each.receipt]._replace(challenge=each), each)
         except Refused as refused:
             more = {"refused": refused.refusal.value, "why": str(refused), "again": refused.refusal in AWAY}
         if more is not None:
             if not more.pop("again", False):
                 done[each.receipt] = more.get("refused", more.get("verdict", "shown"))
-                durable.write(home.path / "answered.json", json.dumps(done).encode())
+                durable.write(path, json.dumps(done).encode())
             yield told | more
 
 
-def _answered(home: Home) -> dict[str, str]:
+def _answered(path: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((home.path / "answered.json").read_bytes())
+        found: dict[str, str] = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}  # What was done is done again, to the same bytes.
     return found
@@ -183,15 +237,19 @@ def _shown(home: Home, work: Work, asked: Challenge) -> dict[str, Any]:
     return {"shown_bytes": len(opening)}
 
 
-def _repeated(home: Home, work: Work, asked: Challenge, texts: Sequence[Path]) -> dict[str, Any] | None:
-    """Repeat what another has shown, if it has, and we were drawn for it or have its text; else None.
+def _repeated(
+    party: Party, work: Work, asked: Challenge, texts: Sequence[Path], *, public: bool = False
+) -> dict[str, Any] | None:
+    """Repeat what another has shown, if it has, and we were drawn for it, have its text, or it may be `public`; else
+    None.
 
-    Raises `Refused`: NOT_FOUND without its text, UNREACHABLE if it does not come whole, or as `_replayed`.
+    Raises `Refused`: NOT_FOUND if who was drawn lacks its text, UNREACHABLE if it does not come whole, or as
+    `_replayed`.
     """
     from client import data, reexecute
 
     try:
-        reply = home.ledger().opening(asked.run, asked.round, asked.member, home.key("compute"))
+        reply = party.ledger.opening(asked.run, asked.round, asked.member, party.key)
     except Refused as refused:
         if refused.refusal is Refusal.NOT_FOUND:
             return None  # It may come yet.
@@ -201,12 +259,13 @@ def _repeated(home: Home, work: Work, asked: Challenge, texts: Sequence[Path]) -
             line = reply.readline(LINE_BYTES)
             named = reexecute.read(line).text
             text = next((each for each in texts if data.named(f"{data.FILE}{each}") == named), None)
-            if text is None and home.settings.member not in asked.auditors:
+            ours = party.name in asked.auditors or (public and not named.startswith(data.DIGEST))
+            if text is None and not ours:
                 return None
             shown = line + reply.read()
         except (http.client.HTTPException, OSError) as error:
             raise Refused(Refusal.UNREACHABLE, f"what {asked.member} has shown: {error}") from None
-    return _replayed(home, work, shown, sign=True, text=text)
+    return _replayed(party, work, shown, sign=True, text=text)
 
 
 def unanswered(folder: Path, receipt: str) -> int:
@@ -214,7 +273,7 @@ def unanswered(folder: Path, receipt: str) -> int:
     home = Home(folder)
     found = _work(home, audited(home), receipt)
     # Nothing was computed: the build is the receipt's.
-    return _say(home, found, receipt, _asked(found, receipt), "unanswered", 0, found.receipt.build)
+    return _say(_member(home), found, _asked(found, receipt), "unanswered", 0, found.receipt.build)
 
 
 def _asked(found: Work, receipt: str) -> int:
@@ -223,28 +282,25 @@ def _asked(found: Work, receipt: str) -> int:
     return found.challenge.segment
 
 
-def _say(home: Home, found: Work, receipt: str, segment: int, verdict: str, distance_ppm: int, build: str) -> int:
-    _asked(found, receipt)
+def _say(party: Party, found: Work, segment: int, verdict: str, distance_ppm: int, build: str) -> int:
+    _asked(found, found.hash)
     assert found.challenge is not None
-    record = AuditResult(
-        seq=0,
-        prev=FIRST,
-        auditor=home.settings.member,
-        run=found.receipt.run,
-        round=found.receipt.round,
-        member=found.receipt.member,
-        receipt=receipt,
-        size=found.challenge.size,
-        segment=segment,
-        verdict=verdict,
-        distance_ppm=distance_ppm,
-        build=build,
+    return party.say(
+        AuditResult(
+            seq=0,
+            prev=FIRST,
+            auditor=party.name,
+            run=found.receipt.run,
+            round=found.receipt.round,
+            member=found.receipt.member,
+            receipt=found.hash,
+            size=found.challenge.size,
+            segment=segment,
+            verdict=verdict,
+            distance_ppm=distance_ppm,
+            build=build,
+        )
     )
-    ledger = home.ledger()
-    home.learn_keys(ledger)
-    last = ledger.last(f"{home.settings.member}/compute")
-    signer = Signer(home, Witness(home, ledger.consistency))
-    return signer.say(lambda: record, last[0] + 1 if last else 0, ledger.append)
 
 
 def _work(home: Home, books: Books, hashed: str) -> Work:

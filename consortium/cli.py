@@ -12,7 +12,7 @@ from consortium import commands
 from shared_models.command import GROUPS, RIGHT, UNKNOWN, Command
 from shared_models.records.refusals import Refusal, Refused
 
-COMMANDS = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS]
+COMMANDS = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS, *commands.LAST]
 OURS = {"client", "consortium", "ledger", "server", "shared_models"}
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared_models.command import ADMIN, ENGINEER, MONEY, RIGHT, START, WAITING, WRONG, Command
+from shared_models.command import ADMIN, ENGINEER, MONEY, NODE, RIGHT, START, WAITING, WRONG, Command
 
 if TYPE_CHECKING:
     from client.worth import Measured
     from shared_models.huggingface import Model
     from shared_models.lm.tokenizer import Tokenizer
     from shared_models.lm.weights import Tensors
+    from shared_models.records.kinds import AuditResult
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -113,6 +114,34 @@ def _take_over(args: Namespace) -> int:
     print(f"every member, with {tell(home)}: consortium follow FILE --home FOLDER; then its daemon is started anew")
     print(f"here: consortium coordinate --home {args.home}; consortium run {args.run} --home {args.home} --resume")
     return RIGHT
+
+
+def _work_audit_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, required=True, help="the coordinator's folder")
+    parser.add_argument(
+        "--text", type=Path, action="append", default=[], metavar="FILE", help="a text that is entrusted to you"
+    )
+    parser.add_argument("--json", action="store_true", help="the same for programs, a line each")
+    parser.epilog = "Exit code 1: something differs, or could not be repeated."
+
+
+def _work_audit(args: Namespace) -> int:
+    """Repeat what members have shown of what the log has drawn, as far as its text is public or given, and sign what
+    came of it, as the coordinator. Each is done once; what is not shown yet is for the next time.
+    """
+    import server.home
+    from client import work
+    from client.cli import print_answers
+
+    home = server.home.Home(args.home)
+    ledger = home.ledger()
+
+    def say(result: "AuditResult") -> int:
+        home.learn_keys(ledger)
+        return home.say(ledger, home.key, result)[1].index
+
+    party = work.Party(home.charter.consortium, home, ledger, home.key, {}, home.path / "tokens", say)
+    return print_answers(work.audit(party, args.text), as_json=args.json)
 
 
 def _simulate_arguments(parser: ArgumentParser) -> None:
@@ -525,3 +554,5 @@ COMMANDS = (
         "model tokenizer", MONEY, "Learn a tokenizer, or keep one.", _tokenizer_arguments, _tokenizer, "train,text"
     ),
 )
+# Of families that another folder's commands begin.
+LAST = (Command("work audit", NODE, "Repeat it as the coordinator.", _work_audit_arguments, _work_audit, "train"),)

@@ -141,19 +141,20 @@ def _check_whole(artefact: str, path: Path) -> None:
         raise Refused(Refusal.CORRUPT, f"what came as {artefact[:12]}… hashes to {hashed[:12]}…")
 
 
-def signed_by(log: Log, request: Request, role: str, *fields: str) -> str:
-    """Who has signed this request, by a key of this role that counts: method, path, query, and these fields as far as
-    they are there.
+def signed_by(log: Log, request: Request, roles: str, *fields: str) -> str:
+    """Who has signed this request, by a key of one of these roles that counts: method, path, query, and these fields as
+    far as they are there.
 
-    Raises `Refused`: BAD_SIGNATURE, UNKNOWN_KEY if it is no key of this role, REVOKED, STALE.
+    Raises `Refused`: BAD_SIGNATURE, UNKNOWN_KEY if it is no key of such a role, REVOKED, STALE.
     """
+    asked = roles.split()
     key = signer(
         request,
-        lambda name, key_id: log.books.keys.get((name, key_id)) if name.endswith(f"/{role}") else None,
+        lambda name, key_id: log.books.keys.get((name, key_id)) if name.rpartition("/")[2] in asked else None,
         *fields,
     )
     log.books.keyring.check_counts(key.name, key.id)
-    return key.name.removesuffix(f"/{role}")
+    return key.name.rpartition("/")[0]
 
 
 def placed(request: Request, piece: bytes) -> tuple[int, int]:

@@ -6,8 +6,9 @@ the updates that its step was taken from.
     PUT      /v1/updates/RUN/ROUND/MEMBER     by the coordinator: the same of the update that this member sent
     GET|HEAD /v1/updates/RUN/ROUND/MEMBER     the same
 
-Both tell what a member trained on, more or less: they are for those who were invited to that round. They are kept for
-as long as that work can be disputed. This place is not trusted: whoever repeats one holds it against the receipt.
+Both tell what a member trained on, more or less: they are for those who were invited to that round. An opening is for
+the coordinator too, which has every update. They are kept for as long as that work can be disputed. This place is not
+trusted: whoever repeats one holds it against the receipt.
 """
 
 from fastapi import Request, Response
@@ -28,16 +29,16 @@ class Shown:
     def answer(self, request: Request, run: str, round_: int, member: str) -> Response:
         """A file, if all of this holds.
 
-        1. The request is signed, not long ago, by a compute key that counts.
+        1. The request is signed, not long ago, by a compute key that counts; for an opening, or by the coordinator's.
         2. That work can be disputed, and of an opening: the log has drawn it.
-        3. Its round invited who asks.
+        3. Its round invited who asks, or that is the coordinator.
         4. It was shown.
 
         Raises `Refused`: BAD_SIGNATURE, STALE, UNKNOWN_KEY, REVOKED, NOT_DRAWN, WRONG_MEMBER, NOT_FOUND.
         """
-        asks = signed_by(self._log, request, "compute", "range")
+        asks = signed_by(self._log, request, "compute" if self._updates else "compute coordinator", "range")
         receipt, invited = self._log.shown(run, round_, member, drawn=not self._updates)
-        if asks not in invited:
+        if asks not in (*invited, self._log.books.charter.consortium):
             raise Refused(Refusal.WRONG_MEMBER, f"round {round_} of {run} did not invite {asks}")
         size = self._shelf.size(receipt)
         if size is None:

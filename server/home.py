@@ -9,6 +9,10 @@ checkpoints/       weights by digest
 runs/              what each run left, to go on with: server/journal.py
 blobs/             what the members of the open round may fetch, and have brought: server/blobs.py
 nodes/             the key of each member's node that was registered by hand, or when the consortium was founded
+answered.json      what came of the work that it has repeated: `consortium work audit`
+verified.json      up to which size, and under which root, that has verified every signature of the log
+tokenizers/        those of its runs, by their SHA-256; in tokens/ public texts in these, as they were repeated
+say.lock           who signs an entry holds it meanwhile
 published/         the note of each model that was published, by its SHA-256
 status.json        what the run is doing now, for whoever looks
 flwr/              Flower's home

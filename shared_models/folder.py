@@ -1,7 +1,10 @@
 """What every party's folder on its machine has: settings in TOML, and the charter it signed."""
 
+import fcntl
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +64,11 @@ class Folder:
         """Where its owner keeps the tokenizers that runs may name, each under its SHA-256."""
         return self.path / TOKENIZERS
 
+    @property
+    def verified_path(self) -> Path:
+        """Where it is kept how far its owner has verified the log."""
+        return self.path / "verified.json"
+
     def _learn_kept(self, ring: Keyring) -> None:
         """Let it learn what is kept here; another process of this folder may have put more there meanwhile."""
         for path in sorted((self.path / KEYRING).glob("*.note")):
@@ -104,16 +112,24 @@ class Folder:
             except Refused as refused:
                 if refused.refusal not in (Refusal.SEQUENCE_GAP, Refusal.WRONG_PREV):  # It never came, and others did.
                     raise
-        last = ledger.last(key.name)
-        if last is not None and self._said.get(key.name) != last[1]:
-            self._check_own(ledger, key.name, *last[1:])
-        record = replace(record, seq=last[0] + 1 if last else 0, prev=last[1] if last else FIRST)
-        leaf = entries.sign(record, self.charter.consortium, [key])
-        if kept is not None:
-            durable.write(kept, leaf, mode=0o600)
-        proof = self._append(ledger, leaf, kept)
-        self._said[key.name] = leaf_hash(leaf).hex()
-        return leaf, proof
+        with self._alone():
+            last = ledger.last(key.name)
+            if last is not None and self._said.get(key.name) != last[1]:
+                self._check_own(ledger, key.name, *last[1:])
+            record = replace(record, seq=last[0] + 1 if last else 0, prev=last[1] if last else FIRST)
+            leaf = entries.sign(record, self.charter.consortium, [key])
+            if kept is not None:
+                durable.write(kept, leaf, mode=0o600)
+            proof = self._append(ledger, leaf, kept)
+            self._said[key.name] = leaf_hash(leaf).hex()
+            return leaf, proof
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process, nor thread, says anything from this folder meanwhile: each cites what was said last."""
+        with (self.path / "say.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _append(self, ledger: LedgerHttp, leaf: bytes, kept: Path | None) -> tlog.Proof:
         try:

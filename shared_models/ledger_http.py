@@ -181,8 +181,8 @@ class LedgerHttp:
     def opening(self, run: str, round_: int, member: str, key: SigningKey) -> http.client.HTTPResponse:
         """What this member has shown of its training in a round, to be read and closed.
 
-        `key` is the compute key of a member that the round invited. It is asked for once. Raises `Refused`: NOT_DRAWN,
-        NOT_FOUND if nothing was shown yet.
+        `key` is the compute key of a member that the round invited, or the coordinator's. It is asked for once. Raises
+        `Refused`: NOT_DRAWN, NOT_FOUND if nothing was shown yet.
         """
         return self._file(f"/v1/openings/{run}/{round_}/{member}", "", key)
 

@@ -1,6 +1,8 @@
 """A key is changed through the log, by who may, and nothing is lost where that is interrupted."""
 
+import fcntl
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -254,3 +256,17 @@ def test_a_leaf_about_a_key_says_what_the_command_was_told(founded):
         record = entries.peek(leaf)
         home = founded.member("acme")
         assert record == replace(record, holder="acme", role="compute", key=home.key("compute").verify_key.text())
+
+
+def test_two_processes_of_one_folder_take_turns_to_speak(founded):
+    """Else both would cite the same last entry: a coordinator's run would stop at what is said beside it."""
+    with served(founded) as ledger:
+        path, key = founded.member("acme").path, founded.member("acme").key("admin")
+        speak = threading.Thread(target=lambda: Folder(path).say(ledger, key, item("rent")))
+        with (path / "say.lock").open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            speak.start()
+            speak.join(0.3)
+            assert (speak.is_alive(), ledger.size()) == (True, 1)
+        speak.join(20)
+        assert ledger.size() == 2

@@ -345,6 +345,50 @@ def test_the_command_says_what_came_of_each_and_its_exit_code_that_nothing_is_wr
     assert found["entry"] in [at for at, _ in audited(apart.member("m0")).results]
 
 
+def audits(founded: Founded, capsys, *words: object) -> tuple[int, dict[tuple[str, int], dict[str, object]]]:
+    """The coordinator's command: its exit code, and what came of each (member, round)."""
+    capsys.readouterr()
+    code = main(["work", "audit", "--home", str(founded.coordinator.path), "--json", *map(str, words)])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return code, {(each["member"], each["round"]): each for each in told}
+
+
+def test_the_coordinator_repeats_what_members_show_and_says_it_in_its_own_name_once(apart, capsys):
+    assert audits(apart, capsys) == (0, {})  # Nothing is shown yet.
+    fresh = [each for each in drawn(apart) if each.round > 2 and each.member != LIAR]
+    for name in {each.member for each in fresh}:
+        answered(apart, name)
+    code, came = audits(apart, capsys)
+    assert (code, came.keys()) == (0, {(each.member, each.round) for each in fresh})
+    assert {(each["verdict"], each["why"]) for each in came.values()} == {("matches", "the same bits")}
+    books = audited(apart.member("m0"))
+    said = {at: (each.auditor, each.receipt, each.segment) for at, each in books.results}
+    assert [said[each["entry"]] for each in came.values()] == [
+        (books.charter.consortium, each["receipt"], each["segment"]) for each in came.values()
+    ]
+    assert audits(apart, capsys) == (0, {})
+    (apart.coordinator.path / "answered.json").unlink()
+    assert audits(apart, capsys) == (0, {})  # The log says that it was done.
+    assert audited(apart.member("m0")).tree.size == books.tree.size
+
+
+def test_the_coordinator_is_no_reader_of_texts_and_finds_out_who_has_signed_for_what_was_not(apart, capsys):
+    asked = next(each for each in drawn(apart) if each.round > 2 and each.member != LIAR)
+    answered(apart, asked.member)
+    shown, text = apart.ledger / "openings" / asked.receipt, apart.folder / "text"
+    right = shown.read_bytes()
+    named = reexecute.read(right).text
+    assert named.startswith("python-stdlib:")
+    shown.write_bytes(right.replace(named.encode(), b"sha256:" + b"0" * 64, 1))
+    text.write_bytes(b"another")
+    at = asked.member, asked.round
+    assert at not in audits(apart, capsys)[1]  # The member's own text, which nobody has entrusted to it;
+    assert at not in audits(apart, capsys, "--text", text)[1]  # nor is it this one.
+    shown.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    code, came = audits(apart, capsys)
+    assert (code, came[at]["refused"]) == (1, "wrong_opening")
+
+
 def answering() -> list[psutil.Process]:
     alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
     return [each for each in alive if "answer" in each.cmdline()]

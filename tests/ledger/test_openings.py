@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ledger_service import send, serving
-from world import World, key
+from world import CONSORTIUM, World, key
 
 from ledger.access import Intake
 from shared_models.http_signatures import digest, sign
@@ -69,6 +69,8 @@ def test_what_was_drawn_is_shown_to_those_whom_the_round_invited(drawn):
     drawn.show()
     assert [drawn.got(f"{name}/compute") for name in MEMBERS] == [DATA] * 3
     assert refused(drawn.got, "dora/compute") is Refusal.WRONG_MEMBER
+    assert drawn.got(drawn.world.coordinator) == DATA
+    assert refused(drawn.got, f"{CONSORTIUM}/admin") is Refusal.UNKNOWN_KEY
     assert [path.name for path in drawn.folder.iterdir()] == [drawn.challenge.receipt]
 
 
@@ -80,8 +82,9 @@ def test_only_who_trained_it_shows_it_and_only_what_was_drawn(drawn):
     for each in undrawn:
         assert refused(drawn.show, f"{each.member}/compute", member=each.member) is Refusal.NOT_DRAWN
         assert refused(drawn.got, member=each.member) is Refusal.NOT_DRAWN
-    for by in ("acme/admin", drawn.world.coordinator):
-        assert refused(drawn.got, by) is Refusal.UNKNOWN_KEY
+        assert refused(drawn.got, drawn.world.coordinator, member=each.member) is Refusal.NOT_DRAWN
+    assert refused(drawn.show, drawn.world.coordinator) is Refusal.UNKNOWN_KEY
+    assert refused(drawn.got, "acme/admin") is Refusal.UNKNOWN_KEY
     assert refused(drawn.got, member="nobody") is Refusal.NOT_DRAWN
     assert not drawn.folder.exists()
 
