@@ -52,11 +52,7 @@ class Machine:
             raise Refused(Refusal.BAD_FIELD, cause)
         if self.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))):
             raise Refused(Refusal.NOT_SET_UP, "compile = true needs a C++ compiler, and there is none")
-        try:
-            torch.empty(1, device=self.processor)
-        except (RuntimeError, AssertionError) as error:
-            cause = str(error).partition("\n")[0]
-            raise Refused(Refusal.NOT_SET_UP, f"processor = {self.processor!r}: {cause}") from None
+        gpt.check_processor(self.processor)
 
 
 ONE = Machine()  # One process, on the processor that every machine has.

@@ -101,6 +101,7 @@ class Settings:
     inline_bytes: int = INLINE_BYTES  # What is larger goes that way.
     gateway: str = ""  # HOST:PORT to let members in from other machines, and to nothing but what concerns them.
     gateway_name: str = ""  # What they call this machine, where it is not that HOST, as behind 0.0.0.0.
+    processor: str = "cpu"  # What checkpoints are scored on and work is repeated on, by PyTorch's name, such as cuda.
 
     def blobs_address(self) -> tuple[str, int] | None:
         """Host and port of the blobs. Raises `Refused(BAD_FIELD)`."""

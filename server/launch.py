@@ -15,7 +15,7 @@ from server.home import Home
 from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import tokenizer, weights
+from shared_models.lm import gpt, tokenizer, weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
@@ -60,6 +60,7 @@ def propose(
     teacher: Path | None = None,
     tokenizers: Path = Path(),
     members: tuple[str, ...] | None = None,
+    processor: str = "cpu",
 ) -> Manifest:
     """The manifest of a run for these members, or all present; its first checkpoint is made here once, to be named and
     scored.
@@ -68,7 +69,7 @@ def propose(
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
     `teacher`, a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is
     given, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and `check_start`. `tokenizers` holds the one that the
-    recipe names.
+    recipe names. The first checkpoint is scored on this processor, as `Outer` scores those behind it.
     """
     check_recipe(recipe)  # Now there is a model of it.
     tokenizer.held(recipe.tokenizer, recipe.vocabulary, tokenizers)
@@ -81,6 +82,7 @@ def propose(
     given = FIRST if start is None else huggingface.keep(start, recipe, checkpoints)
     model = outer.begun(recipe, None if start is None else weights.stored(checkpoints, given))
     first = weights.of(model)
+    model.to(processor)
     manifest = Manifest(
         seq=0,
         prev=FIRST,
@@ -151,6 +153,7 @@ def launch(
     each round that has closed.
     """
     home = Home(folder)
+    gpt.check_processor(home.settings.processor)
     ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
     asked = read_recipe(recipe, start)
@@ -175,6 +178,7 @@ def launch(
         tokenizers=home.tokenizers_path,
         teacher=teacher,
         members=taught(ledger, home.keyring.agreement, teacher) if teacher else None,
+        processor=home.settings.processor,
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)

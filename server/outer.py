@@ -28,10 +28,15 @@ class Outer:
         start: str = FIRST,
         frozen: str = FIRST,
         tokenizers: Path = Path(),
+        processor: str = "cpu",
     ) -> None:
         """`start` is the digest of the weights that the run was given to begin with, `frozen` of those that stand
-        beside what is trained; `FIRST` if there are none.
+        beside what is trained; `FIRST` if there are none. Checkpoints are scored on this processor, by PyTorch's name.
+
+        Raises `Refused(NOT_SET_UP)` if there is none such.
         """
+        gpt.check_processor(processor)
+        self._processor = processor
         self._recipe, self._rounds, self._start, self._frozen = recipe, rounds, start, frozen
         self._checkpoints, self._states, self._texts, self._tokenizers = checkpoints, states, texts, tokenizers
 
@@ -39,6 +44,11 @@ class Outer:
     def _model(self) -> gpt.GPT:
         """To score checkpoints with. It has the run's first weights until it does."""
         return begun(self._recipe, None if self._start == FIRST else self.checkpoint(self._start))
+
+    @cached_property
+    def _scorer(self) -> gpt.GPT:
+        """The same, where scores are computed."""
+        return self._model.to(self._processor)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -78,7 +88,7 @@ class Outer:
     def loss(self, digest: str) -> float:
         """The held-out loss of a checkpoint, in nats per byte."""
         return held_out_loss(
-            self._model, self.checkpoint(digest), self._recipe, texts=self._texts, tokenizers=self._tokenizers
+            self._scorer, self.checkpoint(digest), self._recipe, texts=self._texts, tokenizers=self._tokenizers
         )
 
     def judge(
@@ -87,7 +97,7 @@ class Outer:
         """What each of these updates counts (`hygiene.judge`) in a step from a base, by text that the seed draws."""
         drawn = bytes.fromhex(seed)
         scored = held_out(self._recipe, self._texts, self._tokenizers)
-        loss = hygiene.hidden_loss(self._model, self.checkpoint(base), self._recipe.context, drawn, *scored)
+        loss = hygiene.hidden_loss(self._scorer, self.checkpoint(base), self._recipe.context, drawn, *scored)
         return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages)
 
     def step(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from shared_models.lm import weights
+from shared_models.records.refusals import Refusal, Refused
 
 T = TypeVar("T")
 TEACHER = "teacher."  # How the names of its tensors begin, where they stand beside the model's.
@@ -410,6 +411,15 @@ def frozen(shape: Shape) -> dict[str, tuple[int, ...]]:
 def beside(shape: Shape, frozen: Mapping[str, T]) -> dict[str, T]:
     """What is frozen, by names that it has beside what is trained: a teacher's tensors would be called as that is."""
     return {f"{TEACHER}{name}" if shape.teacher else name: each for name, each in frozen.items()}
+
+
+def check_processor(name: str) -> None:
+    """Whether this machine computes on the processor that PyTorch calls so. Raises `Refused(NOT_SET_UP)`."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).partition("\n")[0]
+        raise Refused(Refusal.NOT_SET_UP, f"processor = {name!r}: {cause}") from None
 
 
 def begun(shape: Shape, given: Mapping[str, weights.Tensor]) -> GPT:

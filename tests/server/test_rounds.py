@@ -9,11 +9,14 @@ from world import TOY, digest
 
 from consortium.found import PRICE, found
 from ledger.api import serving
-from server import rounds
+from server import outer, rounds
+from server.home import Home
 from server.journal import Turn
 from server.launch import launch, propose, resume
+from server.outer import Outer
 from server.rounds import Coordinator
 from shared_models.bundle import Bundle
+from shared_models.folder import write_settings
 from shared_models.processes import free_port
 from shared_models.records import tlog
 from shared_models.records.kinds import FIRST, Leave
@@ -61,6 +64,38 @@ def refused(act, *arguments) -> Refused:
 
 def test_a_run_without_a_manifest_is_not_trained(parties):
     assert refused(Coordinator, parties.home, Near(parties), None, "r9").refusal is Refusal.UNKNOWN_RUN
+
+
+def test_a_processor_that_is_not_there_is_refused_before_anything_is_written(parties):
+    """As at a member: docs/operating-a-node.md. Who goes on with a run after the GPU was taken out is told so, too."""
+    write_settings(parties.home.path / "coordinator.toml", replace(parties.home.settings, processor="cuda:99"))
+    home, before = Home(parties.home.path), sorted(parties.home.path.rglob("*"))
+    for act in (
+        lambda: Coordinator(home, Near(parties), None, "r1"),
+        lambda: launch(home.path, "r2", recipe=None, rounds=1, quorum=None, deadline_s=1, consents_s=1),
+    ):
+        caught = refused(act)
+        assert (caught.refusal, "processor = 'cuda:99'" in caught.detail) == (Refusal.NOT_SET_UP, True)
+    assert sorted(parties.home.path.rglob("*")) == before
+
+
+def test_checkpoints_are_scored_on_the_processor_that_is_set_and_else_on_the_one_that_every_machine_has(
+    parties, tmp_path
+):
+    """PyTorch's meta device computes nothing: whatever is scored there says so."""
+    places = tmp_path / "checkpoints", tmp_path / "states", tmp_path
+    here, there = (Outer(TOY, 1, *places, processor=processor) for processor in ("cpu", "meta"))
+    assert here.begin() == there.begin()
+    digest_, _ = here.begin()
+    assert here.loss(digest_) == outer.held_out_loss(outer.model(TOY), parties.base, TOY)
+    for scored in (lambda: there.loss(digest_), lambda: there.judge(digest_, {"acme": parties.base}, 3, "0" * 64, {})):
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+            scored()
+    agreement, bundle = parties.home.keyring.agreement, Bundle(b"", digest("bundle"))
+    told = {"rounds": 1, "quorum": 1, "deadline_ms": 1}
+    assert propose(agreement, "r2", TOY, bundle, **told).loss_unats == round(1e6 * here.loss(digest_))
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        propose(agreement, "r2", TOY, bundle, **told, processor="meta")
 
 
 def test_a_run_whose_members_never_come_ends_as_failed_and_says_who(parties, monkeypatch):
