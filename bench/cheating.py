@@ -156,7 +156,14 @@ class Played:
 
     def opening(self, segment: int) -> Opening:
         return Opening(
-            receipt=self.hashed, segment=segment, text=TEXT, salt=SALT, trajectory=self.trajectory, before=()
+            receipt=self.hashed,
+            segment=segment,
+            text=TEXT,
+            salt=SALT,
+            trajectory=self.trajectory,
+            before=(),
+            sample=(),
+            slice=(),
         )
 
     def shown(self, segment: int) -> bytes:

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import experts, most_memory, report
 from client import data
+from client.sample import START, New, sampled
 from client.training import ONE, Machine, Training
 from server import outer
 from shared_models import huggingface
@@ -71,6 +72,8 @@ TEACHER_STEPS = 900
 DISTILLED = "distilled"
 # The small recipe on bytes, and on tokens learnt from another shard than it trains on.
 BYTES, TOKENS, TOKENIZED = replace(SMALL, inner_steps=400), 2048, "tokenized"
+# The same, of so little text of one's own, and as much that a model makes up, or that others have.
+LITTLE, SYNTHETIC = 1 << 16, "synthetic"
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -109,6 +112,13 @@ MEANING |= {
     "tokenized_text_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as much text / by bytes",
     "tokenized_flop_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as many FLOP / by bytes",
 }
+MEANING |= {
+    "synthetic_cpu_ratio": "CPU time to sample a token of text that is new / to train one",
+    "synthetic_dropped": "of the documents that were sampled, those that repeat the text or one another",
+    "synthetic_loss_ratio": f"{LITTLE} bytes, and as many that a model made up: held-out loss / without these",
+    "synthetic_real_loss_ratio": f"{LITTLE} bytes, and as many that another wrote: held-out loss / without these",
+    "synthetic_model_loss_ratio": f"held-out loss of the model that made them up / of one that has {LITTLE} bytes",
+}
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
     FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
@@ -142,7 +152,7 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
-    told |= _in_a_process(DISTILLED) | _in_a_process(TOKENIZED)
+    told |= _in_a_process(DISTILLED) | _in_a_process(TOKENIZED) | _in_a_process(SYNTHETIC)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
     told[FORMULA] = max(
         map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN, replace(STUDENT, **TEACHER)])
@@ -314,10 +324,51 @@ def _tokenized() -> dict[str, float]:
     }
 
 
+def _synthetic() -> dict[str, float]:
+    """A member that has little text, with and without as much that a model of another's text makes up, for as many
+    steps; and with as much of that other's own text.
+    """
+    torch.set_num_threads(1)
+    other, own = data.load("python-stdlib:1/4"), data.load("python-stdlib:0/4")[:LITTLE]
+
+    def train(tokens: tokenizer.Tokens | data.Mixed) -> tuple[gpt.GPT, float, float]:
+        """The model, its held-out loss, and CPU seconds of a token."""
+        started = time.process_time()
+        training = Training(outer.first(BYTES), BYTES, tokens, {}, member="acme", round_=1, rounds=1)
+        for _ in training.until(BYTES.inner_steps):
+            pass
+        cpu, (reached, _) = time.process_time() - started, training.state()
+        model = outer.model(BYTES)
+        loss = outer.held_out_loss(model, reached, BYTES)
+        weights.put(reached, model)
+        return model, loss, cpu / (BYTES.inner_steps * BYTES.batch * BYTES.context)
+
+    model, best, _ = train(other)
+    new, made, started = New(own), b"", time.process_time()
+    random = np.random.Generator(np.random.PCG64(1))
+    start = np.frombuffer(START, np.uint8)
+    while len(made) < LITTLE:
+        made += b"".join(each for each in sampled(model, start, BYTES.context, 1.0, random) if new.take(each))
+    sampling = (time.process_time() - started) / len(made)
+    _, alone, cpu = train(own)
+    _, mixed, _ = train(data.Mixed(own, np.frombuffer(made[:LITTLE], np.uint8), "0" * 64))
+    _, real, _ = train(data.Mixed(own, other[:LITTLE], "0" * 64))
+    dropped = new.repeat_own + new.repeat_sampled
+    return {
+        "synthetic_cpu_ratio": sampling / cpu,
+        "synthetic_dropped": dropped / (dropped + new.documents),
+        "synthetic_loss_ratio": mixed / alone,
+        "synthetic_real_loss_ratio": real / alone,
+        "synthetic_model_loss_ratio": best / alone,
+    }
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
-    parser.add_argument("--row", choices=(*ROWS, DISTILLED, TOKENIZED), help="measure this one in this process")
+    parser.add_argument(
+        "--row", choices=(*ROWS, DISTILLED, TOKENIZED, SYNTHETIC), help="measure this one in this process"
+    )
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
     parser.add_argument("--json", action="store_true", help="the figures only")
@@ -329,6 +380,8 @@ def main() -> None:
         print(json.dumps(_distilled()))
     elif chosen.row == TOKENIZED:
         print(json.dumps(_tokenized()))
+    elif chosen.row == SYNTHETIC:
+        print(json.dumps(_synthetic()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:

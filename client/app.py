@@ -52,7 +52,7 @@ def _answer(task: Task, context: Context) -> Answer:
             trained = train(
                 mine | gpt.beside(gpt.Shape.of(recipe), frozen),
                 recipe,
-                data.in_tokens(str(context.node_config["data"]), recipe, cut),
+                data.shard(str(context.node_config["data"]), _synthetic(context), recipe, cut),
                 remembered,
                 member=member,
                 round_=opened.round,
@@ -93,6 +93,10 @@ def _answer(task: Task, context: Context) -> Answer:
     update, blob = way.give(sent.packed, codecs.nbytes(sent.packed))
     way.forget()
     return Answer(tuple(each.encode() for each in reply.entries), update, reply.cosigned.encode(), blob)
+
+
+def _synthetic(context: Context) -> Path | None:
+    return Path(str(context.node_config["synthetic"])) if "synthetic" in context.node_config else None
 
 
 def _way(task: Task, opened: RoundOpen, context: Context) -> Transport:

@@ -611,6 +611,7 @@ def _replay_arguments(parser: ArgumentParser) -> None:
     _home(parser)
     parser.add_argument("file", type=Path, help="what a member has opened")
     parser.add_argument("--text", type=Path, metavar="FILE", help="its text, if that is entrusted to you")
+    parser.add_argument("--synthetic", type=Path, metavar="FILE", help="what it sampled from a model, likewise")
     parser.add_argument("--sign", action="store_true", help="say in the log what came of it, once and for all")
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
@@ -619,12 +620,15 @@ def _replay(args: Namespace) -> int:
     """Train that segment again. 0: it leads where the member said; 1: it does not; 2: this is no opening of it."""
     from client.work import replay
 
-    told = replay(args.home, _read(args.file), sign=args.sign, text=args.text)
+    told = replay(args.home, _read(args.file), sign=args.sign, text=args.text, synthetic=args.synthetic)
     if args.json:
         print(json.dumps({"schema": "consortium.replay/1", **told}))
     else:
         print(f"{told['member']}, round {told['round']} of {told['run']}, segment {told['segment']}: {told['verdict']}")
         print(f"  {told['why']}; {told['distance_ppm']} ppm" + (f"; entry {told['entry']}" if args.sign else ""))
+        if "artefact" in told:
+            share = f"{told['synthetic_tokens']:,} of {told['trained_tokens']:,} tokens"
+            print(f"  {share} were sampled from artefact {told['artefact']}")
     return WRONG if told["verdict"] == "differs" else RIGHT
 
 

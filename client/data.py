@@ -1,7 +1,12 @@
-"""The member's own data: which text this node trains on, and in what order."""
+"""The member's own data: which text this node trains on, and in what order.
+
+Beside its own text a member may train on one that was sampled from a model (client/sample.py). Then what its receipt
+commits to says so: a `Slice`, with how many of the tokens these were, and of which `Sample`.
+"""
 
 import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models.lm import corpus, tokenizer
-from shared_models.records.kinds import Recipe
+from shared_models.records import canonical
+from shared_models.records.canonical import Count, Decimal, Hash, Line
+from shared_models.records.kinds import Build, Positive, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import length_at
 
@@ -25,6 +32,83 @@ class Kept(NamedTuple):
 
 
 NOWHERE = Kept()  # Who trains on bytes needs neither.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a synthetic text says of itself, in the file beside it: who has all of this makes it again."""
+
+    artefact: Hash  # What it was sampled from,
+    grant: Count  # and the index of the entry by which the member took that.
+    prompts: Hash  # SHA-256 of the text whose parts it goes on from; `FIRST`: of none.
+    seed: Count
+    temperature: Decimal
+    build: Build  # Where it is the same, so is the text.
+    beside: Line  # The text of whose parts it repeats none, as `named` says it.
+    documents: Count  # Of which it is made,
+    repeat_own: Count  # and how many were left out, for they repeat that text,
+    repeat_sampled: Count  # or one of these.
+    size: Positive  # Bytes.
+    text: Hash  # SHA-256 of it.
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(canonical.encode(self)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """What a member that has a synthetic text trained on in a round so far: its digest stands where else that of the
+    tokens does, so a receipt commits to all of it.
+    """
+
+    tokens: Hash  # SHA-256 of every token drawn.
+    sample: Hash  # Of the `Sample`.
+    trained: Count  # Tokens,
+    synthetic: Count  # and how many of them were the synthetic text's.
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(canonical.encode(self)).hexdigest()
+
+
+class Mixed(NamedTuple):
+    """A member's own text and a synthetic one, in tokens."""
+
+    own: tokenizer.Tokens
+    synthetic: tokenizer.Tokens
+    sample: str  # Its hash.
+
+
+def shard(spec: str, synthetic: Path | None, recipe: Recipe, kept: Kept) -> tokenizer.Tokens | Mixed:
+    """What a member trains on: its text, as `in_tokens`, and the one in this file. Raises `Refused`, as `sampled`."""
+    own = in_tokens(spec, recipe, kept)
+    if synthetic is None:
+        return own
+    said = sampled(synthetic)
+    return Mixed(own, in_tokens(f"{FILE}{synthetic}", recipe, kept), said.hash)
+
+
+def beside(synthetic: Path) -> Path:
+    """Where it stands what a synthetic text says of itself."""
+    return synthetic.with_name(f"{synthetic.name}.json")
+
+
+def sampled(synthetic: Path) -> Sample:
+    """What the file beside a synthetic text says of it. Raises `Refused`: NO_TEXT if either is not there; CORRUPT if it
+    tells of another text.
+    """
+    path = beside(synthetic)
+    try:
+        said = canonical.decode(Sample, path.read_bytes().removesuffix(b"\n"))
+    except OSError as error:
+        cause = f"synthetic {str(synthetic)!r}: {path}: {error.strerror}"
+        raise Refused(Refusal.NO_TEXT, f"{cause}; `consortium model sample` writes both") from None
+    except Refused as refused:
+        raise Refused(Refusal.CORRUPT, f"{path}: {refused}") from None
+    if named(f"{FILE}{synthetic}") != DIGEST + said.text:
+        raise Refused(Refusal.CORRUPT, f"{synthetic} is not the text of which {path} tells")
+    return said
 
 
 def in_tokens(spec: str, recipe: Recipe, kept: Kept) -> tokenizer.Tokens:
@@ -76,16 +160,24 @@ def named(spec: str) -> str:
 class Batches:
     """The batches of a member's round, step by step: drawn from its text, the same for the same recipe, member, round
     and length of the run, and a digest of all that was drawn.
+
+    A sequence is of its own text or of the synthetic one, and each place of either is as likely.
     """
 
-    def __init__(self, tokens: tokenizer.Tokens, recipe: Recipe, *, member: str, round_: int, rounds: int) -> None:
-        """Raises `Refused(NO_TEXT)` if the text is shorter than a sequence and the token after it."""
-        if tokens.size <= recipe.context + 1:
-            cause = f"the text holds {tokens.size} tokens; a sequence takes {recipe.context + 1}"
-            raise Refused(Refusal.NO_TEXT, cause)
+    def __init__(
+        self, tokens: tokenizer.Tokens | Mixed, recipe: Recipe, *, member: str, round_: int, rounds: int
+    ) -> None:
+        """Raises `Refused(NO_TEXT)` if a text is shorter than a sequence and the token after it."""
+        self._texts = [tokens.own, tokens.synthetic] if isinstance(tokens, Mixed) else [tokens]
+        for text in self._texts:
+            if text.size <= recipe.context + 1:
+                cause = f"the text holds {text.size} tokens; a sequence takes {recipe.context + 1}"
+                raise Refused(Refusal.NO_TEXT, cause)
+        self._sample = tokens.sample if isinstance(tokens, Mixed) else None
+        self._trained = self._synthetic = 0
         drawn = hashlib.sha256(f"{recipe.seed} {member} {round_}".encode()).digest()
         self._random = np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
-        self._tokens, self._recipe, self._rounds = tokens, recipe, rounds
+        self._recipe, self._rounds = recipe, rounds
         self._step = (round_ - 1) * recipe.inner_steps  # Of the run.
         self._digest, self._dtype = hashlib.sha256(), tokenizer.dtype(recipe.tokenizer, recipe.vocabulary)
 
@@ -96,12 +188,28 @@ class Batches:
         recipe = self._recipe
         length = length_at(recipe, self._rounds, self._step)
         count, self._step = recipe.batch * recipe.context // length, self._step + 1
-        starts = self._random.integers(0, self._tokens.size - length - 1, count)
-        batch = corpus.windows(self._tokens, starts, length + 1)
+        places = [text.size - length - 1 for text in self._texts]
+        starts = self._random.integers(0, sum(places), count)
+        batch = np.empty((count, length + 1), np.int64)
+        own = starts < places[0]
+        batch[own] = corpus.windows(self._texts[0], starts[own], length + 1)
+        if not own.all():
+            batch[~own] = corpus.windows(self._texts[1], starts[~own] - places[0], length + 1)
+        self._trained, self._synthetic = self._trained + count * length, self._synthetic + int((~own).sum()) * length
         self._digest.update(batch.astype(self._dtype).data)
         return batch
 
     @property
+    def slice(self) -> Slice | None:
+        """What was drawn so far, if some of the text is synthetic."""
+        if self._sample is None:
+            return None
+        return Slice(
+            tokens=self._digest.hexdigest(), sample=self._sample, trained=self._trained, synthetic=self._synthetic
+        )
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of every token drawn so far."""
-        return self._digest.hexdigest()
+        """SHA-256 of every token drawn so far; or where some of the text is synthetic, of the `slice`."""
+        mixed = self.slice
+        return self._digest.hexdigest() if mixed is None else mixed.hash

@@ -216,9 +216,12 @@ class Doctor:
         except ImportError as error:
             raise Trouble("unknown", f"{error}", "pip install '.[train]'") from None
         try:
-            return f"{self.home.settings.data}: {data.load(self.home.text).size:,} tokens"
+            told = f"{self.home.settings.data}: {data.load(self.home.text).size:,} tokens"
+            if self.home.synthetic is None:
+                return told
+            return f"{told}, and {data.sampled(self.home.synthetic).size:,} bytes of synthetic text"
         except Refused as refused:
-            raise Trouble("fail", refused.detail, "correct `data` in member.toml") from None
+            raise Trouble("fail", refused.detail, "correct `data` or `synthetic` in member.toml") from None
 
     def _isolation(self) -> str:
         if (has := confine.version()) > 0:
@@ -417,6 +420,8 @@ def bundle(found: Iterable[Found], home: Home, file: Path) -> list[tuple[str, in
 def redacted(text: str, home: Home) -> str:
     """The text without what looks like a secret, this machine's name, where the folder lies, and what text it has."""
     hidden = {each.removeprefix("file:"): "(not shown)" for each in (home.text, home.settings.data)}
+    if home.synthetic is not None:
+        hidden |= {str(home.synthetic): "(not shown)", home.settings.synthetic: "(not shown)"}
     hidden |= {str(home.path): "HOME", socket.gethostname(): "HOST"}
     text = SECRET.sub("(redacted)", text)
     for each, shown in hidden.items():

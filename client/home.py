@@ -99,6 +99,7 @@ class Home(Folder):
         told |= {"begun": str(self.begun_path), "superlink": self.settings.superlink}
         told |= {"authority": str(self.path / "ca.crt"), "blobs": str(self.path / "work" / "blobs")}
         told |= {} if way is None else {"way": str(way)}
+        told |= {} if self.synthetic is None else {"synthetic": str(self.synthetic)}
         return told | self.machine()
 
     @property
@@ -107,10 +108,16 @@ class Home(Folder):
         kind, colon, path = self.settings.data.partition("file:")
         return self.settings.data if kind or not colon else f"file:{self.path.absolute() / path}"
 
+    @property
+    def synthetic(self) -> Path | None:
+        """The synthetic text that it trains on too, if any: a relative path is one in this folder."""
+        return self.path.absolute() / self.settings.synthetic if self.settings.synthetic else None
+
     def training_files(self) -> dict[str, list[Path]]:
         """What of this machine the training process may read and write, as `confine.confined` takes it: no keys."""
         kind, _, path = self.text.partition(":")
         text = [Path(path)] if kind == "file" else []
+        text += [] if self.synthetic is None else [self.synthetic, Path(f"{self.synthetic}.json")]
         read = [self.path / "flwr", self.path / "ca.crt", self.tokenizers_path, *text]
         return {"read": read, "write": [self.path / "work"]}
 
@@ -180,6 +187,7 @@ class Settings:
     device: str  # A device class of the charter,
     devices: int  # and how many of them this node gives.
     node: str = "1"
+    synthetic: str = ""  # A file of text that `consortium model sample` wrote, trained on beside it.
     processor: str = "cpu"  # What it computes on, by PyTorch's name, such as cuda or cuda:1,
     processes: int = 1  # in so many processes that share every batch; each holds the whole model,
     shard: bool = False  # or a part of it (FSDP2).

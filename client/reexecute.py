@@ -18,7 +18,7 @@ import torch
 
 from client import begun, data
 from client.begun import Begun
-from client.data import Batches
+from client.data import Batches, Mixed, Sample, Slice
 from client.team import at_work
 from client.training import ONE, Machine, build
 from shared_models.lm import codecs, gpt, own, weights
@@ -45,6 +45,8 @@ class Opening:
     salt: Hash  # Of the receipt's commitment to the data.
     trajectory: Trajectory
     before: tuple[Trajectory, ...]  # That of the member's receipt before this one, if it carried something over.
+    sample: tuple[Sample, ...]  # What its synthetic text says of itself, if it has one,
+    slice: tuple[Slice, ...]  # and what it had trained on when the round ended.
 
 
 class Found(NamedTuple):
@@ -69,12 +71,13 @@ def show(
     salt: str,
     machine: Machine = ONE,
     cut: data.Kept = data.NOWHERE,
+    synthetic: Path | None = None,
 ) -> bytes:
     """The opening of one segment: the round is trained again, from what it began with.
 
     It is trained by this machine, as the receipt was, on tokens that are `cut` here. Raises `Refused(WRONG_OPENING)` if
     that leads elsewhere than the receipt says: the disk or the build has changed; or as `team.at_work` and
-    `data.in_tokens`.
+    `data.shard`.
     """
     said, groups = kept
     recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
@@ -83,7 +86,7 @@ def show(
         points, states = list[Point](), list[State]()
         turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
         start = _mine(base, receipt, manifest) | gpt.beside(gpt.Shape.of(recipe), frozen)
-        tokens = data.in_tokens(text, recipe, cut)
+        tokens = data.shard(text, synthetic, recipe, cut)
         with at_work(start, recipe, tokens, memory, machine=machine, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
@@ -106,6 +109,8 @@ def show(
         salt=salt,
         trajectory=said.trajectory,
         before=said.before,
+        sample=() if synthetic is None else (data.sampled(synthetic),),
+        slice=_slice(tokens, receipt, manifest),
     )
     return write(opening, base, unsent, states[segment], states[segment + 1], trained, frozen)
 
@@ -150,20 +155,24 @@ def replay(
     text: Path | None = None,
     machine: Machine = ONE,
     cut: data.Kept = data.NOWHERE,
+    synthetic: Path | None = None,
 ) -> Found:
     """What an opening of this receipt shows. `earlier` is the member's newest receipt of this run before it.
 
-    `text` is the file with the member's text, where that lies on no machine but its own and those it entrusts it to.
-    `machine` is how the auditor's computes: bits are the same where it does as the receipt's build did.
+    `text` is the file with the member's text, where that lies on no machine but its own and those it entrusts it to;
+    and `synthetic` the one with what it sampled. `machine` is how the auditor's computes: bits are the same where it
+    does as the receipt's build did.
 
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
-    2. Its text and salt are those that the receipt has committed to.
+    2. Its text and salt are those that the receipt has committed to, and so is how much of what was trained on is
+       synthetic, and of which sample.
     3. Its tensors are those that the points name, and the frozen ones those that the manifest does.
     Then what was signed, and is held against it:
     4. The points are where the recipe puts them; training began from the round's base, and with what the receipt
        before had ended with, or with nothing.
-    5. Every point names the tokens that the member's text gives in the recipe's order: no fewer, no others.
+    5. Every point names the tokens that the member's texts give in the recipe's order: no fewer, no others; and so many
+       of them as it says are synthetic.
     6. The update is what training came to and what was left unsent before, by the recipe's codec.
     7. The segment's steps, done again, lead to the state that was signed: to the bit, or with another build closely.
 
@@ -177,6 +186,7 @@ def replay(
         raise Refused(Refusal.WRONG_OPENING, f"it does not lead to the trajectory of receipt {hashed[:12]}…")
     if not trajectory.points or committed(opening.salt, trajectory.points[-1].data) != receipt.data:
         raise Refused(Refusal.WRONG_OPENING, "its salt does not open the receipt's commitment to the data")
+    _check_slice(opening)
     segments = len(trajectory.points) - 1
     if opening.segment >= segments:
         raise Refused(Refusal.WRONG_OPENING, f"segment {opening.segment} of {segments}")
@@ -185,7 +195,7 @@ def replay(
     began = weights.digest(mine) if recipe.member_experts else receipt.base
     if why := _contradiction(opening, began, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
-    tokens = _text(opening.text, recipe, text, cut)
+    tokens = _texts(opening, recipe, text, synthetic, cut)
     if why := _other_tokens(opening, receipt, manifest, tokens):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(mine, groups, receipt, recipe, trajectory):
@@ -228,6 +238,28 @@ def _check_tensors(
     ):
         if weights.digest(groups.get(group, {})) != named:
             raise Refused(Refusal.WRONG_OPENING, f"its tensors {group} are not {named[:12]}…, which was named")
+
+
+def _check_slice(opening: Opening) -> None:
+    """Raises `Refused(WRONG_OPENING)` if it says another share of synthetic text than it was signed for, or another
+    sample.
+    """
+    if len(opening.slice) > 1 or len(opening.sample) != len(opening.slice):
+        raise Refused(Refusal.WRONG_OPENING, "it has one slice and the sample of that, or neither")
+    for said, sample in zip(opening.slice, opening.sample, strict=True):
+        if said.hash != opening.trajectory.points[-1].data:
+            cause = f"{said.synthetic} of {said.trained} synthetic tokens is not what the receipt has committed to"
+            raise Refused(Refusal.WRONG_OPENING, cause)
+        if sample.hash != said.sample:
+            raise Refused(Refusal.WRONG_OPENING, f"its sample is not {said.sample[:12]}…, which was named")
+
+
+def _slice(tokens: Tokens | Mixed, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
+    """What a round of all these steps draws, if some of the text is synthetic."""
+    batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
+    for _ in range(manifest.recipe.inner_steps):
+        batches.draw()
+    return () if batches.slice is None else (batches.slice,)
 
 
 def _contradiction(opening: Opening, began: str, receipt: Receipt, manifest: Manifest, earlier: Receipt | None) -> str:
@@ -275,8 +307,29 @@ def _text(named: str, recipe: Recipe, file: Path | None, cut: data.Kept) -> Toke
     return tokens
 
 
-def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens) -> str:
+def _texts(
+    opening: Opening, recipe: Recipe, text: Path | None, synthetic: Path | None, cut: data.Kept
+) -> Tokens | Mixed:
+    """The texts that an opening names. Raises `Refused`, as `_text`; NOT_FOUND without the synthetic one, or for
+    another.
+    """
+    own = _text(opening.text, recipe, text, cut)
+    for sample in opening.sample:
+        named = f"the synthetic text {data.DIGEST}{sample.text}"
+        if synthetic is None:
+            raise Refused(
+                Refusal.NOT_FOUND, f"{named} is the member's own: --synthetic FILE, if it is entrusted to you"
+            )
+        return Mixed(own, _text(f"{data.DIGEST}{sample.text}", recipe, synthetic, cut), sample.hash)
+    return own
+
+
+def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens | Mixed) -> str:
     """Raises `Refused(WRONG_OPENING)` if no point fits: then it may be the text that is another one here."""
+    for said, right in zip(opening.slice, _slice(tokens, receipt, manifest), strict=True):
+        if said != right and said.tokens == right.tokens:
+            was = f"{right.synthetic} of {right.trained} tokens are synthetic"
+            return f"by its texts {was}, and it was signed that {said.synthetic} of {said.trained} are"
     batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
     fit, done = [], 0
     for point in opening.trajectory.points:
@@ -318,7 +371,7 @@ def _again(
     groups: Mapping[str, weights.Weights],
     receipt: Receipt,
     manifest: Manifest,
-    tokens: Tokens,
+    tokens: Tokens | Mixed,
     machine: Machine,
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))

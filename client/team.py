@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 
 from client import begun
+from client.data import Mixed
 from client.training import ONE, Machine, Training
 from shared_models.lm.tokenizer import Tokens
 from shared_models.lm.weights import Weights
@@ -34,7 +35,7 @@ START_S = 120.0  # Importing PyTorch as often as there are processes takes a whi
 
 @contextmanager
 def at_work(
-    start: Weights, recipe: Recipe, tokens: Tokens, memory: Weights, *, machine: Machine = ONE, **turn: Any
+    start: Weights, recipe: Recipe, tokens: Tokens | Mixed, memory: Weights, *, machine: Machine = ONE, **turn: Any
 ) -> Iterator["Training | Team"]:
     """A `Training`, or where the machine has several processes a `Team`, which answers as one.
 
@@ -60,7 +61,7 @@ class Team:
         folder: Path,
         start: Weights,
         recipe: Recipe,
-        tokens: Tokens,
+        tokens: Tokens | Mixed,
         memory: Weights,
         machine: Machine,
         *,
@@ -71,9 +72,13 @@ class Team:
     ) -> None:
         turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
         how = {name: getattr(machine, name) for name in Machine.__slots__}
-        order = json.dumps({"recipe": canonical.encode(recipe).decode(), "turn": turn, "machine": how})
+        own, synthetic, sample = tokens if isinstance(tokens, Mixed) else (tokens, None, "")
+        said = {"recipe": canonical.encode(recipe).decode(), "turn": turn, "machine": how, "sample": sample}
+        order = json.dumps(said)
         (folder / "order").write_bytes(order.encode() + b"\n" + begun.pack(start=start, memory=memory))
-        np.save(folder / "tokens.npy", tokens)
+        np.save(folder / "tokens.npy", own)
+        if synthetic is not None:
+            np.save(folder / "synthetic.npy", synthetic)
         self._folder = folder
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(str(folder / "door"))
@@ -167,10 +172,14 @@ class _Seat:
         line, groups = begun.split((folder / "order").read_bytes())
         order = json.loads(line)
         machine = Machine(**order["machine"])
+        own: Tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        tokens: Tokens | Mixed = own
+        if order["sample"]:
+            tokens = Mixed(own, np.load(folder / "synthetic.npy", mmap_mode="r"), order["sample"])
         self._training = Training(
             groups["start"],
             canonical.decode(Recipe, order["recipe"].encode()),
-            np.load(folder / "tokens.npy", mmap_mode="r"),
+            tokens,
             groups.get("memory", {}),
             machine=machine,
             rank=self._rank,

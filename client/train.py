@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.data import Batches
+from client.data import Batches, Mixed
 from client.half import Half
 from client.team import at_work
 from client.training import ONE, Machine
@@ -29,7 +29,7 @@ class Trained:
     steps: int
     busy_ms: int
     loss: float  # Of the last steps, on the member's own text, in nats per token.
-    data: str  # Digest of every token trained on.
+    data: str  # Digest of every token trained on: `Batches.digest`.
     memory: weights.Weights  # What the optimiser remembers, for the next round.
     points: tuple[Point, ...]  # The states that led there.
 
@@ -45,7 +45,7 @@ class BrokenOff(Exception):
 def train(
     base: weights.Weights,
     recipe: Recipe,
-    tokens: Tokens,
+    tokens: Tokens | Mixed,
     memory: weights.Weights,
     *,
     member: str,

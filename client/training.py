@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from client.data import Batches
+from client.data import Batches, Mixed
 from shared_models.lm import gpt, own, weights
 from shared_models.lm.inner import Inner
 from shared_models.lm.tokenizer import Tokens
@@ -79,7 +79,7 @@ class Training:
         self,
         start: weights.Weights,
         recipe: Recipe,
-        tokens: Tokens,
+        tokens: Tokens | Mixed,
         memory: weights.Weights,
         *,
         member: str,
@@ -149,7 +149,7 @@ class Training:
 
     @property
     def data(self) -> str:
-        """SHA-256 of every token trained on so far."""
+        """The digest of every token trained on so far: `Batches.digest`."""
         return self._batches.digest
 
     def point(self) -> Point:

@@ -130,31 +130,43 @@ def _opened(home: Home, found: Work, segment: int) -> bytes:
         salt=home.salt(found.receipt.run, found.receipt.round),
         machine=Machine.told(home.machine()),
         cut=data.Kept(home.tokenizers_path, home.tokens_path),
+        synthetic=home.synthetic,
     )
 
 
-def replay(folder: Path, shown: bytes, *, sign: bool, text: Path | None = None) -> dict[str, Any]:
+def replay(
+    folder: Path, shown: bytes, *, sign: bool, text: Path | None = None, synthetic: Path | None = None
+) -> dict[str, Any]:
     """Repeat what an opening shows, and say in the log what came of it, if that is asked for. Raises `Refused`.
 
-    `text` is the member's, where it is a file that only it and whom it trusts have.
+    `text` is the member's, where it is a file that only it and whom it trusts have; `synthetic`, what it sampled.
     """
     from client import reexecute
 
     home = Home(folder)
-    work = _work(home, audited(home), reexecute.read(shown).receipt)
-    return _replayed(_member(home), work, shown, sign=sign, text=text)
+    books = audited(home)
+    work = _work(home, books, reexecute.read(shown).receipt)
+    return _replayed(_member(home), books, work, shown, sign=sign, text=text, synthetic=synthetic)
 
 
-def _replayed(party: Party, work: Work, shown: bytes, *, sign: bool, text: Path | None) -> dict[str, Any]:
+def _replayed(
+    party: Party, books: Books, work: Work, shown: bytes, *, sign: bool, text: Path | None, synthetic: Path | None
+) -> dict[str, Any]:
     from client import data, reexecute, training
 
     machine = training.Machine.told(party.machine)
-    receipt, hashed, segment = work.receipt, work.hash, reexecute.read(shown).segment
+    opening = reexecute.read(shown)
+    receipt, hashed, segment = work.receipt, work.hash, opening.segment
     about = shown, receipt, hashed, work.manifest, work.earlier
     cut = data.Kept(party.folder.tokenizers_path, party.tokens)
-    verdict, distance, why = reexecute.replay(*about, text, machine, cut)
-    told = {"receipt": hashed, "member": receipt.member, "run": receipt.run, "round": receipt.round}
-    told |= {"segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
+    verdict, distance, why = reexecute.replay(*about, text, machine, cut, synthetic)
+    told: dict[str, Any] = {"receipt": hashed, "member": receipt.member, "run": receipt.run}
+    for said, sample in zip(opening.slice, opening.sample, strict=True):
+        told |= {"synthetic_tokens": said.synthetic, "trained_tokens": said.trained, "artefact": sample.artefact}
+        if books.library.grants.get(sample.grant) != (receipt.member, sample.artefact):  # It has signed that it was.
+            why = f"entry {sample.grant} does not say that {receipt.member} took artefact {sample.artefact[:12]}…"
+            verdict, distance = "differs", reexecute.FARTHEST_PPM
+    told |= {"round": receipt.round, "segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
         build = training.build(work.manifest.recipe.precision, machine)
         told["entry"] = _say(party, work, segment, verdict, distance, build)
@@ -175,7 +187,7 @@ def answer(folder: Path, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]
     def do(work: Work, asked: Challenge) -> dict[str, Any] | None:
         if asked.member == party.name:
             return _shown(home, work, asked)
-        return _repeated(party, work, asked, texts)
+        return _repeated(party, books, work, asked, texts)
 
     concerned = (each for each in books.challenges() if texts or party.name in (each.member, *each.auditors))
     return _each(party, books, concerned, do)
@@ -188,7 +200,7 @@ def audit(party: Party, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]:
     """
 
     def do(work: Work, asked: Challenge) -> dict[str, Any] | None:
-        return _repeated(party, work, asked, texts, public=True)
+        return _repeated(party, books, work, asked, texts, public=True)
 
     books = recomputed(party.folder, party.ledger)
     return _each(party, books, books.challenges(), do)
@@ -238,7 +250,7 @@ def _shown(home: Home, work: Work, asked: Challenge) -> dict[str, Any]:
 
 
 def _repeated(
-    party: Party, work: Work, asked: Challenge, texts: Sequence[Path], *, public: bool = False
+    party: Party, books: Books, work: Work, asked: Challenge, texts: Sequence[Path], *, public: bool = False
 ) -> dict[str, Any] | None:
     """Repeat what another has shown, if it has, and we were drawn for it, have its text, or it may be `public`; else
     None.
@@ -246,8 +258,6 @@ def _repeated(
     Raises `Refused`: NOT_FOUND if who was drawn lacks its text, UNREACHABLE if it does not come whole, or as
     `_replayed`.
     """
-    from client import data, reexecute
-
     try:
         reply = party.ledger.opening(asked.run, asked.round, asked.member, party.key)
     except Refused as refused:
@@ -257,15 +267,29 @@ def _repeated(
     with reply:
         try:
             line = reply.readline(LINE_BYTES)
-            named = reexecute.read(line).text
-            text = next((each for each in texts if data.named(f"{data.FILE}{each}") == named), None)
-            ours = party.name in asked.auditors or (public and not named.startswith(data.DIGEST))
-            if text is None and not ours:
+            (text, synthetic), public = _entrusted(line, texts), public and _public(line)
+            if text is None and party.name not in asked.auditors and not public:
                 return None
             shown = line + reply.read()
         except (http.client.HTTPException, OSError) as error:
             raise Refused(Refusal.UNREACHABLE, f"what {asked.member} has shown: {error}") from None
-    return _replayed(party, work, shown, sign=True, text=text)
+    return _replayed(party, books, work, shown, sign=True, text=text, synthetic=synthetic)
+
+
+def _entrusted(line: bytes, texts: Sequence[Path]) -> tuple[Path | None, Path | None]:
+    """Of these files the text that an opening names, and the synthetic one. Raises `Refused` as `reexecute.read`."""
+    from client import data, reexecute
+
+    opening, found = reexecute.read(line), {data.named(f"{data.FILE}{each}"): each for each in texts}
+    return found.get(opening.text), next((found.get(data.DIGEST + each.text) for each in opening.sample), None)
+
+
+def _public(line: bytes) -> bool:
+    """Whether an opening names a text that anybody has, and no synthetic one beside it."""
+    from client import data, reexecute
+
+    opening = reexecute.read(line)
+    return not opening.sample and not opening.text.startswith(data.DIGEST)
 
 
 def unanswered(folder: Path, receipt: str) -> int:

@@ -529,6 +529,39 @@ def _tokenizer(args: Namespace) -> int:
     return RIGHT
 
 
+def _sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a checkpoint that your member has fetched: `consortium model get`")
+    parser.add_argument("--home", type=Path, required=True, help="your member's folder, whose text it shall not repeat")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="made here; and FILE.json, what it is")
+    parser.add_argument("--bytes", type=int, required=True, metavar="N", help="so long")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same one, the same text; %(default)s")
+    parser.add_argument("--temperature", default="1", metavar="T", help="above 0: how even chances are; %(default)s")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="go on from parts of this text")
+
+
+def _sample(args: Namespace) -> int:
+    """Write text that a model makes up, without what repeats your member's own or itself, to be trained on beside it.
+
+    Your member took the model under its grant, as an entry of the log says. What it then trains on says how much of it
+    is synthetic.
+    """
+    from client.sample import sample
+
+    said = sample(
+        args.home,
+        args.file,
+        args.to,
+        size=args.bytes,
+        seed=args.seed,
+        temperature=args.temperature,
+        prompts=args.prompts,
+    )
+    print(f"{args.to} has {said.size:,} bytes, {said.documents:,} documents, sampled from artefact {said.artefact}")
+    print(f"left out: {said.repeat_own:,} that repeat your text, {said.repeat_sampled:,} that repeat one of these")
+    print(f'to train on it too, in member.toml: synthetic = "{args.to.absolute()}"')
+    return RIGHT
+
+
 COMMANDS = (
     Command("demo", START, "Three organisations, one machine: train, bill, verify.", _demo_arguments, _demo, "train"),
     Command("found", ADMIN, "Found a consortium here.", _found_arguments, _found, "train"),
@@ -551,6 +584,7 @@ COMMANDS = (
     ),
     Command("model worth", MONEY, "What each member's expert is worth.", _worth_arguments, _worth, "train"),
     Command("model routes", MONEY, "Whose experts tokens go through.", _routes_arguments, _routes, "train"),
+    Command("model sample", MONEY, "Make up text by a model, to train on.", _sample_arguments, _sample, "train"),
     Command(
         "model tokenizer", MONEY, "Learn a tokenizer, or keep one.", _tokenizer_arguments, _tokenizer, "train,text"
     ),

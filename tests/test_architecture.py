@@ -49,6 +49,7 @@ FLOORS: dict[str, set[str]] = {
     "client.memory": {"shared_models", "safetensors"},
     "client.begun": {"client", "shared_models", "safetensors"},
     "client.reexecute": {"client", "shared_models", "torch", "numpy"},
+    "client.sample": {"client", "shared_models", "torch", "numpy"},
     "client.energy": {"pynvml"},
     "client.executor": {"client", "shared_models", "flwr", "httpx"},
     "client.doctor": {"client", "shared_models", "cryptography"},

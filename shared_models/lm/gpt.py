@@ -148,17 +148,24 @@ class Block(nn.Module):
             self.experts_per_token = OWN_PER_TOKEN
             self.own.extend(Own(shape) for _ in range(shape.member_experts))
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """(batch, length, width) in and out, and how unevenly experts are used: 1 is evenly; 0 without experts."""
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], past: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(batch, length, width) in and out, and how unevenly experts are used: 1 is evenly; 0 without experts.
+
+        `past` holds the keys and values of what came before, if anything did, and then these too.
+        """
         batch, length, _ = x.shape
         projected = self.qkv(self.norm1(x)).view(batch, length, -1, self.head_width)
         q, k, v = projected.split([self.heads, self.kv_heads, self.kv_heads], 2)
         if self.norm_q is not None and self.norm_k is not None:
             q, k = _normed(q, self.norm_q), _normed(k, self.norm_k)
         q, k, v = (each.transpose(1, 2) for each in (_rotate(q, rotation), _rotate(k, rotation), v))
+        if past is not None:
+            k, v = past[:] = [torch.cat(both, 2) for both in zip(past, (k, v), strict=True)] if past else [k, v]
         if self.kv_heads < self.heads:  # Each key and value serves as many heads (arXiv:2305.13245).
             k, v = (each.repeat_interleave(self.heads // self.kv_heads, 1) for each in (k, v))
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=k.shape[2] == length)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         if self.experts_per_token:
             fed, unevenness = self._routed(self.norm2(x))
@@ -301,6 +308,7 @@ class GPT(nn.Module):
         """
         super().__init__()
         self._recompute, self._shared, self._routes = recompute, shape.shared, shape.experts > 0
+        self.depth = shape.layers
         self._taught: tuple[GPT, float, float] | None = None
         assert shape.head_width % 2 == 0
         assert shape.layers % shape.shared == 0
@@ -321,9 +329,14 @@ class GPT(nn.Module):
             for name, weight in self.named_parameters():
                 weight.requires_grad_(name.endswith(".b") or ".own." in name)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and how unevenly experts are used, the sum over layers: see `Block`."""
-        rotation = (self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
+    def forward(self, tokens: Tensor, past: list[list[Tensor]] | None = None) -> tuple[Tensor, Tensor]:
+        """The logits, and how unevenly experts are used, the sum over layers: see `Block`.
+
+        With `past`, a list for each layer, these tokens come behind those that it was given before, if any: then one at
+        a time.
+        """
+        before = past[0][0].shape[2] if past and past[0] else 0
+        rotation = (self.cos[before : before + tokens.shape[1]], self.sin[before : before + tokens.shape[1]])
         x = self.embed(tokens)
         uneven: list[Tensor] = []  # Written so: torch.compile does not see through `list[Tensor]()`.
         for block in self.blocks:
@@ -331,7 +344,7 @@ class GPT(nn.Module):
                 if self._recompute:
                     x, unevenness = checkpoint(block, x, rotation, use_reentrant=False)
                 else:
-                    x, unevenness = block(x, rotation)
+                    x, unevenness = block(x, rotation, past[len(uneven)] if past is not None else None)
                 uneven.append(unevenness)
         logits: Tensor = self.head(self.norm(x))
         return logits, torch.stack(uneven).sum()

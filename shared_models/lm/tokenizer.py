@@ -51,6 +51,12 @@ def shown(byte: int) -> str:
     return chr(ALONE + sum(other not in printed for other in range(byte)))
 
 
+@cache
+def _byte() -> Mapping[str, int]:
+    """The byte that each of these letters stands for."""
+    return {shown(byte): byte for byte in range(ALONE)}
+
+
 def dtype(named: str, vocabulary: int) -> np.dtype[np.unsignedinteger[Any]]:
     """How tokens stand in files and are hashed: a byte each without a tokenizer; else little-endian, 2 or 4 bytes."""
     if named == BYTES:
@@ -104,6 +110,10 @@ class Tokenizer:
             whole = iter(library.encode_batch([run for run in some if not _is_alone(run)], add_special_tokens=False))
             numbers = [[self._alone[ord(run) - 0xDC00]] if _is_alone(run) else next(whole).ids for run in some]
             yield np.concatenate([np.array(each, self.dtype) for each in numbers])
+
+    def text(self, numbers: Iterable[int]) -> bytes:
+        """What these tokens, put together, stand for."""
+        return bytes(_byte()[letter] for number in numbers for letter in self.tokens[number])
 
     def kept(self, text: Text, folder: Path) -> Tokens:
         """The text's tokens in a file of this folder, read where they are drawn from: made once, and found again.

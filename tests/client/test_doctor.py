@@ -1,5 +1,6 @@
 """The doctor: on a node that can work it finds nothing, and of each thing that is broken the name and what mends it."""
 
+import hashlib
 import http.server
 import json
 import os
@@ -17,7 +18,9 @@ from world import TOY
 
 import client
 from client import confine, doctor, policy
+from client.data import Sample
 from client.doctor import Doctor
+from client.home import Home
 from client.signer import Signer
 from client.speed import Speed, bandwidth, calibrate, kept
 from client.witness import Witness
@@ -31,6 +34,7 @@ from shared_models.lm import codecs, gpt
 from shared_models.processes import free_port
 from shared_models.records import canonical
 from shared_models.records.keys import SigningKey
+from shared_models.records.kinds import FIRST
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.recipes import SMALL
 
@@ -172,6 +176,10 @@ BREAKS = {
         ("device", "fail", "correct it in member.toml"),
     ),
     "a text that is none": (lambda node: settings(node, data="books"), ("text", "fail", "correct `data`")),
+    "a synthetic text that is none": (
+        lambda node: settings(node, synthetic="made"),
+        ("text", "fail", "correct `data` or `synthetic`"),
+    ),
     "training is paused": (
         lambda node: policy.pause(node.path, "a fair", now=False),
         ("policy", "warning", "paused: a fair consortium policy resume"),
@@ -503,3 +511,27 @@ def test_so_is_one_that_leaves_it_the_network(node):
     (found,) = (line for line in said.splitlines() if "check='isolation'" in line)
     assert "state='warning'" in found
     assert "it may use the network" in found
+
+
+def test_a_synthetic_text_is_counted_and_a_helper_is_not_told_where_it_lies(node):
+    made, text = node.path / "made-up", b"words " * 40
+    made.write_bytes(text)
+    about = Sample(
+        artefact="a5" * 32,
+        grant=1,
+        prompts=FIRST,
+        seed=1,
+        temperature="1",
+        build="2/AVX2/1/float32/x86_64",
+        beside="x",
+        documents=1,
+        repeat_own=0,
+        repeat_sampled=0,
+        size=len(text),
+        text=hashlib.sha256(text).hexdigest(),
+    )
+    made.with_name("made-up.json").write_bytes(canonical.encode(about) + b"\n")
+    settings(node, synthetic="made-up")
+    told = Home(node.path)
+    assert Doctor(told)._text().endswith(" tokens, and 240 bytes of synthetic text")
+    assert "made-up" not in doctor.redacted(f"made-up {made} {(node.path / 'member.toml').read_text()}", told)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from parties import Parties
 
+from client import data
 from client.cost import minor_units
 from client.home import Home, Settings, create
 from client.training import Machine
@@ -57,15 +58,25 @@ def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
 
 def test_a_text_that_lies_in_the_member_s_folder_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for data, text in (
+    for spec, text in (
         ("python-stdlib:0/3", "python-stdlib:0/3"),
         ("file:text.txt", f"file:{tmp_path}/acme/text.txt"),
         ("file:/srv/text", "file:/srv/text"),
     ):
         shutil.rmtree(tmp_path / "acme", ignore_errors=True)
-        create(tmp_path / "acme", replace(SETTINGS, data=data))
+        create(tmp_path / "acme", replace(SETTINGS, data=spec))
         home = Home(Path("acme"))
         assert home.text == home.node_config(tmp_path / "door")["data"] == text
+
+
+def test_a_synthetic_text_is_told_and_shown_to_the_training_process_with_what_tells_of_it(tmp_path):
+    home = create(tmp_path / "acme", SETTINGS)
+    assert (home.synthetic, "synthetic" in home.node_config(tmp_path / "door")) == (None, False)
+    for said, path in (("made", tmp_path / "acme" / "made"), ("/srv/made", Path("/srv/made"))):
+        write_settings(tmp_path / "acme" / "member.toml", replace(SETTINGS, synthetic=said))
+        home = Home(tmp_path / "acme")
+        assert home.node_config(tmp_path / "door")["synthetic"] == str(home.synthetic) == str(path)
+        assert {path, data.beside(path)} <= set(home.training_files()["read"])
 
 
 @pytest.mark.parametrize("change", ["devices = 'one'", "colour = 'red'", "devices ="])

@@ -65,7 +65,7 @@ def test_tokens_put_together_are_the_text_again_whatever_it_holds_and_each_stand
         bytes(range(256)),
     ):
         numbers = np.concatenate([np.zeros(0, int), *learnt.encode(text(data))])
-        assert together(learnt, numbers) == data
+        assert together(learnt, numbers) == learnt.text(numbers) == data
         assert learnt.sizes[numbers].sum() == len(data)
     assert [len(LETTERS), learnt.sizes.min(), len(learnt.sizes)] == [256, 1, 600]
     assert learnt.sizes.max() > 4
