@@ -253,6 +253,7 @@ class Recipe:
     rope_theta: Positive  # The base of rotary positions' wavelengths,
     rope_factor: Count  # of which the long ones are so many times longer, as Llama 3's; 0: as they are.
     norm_eps: Decimal  # What a norm adds to a mean square; 0: float32's own, 2^-23.
+    merge_dropout: Share  # So many of a tokenizer's merges are left out, at random, of the text that is trained on.
 
     @property
     def beside(self) -> bool:

@@ -68,6 +68,7 @@ SMALL = Recipe(
     rope_theta=10_000,
     rope_factor=0,
     norm_eps="0",
+    merge_dropout="0",
 )
 
 # What trains in a second, and learns little: for benches, tests, and rules that only count.
@@ -104,7 +105,8 @@ def check_recipe(recipe: Recipe) -> None:
     8. Sequences that begin shorter than the context come to it by doubling.
     9. A teacher is a model that could be trained, and is learnt from at a temperature that leaves numbers of use; what
         stands beside given weights has none, for these are a model already.
-    10. A tokenizer has a token for each byte; how many in all, only who has it can say (`lm.tokenizer.held`).
+    10. A tokenizer has a token for each byte; how many in all, only who has it can say (`lm.tokenizer.held`). It alone
+        has merges to leave out.
     11. It is one of `ARCHITECTURES`, so that others can read what was trained: members' experts too, with what they
         stand beside, and that alone. Where the weights of experts are no shares, the architecture leaves the choice.
     """
@@ -147,6 +149,8 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.tokenizer != "bytes" and recipe.vocabulary < LEAST:
         cause = f"vocabulary = {recipe.vocabulary}: a tokenizer has a token for each byte, {LEAST} at least"
         raise Refused(Refusal.BAD_FIELD, cause)
+    if recipe.tokenizer == "bytes" and recipe.merge_dropout != "0":
+        raise Refused(Refusal.BAD_FIELD, f"merge_dropout = {recipe.merge_dropout}: bytes are merged by no tokenizer")
 
 
 def _check_architecture(recipe: Recipe) -> None:
