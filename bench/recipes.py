@@ -74,6 +74,7 @@ DISTILLED = "distilled"
 BYTES, TOKENS, TOKENIZED = replace(SMALL, inner_steps=400), 2048, "tokenized"
 # The same, of so little text of one's own, and as much that a model makes up, or that others have.
 LITTLE, SYNTHETIC = 1 << 16, "synthetic"
+MERGES, DROPOUT = "0.1", "dropout"
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -111,6 +112,11 @@ MEANING |= {
     "tokenized_bytes_per_token": f"{TOKENS} tokens: how many bytes of the text that is trained on one is, the mean",
     "tokenized_text_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as much text / by bytes",
     "tokenized_flop_loss_ratio": f"{TOKENS} tokens: held-out loss per byte behind as many FLOP / by bytes",
+}
+MEANING |= {
+    "dropout_cpu_ratio": f"{TOKENS} tokens, of whose merges {MERGES} are left out: CPU time of a token / without",
+    "dropout_loss_ratio": "merges left out: held-out loss per byte behind as many tokens / without",
+    "dropout_little_loss_ratio": f"merges left out, of {LITTLE} bytes of text: held-out loss per byte / without",
 }
 MEANING |= {
     "synthetic_cpu_ratio": "CPU time to sample a token of text that is new / to train one",
@@ -152,7 +158,8 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
-    told |= _in_a_process(DISTILLED) | _in_a_process(TOKENIZED) | _in_a_process(SYNTHETIC)
+    for row in (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC):
+        told |= _in_a_process(row)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
     told[FORMULA] = max(
         map(_formula_error, [*every, replace(PLAIN, **ROWS["adapter"]), OWN, replace(STUDENT, **TEACHER)])
@@ -324,6 +331,36 @@ def _tokenized() -> dict[str, float]:
     }
 
 
+def _dropout() -> dict[str, float]:
+    """Merges left out of what is trained on, or not: on a whole shard, and on little text, for as many tokens."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        public, made, folder = (Path(scratch) / name for name in ("public", "tokenizer.json", "tokenizers"))
+        public.write_bytes(data.load("python-stdlib:1/4").tobytes())
+        made.write_bytes(tokenizer.train([public], TOKENS))
+        cut = tokenizer.keep(made, folder)
+
+        def train(text: tokenizer.Text, dropout: str) -> tuple[float, float]:
+            """The held-out loss, in nats per byte, and CPU seconds of all steps."""
+            recipe = replace(BYTES, vocabulary=TOKENS, tokenizer=cut.name, merge_dropout=dropout)
+            shard = data.Shard(np.concatenate(list(cut.encode(text))), cut=cut if dropout != "0" else None)
+            started = time.process_time()
+            training = Training(outer.first(recipe), recipe, shard, {}, member="acme", round_=1, rounds=1)
+            for _ in training.until(recipe.inner_steps):
+                pass
+            cpu, (reached, _) = time.process_time() - started, training.state()
+            return outer.held_out_loss(outer.model(recipe), reached, recipe, tokenizers=folder), cpu
+
+        text = data.load("python-stdlib:0/4")
+        (whole, cpu), (left_out, slower) = train(text, "0"), train(text, MERGES)
+        (little, _), (little_left_out, _) = train(text[:LITTLE], "0"), train(text[:LITTLE], MERGES)
+    return {
+        "dropout_cpu_ratio": slower / cpu,
+        "dropout_loss_ratio": left_out / whole,
+        "dropout_little_loss_ratio": little_left_out / little,
+    }
+
+
 def _synthetic() -> dict[str, float]:
     """A member that has little text, with and without as much that a model of another's text makes up, for as many
     steps; and with as much of that other's own text.
@@ -331,7 +368,7 @@ def _synthetic() -> dict[str, float]:
     torch.set_num_threads(1)
     other, own = data.load("python-stdlib:1/4"), data.load("python-stdlib:0/4")[:LITTLE]
 
-    def train(tokens: tokenizer.Tokens | data.Mixed) -> tuple[gpt.GPT, float, float]:
+    def train(tokens: tokenizer.Tokens | data.Shard) -> tuple[gpt.GPT, float, float]:
         """The model, its held-out loss, and CPU seconds of a token."""
         started = time.process_time()
         training = Training(outer.first(BYTES), BYTES, tokens, {}, member="acme", round_=1, rounds=1)
@@ -351,8 +388,8 @@ def _synthetic() -> dict[str, float]:
         made += b"".join(each for each in sampled(model, start, BYTES.context, 1.0, random) if new.take(each))
     sampling = (time.process_time() - started) / len(made)
     _, alone, cpu = train(own)
-    _, mixed, _ = train(data.Mixed(own, np.frombuffer(made[:LITTLE], np.uint8), "0" * 64))
-    _, real, _ = train(data.Mixed(own, other[:LITTLE], "0" * 64))
+    _, mixed, _ = train(data.Shard(own, np.frombuffer(made[:LITTLE], np.uint8), "0" * 64))
+    _, real, _ = train(data.Shard(own, other[:LITTLE], "0" * 64))
     dropped = new.repeat_own + new.repeat_sampled
     return {
         "synthetic_cpu_ratio": sampling / cpu,
@@ -367,7 +404,7 @@ def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
     parser.add_argument(
-        "--row", choices=(*ROWS, DISTILLED, TOKENIZED, SYNTHETIC), help="measure this one in this process"
+        "--row", choices=(*ROWS, DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC), help="measure this one in this process"
     )
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
@@ -380,6 +417,8 @@ def main() -> None:
         print(json.dumps(_distilled()))
     elif chosen.row == TOKENIZED:
         print(json.dumps(_tokenized()))
+    elif chosen.row == DROPOUT:
+        print(json.dumps(_dropout()))
     elif chosen.row == SYNTHETIC:
         print(json.dumps(_synthetic()))
     elif chosen.row:

@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -72,21 +73,29 @@ class Slice:
         return hashlib.sha256(canonical.encode(self)).hexdigest()
 
 
-class Mixed(NamedTuple):
-    """A member's own text and a synthetic one, in tokens."""
+class Shard(NamedTuple):
+    """What a member trains on, in tokens."""
 
     own: tokenizer.Tokens
-    synthetic: tokenizer.Tokens
-    sample: str  # Its hash.
+    synthetic: tokenizer.Tokens | None = None
+    sample: str = ""  # The hash of the `Sample` that tells of it.
+    cut: tokenizer.Tokenizer | None = None  # By what sequences are cut anew, if the recipe has a `merge_dropout`.
 
 
-def shard(spec: str, synthetic: Path | None, recipe: Recipe, kept: Kept) -> tokenizer.Tokens | Mixed:
+def shard(spec: str, synthetic: Path | None, recipe: Recipe, kept: Kept) -> Shard:
     """What a member trains on: its text, as `in_tokens`, and the one in this file. Raises `Refused`, as `sampled`."""
-    own = in_tokens(spec, recipe, kept)
+    own, cut = in_tokens(spec, recipe, kept), anew(recipe, kept)
     if synthetic is None:
-        return own
+        return Shard(own, cut=cut)
     said = sampled(synthetic)
-    return Mixed(own, in_tokens(f"{FILE}{synthetic}", recipe, kept), said.hash)
+    return Shard(own, in_tokens(f"{FILE}{synthetic}", recipe, kept), said.hash, cut)
+
+
+def anew(recipe: Recipe, kept: Kept) -> tokenizer.Tokenizer | None:
+    """By what this recipe cuts sequences anew. Raises `Refused`, as `tokenizer.held`."""
+    if recipe.merge_dropout == "0":
+        return None
+    return tokenizer.held(recipe.tokenizer, recipe.vocabulary, kept.tokenizers)
 
 
 def beside(synthetic: Path) -> Path:
@@ -161,22 +170,26 @@ class Batches:
     """The batches of a member's round, step by step: drawn from its text, the same for the same recipe, member, round
     and length of the run, and a digest of all that was drawn.
 
-    A sequence is of its own text or of the synthetic one, and each place of either is as likely.
+    A sequence is of its own text or of the synthetic one, and each place of either is as likely. With a `merge_dropout`
+    the text of its tokens is cut anew, and as many of these are taken; where there are fewer, it stays as it was.
     """
 
     def __init__(
-        self, tokens: tokenizer.Tokens | Mixed, recipe: Recipe, *, member: str, round_: int, rounds: int
+        self, tokens: tokenizer.Tokens | Shard, recipe: Recipe, *, member: str, round_: int, rounds: int
     ) -> None:
         """Raises `Refused(NO_TEXT)` if a text is shorter than a sequence and the token after it."""
-        self._texts = [tokens.own, tokens.synthetic] if isinstance(tokens, Mixed) else [tokens]
+        shard = tokens if isinstance(tokens, Shard) else Shard(tokens)
+        self._texts = [shard.own] if shard.synthetic is None else [shard.own, shard.synthetic]
         for text in self._texts:
             if text.size <= recipe.context + 1:
                 cause = f"the text holds {text.size} tokens; a sequence takes {recipe.context + 1}"
                 raise Refused(Refusal.NO_TEXT, cause)
-        self._sample = tokens.sample if isinstance(tokens, Mixed) else None
+        assert (recipe.merge_dropout == "0") == (shard.cut is None)
+        self._sample, self._cut, self._dropout = shard.sample, shard.cut, float(recipe.merge_dropout)
         self._trained = self._synthetic = 0
         drawn = hashlib.sha256(f"{recipe.seed} {member} {round_}".encode()).digest()
         self._random = np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
+        self._left_out = Random(int.from_bytes(drawn[16:], "big"))  # noqa: S311 - its numbers are those of any Python.
         self._recipe, self._rounds = recipe, rounds
         self._step = (round_ - 1) * recipe.inner_steps  # Of the run.
         self._digest, self._dtype = hashlib.sha256(), tokenizer.dtype(recipe.tokenizer, recipe.vocabulary)
@@ -195,14 +208,20 @@ class Batches:
         batch[own] = corpus.windows(self._texts[0], starts[own], length + 1)
         if not own.all():
             batch[~own] = corpus.windows(self._texts[1], starts[~own] - places[0], length + 1)
+        if self._cut is not None:
+            batch = np.stack([self._anew(each, self._cut) for each in batch])
         self._trained, self._synthetic = self._trained + count * length, self._synthetic + int((~own).sum()) * length
         self._digest.update(batch.astype(self._dtype).data)
         return batch
 
+    def _anew(self, sequence: npt.NDArray[np.int64], cut: tokenizer.Tokenizer) -> npt.NDArray[np.int64]:
+        found = cut.cut_anew(cut.text(sequence.tolist()), self._dropout, self._left_out)
+        return np.array(found[: sequence.size]) if len(found) >= sequence.size else sequence
+
     @property
     def slice(self) -> Slice | None:
         """What was drawn so far, if some of the text is synthetic."""
-        if self._sample is None:
+        if not self._sample:
             return None
         return Slice(
             tokens=self._digest.hexdigest(), sample=self._sample, trained=self._trained, synthetic=self._synthetic

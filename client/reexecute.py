@@ -18,7 +18,7 @@ import torch
 
 from client import begun, data
 from client.begun import Begun
-from client.data import Batches, Mixed, Sample, Slice
+from client.data import Batches, Sample, Shard, Slice
 from client.team import at_work
 from client.training import ONE, Machine, build
 from shared_models.lm import codecs, gpt, own, weights
@@ -254,7 +254,7 @@ def _check_slice(opening: Opening) -> None:
             raise Refused(Refusal.WRONG_OPENING, f"its sample is not {said.sample[:12]}…, which was named")
 
 
-def _slice(tokens: Tokens | Mixed, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
+def _slice(tokens: Tokens | Shard, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
     """What a round of all these steps draws, if some of the text is synthetic."""
     batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
     for _ in range(manifest.recipe.inner_steps):
@@ -309,22 +309,22 @@ def _text(named: str, recipe: Recipe, file: Path | None, cut: data.Kept) -> Toke
 
 def _texts(
     opening: Opening, recipe: Recipe, text: Path | None, synthetic: Path | None, cut: data.Kept
-) -> Tokens | Mixed:
+) -> Tokens | Shard:
     """The texts that an opening names. Raises `Refused`, as `_text`; NOT_FOUND without the synthetic one, or for
     another.
     """
-    own = _text(opening.text, recipe, text, cut)
+    own, anew = _text(opening.text, recipe, text, cut), data.anew(recipe, cut)
     for sample in opening.sample:
         named = f"the synthetic text {data.DIGEST}{sample.text}"
         if synthetic is None:
             raise Refused(
                 Refusal.NOT_FOUND, f"{named} is the member's own: --synthetic FILE, if it is entrusted to you"
             )
-        return Mixed(own, _text(f"{data.DIGEST}{sample.text}", recipe, synthetic, cut), sample.hash)
-    return own
+        return Shard(own, _text(f"{data.DIGEST}{sample.text}", recipe, synthetic, cut), sample.hash, anew)
+    return Shard(own, cut=anew)
 
 
-def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens | Mixed) -> str:
+def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens | Shard) -> str:
     """Raises `Refused(WRONG_OPENING)` if no point fits: then it may be the text that is another one here."""
     for said, right in zip(opening.slice, _slice(tokens, receipt, manifest), strict=True):
         if said != right and said.tokens == right.tokens:
@@ -371,7 +371,7 @@ def _again(
     groups: Mapping[str, weights.Weights],
     receipt: Receipt,
     manifest: Manifest,
-    tokens: Tokens | Mixed,
+    tokens: Tokens | Shard,
     machine: Machine,
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))

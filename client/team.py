@@ -21,8 +21,9 @@ import torch
 from torch import distributed
 
 from client import begun
-from client.data import Mixed
+from client.data import Shard
 from client.training import ONE, Machine, Training
+from shared_models.lm import tokenizer
 from shared_models.lm.tokenizer import Tokens
 from shared_models.lm.weights import Weights
 from shared_models.records import canonical
@@ -35,7 +36,7 @@ START_S = 120.0  # Importing PyTorch as often as there are processes takes a whi
 
 @contextmanager
 def at_work(
-    start: Weights, recipe: Recipe, tokens: Tokens | Mixed, memory: Weights, *, machine: Machine = ONE, **turn: Any
+    start: Weights, recipe: Recipe, tokens: Tokens | Shard, memory: Weights, *, machine: Machine = ONE, **turn: Any
 ) -> Iterator["Training | Team"]:
     """A `Training`, or where the machine has several processes a `Team`, which answers as one.
 
@@ -61,7 +62,7 @@ class Team:
         folder: Path,
         start: Weights,
         recipe: Recipe,
-        tokens: Tokens | Mixed,
+        tokens: Tokens | Shard,
         memory: Weights,
         machine: Machine,
         *,
@@ -72,13 +73,15 @@ class Team:
     ) -> None:
         turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
         how = {name: getattr(machine, name) for name in Machine.__slots__}
-        own, synthetic, sample = tokens if isinstance(tokens, Mixed) else (tokens, None, "")
-        said = {"recipe": canonical.encode(recipe).decode(), "turn": turn, "machine": how, "sample": sample}
+        shard = tokens if isinstance(tokens, Shard) else Shard(tokens)
+        said = {"recipe": canonical.encode(recipe).decode(), "turn": turn, "machine": how, "sample": shard.sample}
         order = json.dumps(said)
         (folder / "order").write_bytes(order.encode() + b"\n" + begun.pack(start=start, memory=memory))
-        np.save(folder / "tokens.npy", own)
-        if synthetic is not None:
-            np.save(folder / "synthetic.npy", synthetic)
+        np.save(folder / "tokens.npy", shard.own)
+        if shard.synthetic is not None:
+            np.save(folder / "synthetic.npy", shard.synthetic)
+        if shard.cut is not None:
+            (folder / "tokenizer.json").write_bytes(shard.cut.data)
         self._folder = folder
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(str(folder / "door"))
@@ -172,14 +175,13 @@ class _Seat:
         line, groups = begun.split((folder / "order").read_bytes())
         order = json.loads(line)
         machine = Machine(**order["machine"])
-        own: Tokens = np.load(folder / "tokens.npy", mmap_mode="r")
-        tokens: Tokens | Mixed = own
-        if order["sample"]:
-            tokens = Mixed(own, np.load(folder / "synthetic.npy", mmap_mode="r"), order["sample"])
+        own = np.load(folder / "tokens.npy", mmap_mode="r")
+        synthetic = np.load(folder / "synthetic.npy", mmap_mode="r") if order["sample"] else None
+        cut = tokenizer.read(folder / "tokenizer.json") if (folder / "tokenizer.json").is_file() else None
         self._training = Training(
             groups["start"],
             canonical.decode(Recipe, order["recipe"].encode()),
-            tokens,
+            Shard(own, synthetic, order["sample"], cut),
             groups.get("memory", {}),
             machine=machine,
             rank=self._rank,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.data import Batches, Mixed
+from client.data import Batches, Shard
 from client.half import Half
 from client.team import at_work
 from client.training import ONE, Machine
@@ -45,7 +45,7 @@ class BrokenOff(Exception):
 def train(
     base: weights.Weights,
     recipe: Recipe,
-    tokens: Tokens | Mixed,
+    tokens: Tokens | Shard,
     memory: weights.Weights,
     *,
     member: str,

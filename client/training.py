@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from client.data import Batches, Mixed
+from client.data import Batches, Shard
 from shared_models.lm import gpt, own, weights
 from shared_models.lm.inner import Inner
 from shared_models.lm.tokenizer import Tokens
@@ -79,7 +79,7 @@ class Training:
         self,
         start: weights.Weights,
         recipe: Recipe,
-        tokens: Tokens | Mixed,
+        tokens: Tokens | Shard,
         memory: weights.Weights,
         *,
         member: str,

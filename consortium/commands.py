@@ -196,7 +196,7 @@ def _simulate(args: Namespace) -> int:
             (args.keep or Path(scratch)) / "parties",
             dict.fromkeys(names, 1),
             rounds=args.rounds,
-            recipe=read_recipe(args.recipe, args.start),
+            recipe=read_recipe(args.recipe, args.start, args.tokenizer),
             deadline_s=args.deadline,
             misbehave=misbehave,
             alpha=args.alpha,

@@ -28,16 +28,18 @@ PIECE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
 
-def read_recipe(path: Path | None, start: Path | None = None) -> Recipe:
+def read_recipe(path: Path | None, start: Path | None = None, cut: Path | None = None) -> Recipe:
     """The small recipe with what this TOML file changes; of a run that begins with a folder of transformers', in the
-    shape that the folder has. Raises `Refused`: BAD_FIELD, UNKNOWN_CODEC; as `huggingface.described`.
+    shape that the folder has; in the tokens of the tokenizer in the file `cut`. Raises `Refused`: BAD_FIELD,
+    UNKNOWN_CODEC; as `huggingface.described` and `tokenizer.read`.
     """
     shape = huggingface.described(start) if start is not None and start.is_dir() else {}
     changes = tomllib.loads(path.read_text()) if path is not None else {}
     unknown = changes.keys() - {field.name for field in fields(Recipe)}
     if unknown:
         raise Refused(Refusal.BAD_FIELD, f"{path}: a recipe has no {', '.join(sorted(unknown))}")
-    recipe = replace(SMALL, **shape | changes)
+    named = {"tokenizer": tokenizer.read(cut).name} if cut is not None else {}
+    recipe = replace(SMALL, **shape | changes | named)
     check_recipe(recipe)
     return recipe
 
@@ -156,7 +158,7 @@ def launch(
     gpt.check_processor(home.settings.processor)
     ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
-    asked = read_recipe(recipe, start)
+    asked = read_recipe(recipe, start, cut)
     if held_out is not None:
         asked = replace(asked, corpus=keep_text(held_out, home.texts_path))
     if cut is not None:

@@ -13,9 +13,10 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from itertools import islice
+from functools import cache, cached_property
+from itertools import islice, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,41 @@ class Tokenizer:
             whole = iter(library.encode_batch([run for run in some if not _is_alone(run)], add_special_tokens=False))
             numbers = [[self._alone[ord(run) - 0xDC00]] if _is_alone(run) else next(whole).ids for run in some]
             yield np.concatenate([np.array(each, self.dtype) for each in numbers])
+
+    def cut_anew(self, text: bytes, dropout: float, random: Random) -> list[int]:
+        """The tokens of a text of which merges are left out, each that there is with this chance whenever the best is
+        chosen: BPE dropout (arXiv:1910.13267, algorithm 1). Put together, they are the text again.
+        """
+        found = list[int]()
+        for run in _runs(text):
+            if _is_alone(run):
+                found.append(self._alone[ord(run) - 0xDC00])
+                continue
+            for word, _ in self._splitter.pre_tokenize_str(run):
+                parts = list(word)
+                while True:
+                    there = (self._ranks.get(pair) for pair in pairwise(parts))
+                    left = [
+                        (rank, at) for at, rank in enumerate(there) if rank is not None and random.random() >= dropout
+                    ]
+                    if not left:
+                        break
+                    _, at = min(left)
+                    parts[at : at + 2] = [parts[at] + parts[at + 1]]
+                found += map(self._numbers.__getitem__, parts)
+        return found
+
+    @cached_property
+    def _splitter(self) -> Any:
+        return _library().from_str(json.dumps(json.loads(self.data) | dict(BESIDE))).pre_tokenizer
+
+    @cached_property
+    def _ranks(self) -> Mapping[tuple[str, ...], int]:
+        return {tuple(merge.split(" ")): rank for rank, merge in enumerate(self.merges)}
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {token: number for number, token in enumerate(self.tokens)}
 
     def text(self, numbers: Iterable[int]) -> bytes:
         """What these tokens, put together, stand for."""

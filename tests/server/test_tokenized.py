@@ -16,13 +16,13 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer as Library
 from world import TOY, World
 
-from client import data, steps
+from client import data, reexecute, steps
 from client.worth import measure
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from ledger.api import serving
 from server import outer
-from server.launch import propose
+from server.launch import propose, read_recipe
 from shared_models import gguf
 from shared_models.bundle import build
 from shared_models.lm import corpus, gpt, hygiene, tokenizer, weights
@@ -179,6 +179,51 @@ def test_work_is_opened_and_repeated_to_the_bit_and_not_without_the_tokenizer(ru
     altered.write_bytes(altered.read_bytes()[:-2])
     code, _, err = work("open", acme, hashed["acme", 3], "--to", str(tmp_path / "again"), "--segment", "1")
     assert (code, "corrupt" in err, str(altered) in err, (tmp_path / "again").exists()) == (2, True, True, False)
+
+
+def test_a_run_that_leaves_merges_out_is_repeated_to_the_bit_and_scored_without(file, texts, tmp_path, capsys):
+    """What is scored is cut as ever: the first checkpoint, which knows nothing, has the loss that it has without."""
+    recipe = replace(RECIPE, merge_dropout="0.2")
+    found = simulate(tmp_path / "parties", TWO, rounds=2, recipe=recipe, texts=texts, cut=file)
+    assert (found.report.findings, found.excluded) == ([], ())
+    plain = simulate(tmp_path / "plain", TWO, rounds=2, recipe=RECIPE, texts=texts, cut=file)
+    assert (found.losses[0], found.losses[1] != plain.losses[1]) == (plain.losses[0], True)
+    acme, birch = (found.founded.member(name) for name in TWO)
+    hashed = next(
+        leaf_hash(leaf).hex()
+        for leaf in leaves(found)
+        if isinstance(each := entries.peek(leaf), Receipt) and (each.member, each.round) == ("acme", 2)
+    )
+    opening = tmp_path / "opening"
+    with serving(found.founded.ledger, int(acme.settings.ledger.rpartition(":")[2])):
+        words = ["work", "open", hashed, "--home", str(acme.path), "--to", str(opening), "--segment", "1"]
+        assert main(words) == 0
+        capsys.readouterr()
+        words = ["work", "replay", str(opening), "--home", str(birch.path), "--text", str(texts[0]), "--json"]
+        assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["why"] == "the same bits"
+    shown = opening.read_bytes()
+    manifest = replace(found.manifest, recipe=replace(found.manifest.recipe, merge_dropout="0"))
+    receipt, earlier = (
+        next(
+            each
+            for leaf in leaves(found)
+            if isinstance(each := entries.peek(leaf), Receipt) and (each.member, each.round) == ("acme", number)
+        )
+        for number in (2, 1)
+    )
+    kept = data.Kept(birch.tokenizers_path, birch.tokens_path)
+    with pytest.raises(Refused, match="gives none of the tokens that were signed"):
+        reexecute.replay(shown, receipt, hashed, manifest, earlier, texts[0], cut=kept)
+
+
+def test_a_recipe_that_leaves_merges_out_needs_a_tokenizer(file, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'vocabulary = {SIZE}\nmerge_dropout = "0.1"\n')
+    with pytest.raises(Refused, match="bytes are merged by no tokenizer"):
+        read_recipe(path)
+    found = read_recipe(path, None, file)
+    assert (found.merge_dropout, found.tokenizer) == ("0.1", tokenizer.read(file).name)
 
 
 @pytest.fixture

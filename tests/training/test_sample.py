@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -157,8 +158,8 @@ def test_it_is_given_up_when_hardly_anything_is_new():
 # What is trained on.
 
 
-def mixed(text=MADE) -> data.Mixed:
-    return data.Mixed(OWN, text, said(text.tobytes()).hash)
+def mixed(text=MADE) -> data.Shard:
+    return data.Shard(OWN, text, said(text.tobytes()).hash)
 
 
 def batches(tokens=None, **changes: object) -> data.Batches:
@@ -166,7 +167,7 @@ def batches(tokens=None, **changes: object) -> data.Batches:
 
 
 def test_a_sequence_is_of_one_text_and_each_place_of_both_is_as_likely():
-    both = data.Mixed(np.zeros(3_000, np.uint8), np.ones(1_000, np.uint8), "5a" * 32)
+    both = data.Shard(np.zeros(3_000, np.uint8), np.ones(1_000, np.uint8), "5a" * 32)
     drawn = data.Batches(both, replace(RECIPE, batch=4_000), **TURN).draw()
     assert drawn.shape == (4_000, 33)
     assert set(drawn.sum(1).tolist()) == {0, 33}
@@ -195,6 +196,56 @@ def test_a_synthetic_text_is_as_long_as_a_sequence_too():
     batches(mixed()._replace(synthetic=MADE[:34])).draw()
 
 
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory) -> tokenizer.Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    (folder / "text").write_bytes(WHOLE[:100_000].tobytes())
+    (folder / "file").write_bytes(tokenizer.train([folder / "text"], 400))
+    return tokenizer.keep(folder / "file", folder)
+
+
+def dropping(cut: tokenizer.Tokenizer, dropout: str, **changes: object):
+    """Batches of a recipe that leaves merges out, and what it is."""
+    recipe = replace(RECIPE, vocabulary=400, tokenizer=cut.name, merge_dropout=dropout)
+    own = np.concatenate(list(cut.encode(OWN)))
+    shard = data.Shard(own, cut=cut if dropout != "0" else None)
+    return data.Batches(shard, recipe, **(TURN | changes)), recipe, shard
+
+
+def test_sequences_are_cut_anew_each_round_otherwise_and_the_same_when_they_are_drawn_again(cut):
+    plain, found, again = (dropping(cut, dropout)[0] for dropout in ("0", "0.3", "0.3"))
+    other = dropping(cut, "0.3", round_=2)[0]
+    differ = 0
+    for _ in range(6):
+        before, now = plain.draw(), found.draw()
+        assert (now == again.draw()).all()
+        assert now.shape == before.shape
+        for one, two in zip(before.tolist(), now.tolist(), strict=True):
+            assert cut.text(one).startswith(cut.text(two)) or one == two
+            differ += one != two
+        other.draw()
+    assert differ > 20
+    assert (found.digest, found.digest != other.digest) == (again.digest, True)
+
+
+def test_a_sequence_of_which_too_few_tokens_would_come_stays_as_it_was(cut):
+    """One that begins within a word: what is cut by itself may be fewer."""
+    batches, *_ = dropping(cut, "0.000001")
+    alone = cut.cut_anew(b"import importlib, itertools, inspect", 0.999999, Random(1))
+    assert len(cut.cut_anew(cut.text(alone), 0.000001, Random(1))) < len(alone)
+    assert batches._anew(np.array(alone), cut).tolist() == alone
+
+
+def test_several_processes_leave_the_same_merges_out(cut):
+    right, recipe, shard = dropping(cut, "0.3")
+    with at_work(outer.first(recipe), recipe, shard, {}, machine=Machine(processes=2), **TURN) as training:
+        list(training.until(2))
+        found = training.data
+    for _ in range(2):
+        right.draw()
+    assert found == right.digest
+
+
 def test_several_processes_say_the_same_of_what_they_trained_on():
     found = []
     for machine in (Machine(), Machine(processes=2)):
@@ -210,7 +261,7 @@ def test_several_processes_say_the_same_of_what_they_trained_on():
 def test_what_stands_beside_a_synthetic_text_tells_of_it_or_nothing_is_trained(tmp_path):
     file = tmp_path / "made"
     spec = {"recipe": RECIPE, "kept": data.NOWHERE}
-    assert data.shard("python-stdlib:0/3", None, **spec) is WHOLE
+    assert data.shard("python-stdlib:0/3", None, **spec).own is WHOLE
     with pytest.raises(Refused) as caught:
         data.shard("python-stdlib:0/3", file, **spec)
     assert caught.value.refusal is Refusal.NO_TEXT

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -69,6 +70,36 @@ def test_tokens_put_together_are_the_text_again_whatever_it_holds_and_each_stand
         assert learnt.sizes[numbers].sum() == len(data)
     assert [len(LETTERS), learnt.sizes.min(), len(learnt.sizes)] == [256, 1, 600]
     assert learnt.sizes.max() > 4
+
+
+def test_a_text_is_cut_anew_by_fewer_merges_and_stays_the_text(learnt):
+    data = corpus.held_out()[300_000:303_000].tobytes() + "naïve – 東京\n".encode() + b"\xe2\x80 \xff\n"
+    whole = np.concatenate(list(learnt.encode(text(data)))).tolist()
+    assert learnt.cut_anew(data, 0.0, random.Random(1)) == whole
+    found = {dropout: learnt.cut_anew(data, dropout, random.Random(1)) for dropout in (0.1, 0.5, 0.999)}
+    assert [learnt.text(each) for each in found.values()] == [data] * 3
+    assert len(whole) < len(found[0.1]) < len(found[0.5]) < len(found[0.999]) <= len(data)
+    assert len(found[0.999]) > 0.98 * len(data)
+    assert learnt.cut_anew(data, 0.5, random.Random(1)) == found[0.5]
+    assert learnt.cut_anew(data, 0.5, random.Random(2)) != found[0.5]
+
+
+def test_a_merge_is_left_out_as_often_as_is_said_and_the_best_of_the_others_made(words):
+    """By hand: of two letters one merge makes one token; of three, what is left of two merges decides."""
+    merges = [["a", "b"], ["b", "c"], ["ab", "c"]]
+    made = json.loads(tokenizer.train([words], 260))
+    made["model"]["vocab"] = {tokenizer.shown(byte): byte for byte in range(256)} | {"ab": 256, "bc": 257, "abc": 258}
+    made["model"]["merges"] = merges
+    found, drawn = Tokenizer(json.dumps(made).encode(), "made"), random.Random(7)
+
+    def often(data: bytes) -> dict[tuple[int, ...], float]:
+        counts = Counter(tuple(found.cut_anew(data, 0.25, drawn)) for _ in range(20_000))
+        return {tokens: count / 20_000 for tokens, count in counts.items()}
+
+    near = lambda share: pytest.approx(share, abs=0.015)  # noqa: E731
+    assert often(b"ab") == {(256,): near(0.75), (97, 98): near(0.25)}
+    by_hand = {(258,): 0.75 * 0.75, (256, 99): 0.75 * 0.25, (97, 257): 0.25 * 0.75, (97, 98, 99): 0.25 * 0.25}
+    assert often(b"abc") == {tokens: near(share) for tokens, share in by_hand.items()}
 
 
 def test_a_text_s_tokens_are_those_of_its_pieces_and_these_are_bounded(learnt):
