@@ -11,7 +11,7 @@ from world import TOY
 
 from client import begun, data, reexecute, work
 from client.home import Home, write_settings
-from client.sample import granted
+from client.sample import _model, _recipe, granted
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from ledger.api import serving
@@ -272,3 +272,25 @@ def test_what_an_opening_says_of_a_share_is_what_the_receipt_was_signed_for(run,
         with pytest.raises(Refused) as caught:
             reexecute.replay(forged, signed, hashed, manifest, earlier, run.texts[0], synthetic=run.made)
         assert (caught.value.refusal, why in caught.value.detail) == (Refusal.WRONG_OPENING, True)
+
+
+def test_only_one_round_s_whole_model_is_sampled_from(run, act):
+    """Not what a member has made of it, whose recipe nobody knows; nor what stands beside other weights."""
+    derived = run.folder / "derived"
+    derived.write_bytes(run.file.read_bytes() + b" ")
+    home = ["--home", run.home("acme")]
+    code, out, _ = act("model", "derive", *home, derived, "--parent", run.artefact)
+    name = data.named(f"file:{derived}").removeprefix("sha256:")
+    assert (code, name in out) == (0, True)
+    assert act("model", "get", *home, name, "--to", run.folder / "derived-again")[0] == 0
+    code, _, err = act("model", "sample", *home, derived, "--to", run.folder / "bad", "--bytes", 9)
+    assert (code, "is not the whole checkpoint of one round" in err) == (2, True)
+    books = run.result.report.books
+    turn = books.run("teacher")
+    right, turn.manifest = turn.manifest, replace(turn.manifest, recipe=replace(turn.manifest.recipe, adapter=2))
+    with pytest.raises(Refused, match="stands beside given weights, and is no model alone"):
+        _recipe(books, run.artefact)
+    turn.manifest = right
+    assert _recipe(books, run.artefact) == RECIPE.teacher
+    with pytest.raises(Refused, match="wrong_model"):
+        _model(run.file, replace(RECIPE.teacher, width=32))
