@@ -44,18 +44,28 @@ START = b"\n"  # What a document is the continuation of, if nothing else is give
 
 
 def sample(
-    folder: Path, file: Path, to: Path, *, size: int, seed: int, temperature: str, prompts: Path | None = None
+    folder: Path,
+    file: Path,
+    to: Path,
+    *,
+    size: int,
+    seed: int,
+    temperature: str,
+    prompts: Path | None = None,
+    text: Path | None = None,
 ) -> Sample:
     """Write `size` bytes of text, sampled from the model in a file, to one that is not there yet; what stands in the
     file beside that, TO.json.
 
-    It is sampled on the CPU: the same words give the same bytes where the build is the same. Raises `Refused`:
-    NOT_FOUND, NO_ACCESS as `granted`; BAD_FIELD for what cannot be sampled from, or if hardly any of it is new; NO_TEXT
-    for prompts that are too short; as `audited`, `weights.read` and `tokenizer.held`.
+    It repeats nothing of the member's text; or of another's, `text`, for who samples again what that one did. It is
+    sampled on the CPU: the same words give the same bytes where the build is the same. Raises `Refused`: NOT_FOUND,
+    NO_ACCESS as `granted`; BAD_FIELD for what cannot be sampled from, or if hardly any of it is new; NO_TEXT for
+    prompts that are too short; as `audited`, `weights.read` and `tokenizer.held`.
     """
     home = Home(folder)
     if to.exists():
         raise Refused(Refusal.BAD_FIELD, f"--to {to}: it is there already, and nothing is written over")
+    own = home.text if text is None else f"{data.FILE}{text}"
     books = audited(home)
     artefact = _digest(file)
     said = Sample(
@@ -65,7 +75,7 @@ def sample(
         seed=seed,
         temperature=temperature,
         build=build("fp32"),
-        beside=data.named(home.text),
+        beside=data.named(own),
         documents=0,
         repeat_own=0,
         repeat_sampled=0,
@@ -80,7 +90,7 @@ def sample(
     cut = tokenizer.held(recipe.tokenizer, recipe.vocabulary, home.tokenizers_path)
     begins = _prompts(prompts, recipe, cut)
     random = np.random.Generator(np.random.PCG64(seed))
-    new = New(data.load(home.text))
+    new = New(data.load(own))
     hashed, room = hashlib.sha256(), size
     with durable.writing(to, 0o600) as out:
         while room:

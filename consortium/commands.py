@@ -537,6 +537,9 @@ def _sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same one, the same text; %(default)s")
     parser.add_argument("--temperature", default="1", metavar="T", help="above 0: how even chances are; %(default)s")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="go on from parts of this text")
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="repeat nothing of this instead of your member's text"
+    )
 
 
 def _sample(args: Namespace) -> int:
@@ -555,6 +558,7 @@ def _sample(args: Namespace) -> int:
         seed=args.seed,
         temperature=args.temperature,
         prompts=args.prompts,
+        text=args.text,
     )
     print(f"{args.to} has {said.size:,} bytes, {said.documents:,} documents, sampled from artefact {said.artefact}")
     print(f"left out: {said.repeat_own:,} that repeat your text, {said.repeat_sampled:,} that repeat one of these")

@@ -140,6 +140,10 @@ def test_the_same_words_sample_the_same_bytes_and_another_seed_others(run, act):
     assert (code, "it is there already" in err) == (2, True)
     assert act(*words, "--to", run.folder / "other", "--seed", 2)[0] == 0
     assert (run.folder / "other").read_bytes() != run.made.read_bytes()
+    code, _, _ = act(*words, "--to", run.folder / "for-acme", "--text", run.texts[0])  # As who checks on acme has it.
+    assert (code, data.sampled(run.folder / "for-acme")) == (0, data.sampled(run.made))
+    assert act(*words, "--to", run.folder / "for-birch", "--text", run.texts[1])[0] == 0
+    assert data.sampled(run.folder / "for-birch").beside == data.named(f"file:{run.texts[1]}")
     assert act(*words, "--to", run.folder / "behind", "--prompts", run.texts[1], "--temperature", "0.8")[0] == 0
     assert data.sampled(run.folder / "behind").prompts == data.named(f"file:{run.texts[1]}")[7:]
 
