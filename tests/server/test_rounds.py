@@ -173,6 +173,16 @@ def test_a_run_without_a_quorum_of_consents_is_not_started(served):
     assert (caught.value.refusal, "quorum of run r1 is 2" in caught.value.detail) == (Refusal.NO_CONSENT, True)
 
 
+def test_a_run_s_first_checkpoint_is_scored_where_the_settings_say(served):
+    founded, ledger = served
+    ledger.append(founded.charter)
+    home = founded.coordinator
+    write_settings(home.path / "coordinator.toml", replace(home.settings, processor="meta"))
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        launch(home.path, "r1", recipe=None, rounds=1, quorum=None, deadline_s=1, consents_s=1)
+    assert ledger.size() == 1
+
+
 def test_a_run_goes_on_with_the_code_that_its_members_consented_to_only(served):
     founded, ledger = served
     home = founded.coordinator
