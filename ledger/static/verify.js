@@ -184,8 +184,9 @@ export function workOf({ recipe, rounds, flop_per_token }, round) {
   }
   const attended = (heads, width) => (recipe.head_dim ? heads * recipe.head_dim : width);
   const attention = 6 * recipe.layers * attended(recipe.heads, recipe.width) + 2 * recipe.teacher_layers * attended(recipe.teacher_heads, recipe.teacher_width);
+  const looked = recipe.model === "gpt" ? attention : recipe.model_flop_per_position;
   const [step, tokens] = [BigInt(batch * context), BigInt(steps * batch * context)];
-  return { tokens, flop: tokens * BigInt(flop_per_token) - BigInt(attention) * step * BigInt(missing) };
+  return { tokens, flop: tokens * BigInt(flop_per_token) - BigInt(looked) * step * BigInt(missing) };
 }
 
 // The bill (`rules.statement`).

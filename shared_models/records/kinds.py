@@ -33,6 +33,7 @@ Amount = Annotated[str, Pattern(r"(0|[1-9][0-9]{0,17})(\.[0-9]{0,11}[1-9])?")]  
 Date = Annotated[str, Pattern(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")]
 Isolation = Annotated[str, Pattern(r"none|landlock-[1-9][0-9]?(\+netns)?")]  # Which of Linux's Landlock; no network.
 Build = Annotated[str, Pattern(r"[A-Za-z0-9._+-]{1,40}(/[A-Za-z0-9._+-]{1,40}){4}")]
+ModelName = Annotated[str, Pattern("gpt|sha256:[0-9a-f]{64}:[a-z_][a-z0-9_]{0,63}")]  # A file, and a function of it.
 Billed = Annotated[str, Pattern(r"(item/[a-z0-9.-]{1,63}/|work/[a-z0-9.-]{1,63}/[1-9][0-9]{0,18}/)[a-z0-9.-]{1,63}")]
 
 BILLION = 10**9  # The weight of a whole.
@@ -254,6 +255,14 @@ class Recipe:
     rope_factor: Count  # of which the long ones are so many times longer, as Llama 3's; 0: as they are.
     norm_eps: Decimal  # What a norm adds to a mean square; 0: float32's own, 2^-23.
     merge_dropout: Share  # So many of a tokenizer's merges are left out, at random, of the text that is trained on.
+    model: ModelName  # What is trained: `gpt`, ours; or what that function of a Python file builds: lm.models.
+    model_flop: Count  # Of one that is not ours, forward and back: of a token, however long its sequence,
+    model_flop_per_position: Count  # and for each token in that as many more. Of ours they are 0: a formula says it.
+
+    @property
+    def ours(self) -> bool:
+        """Whether what is trained is our own model, which the other fields say all of."""
+        return self.model == "gpt"
 
     @property
     def beside(self) -> bool:

@@ -47,7 +47,12 @@ def flop_per_token(recipe: Recipe) -> int:
     the row, the gate and the first matrix has no gradient.
 
     A teacher goes forward only: 2 for each of its matmul weights, and 2·L·T·d of its attention.
+
+    Of a model that is not ours, the recipe has two numbers. Whoever can run it counts its products, and refuses others
+    (`lm.models.check`); who cannot, an auditor, knows that the run's members have.
     """
+    if not recipe.ours:
+        return recipe.model_flop + recipe.model_flop_per_position * recipe.context
     if (teacher := recipe.teacher) is not None:
         forward = 2 * matmul_parameters(teacher) + 2 * teacher.layers * teacher.context * attended(teacher)
         return flop_per_token(replace(recipe, teacher_layers=0)) + forward
@@ -102,7 +107,7 @@ def length_at(recipe: Recipe, rounds: int, step: int) -> int:
 
 def round_flop(manifest: Manifest, round_: int) -> int:
     """FLOP of one member in this round, counted from 1: tokens × the manifest's FLOP per token; where sequences are
-    shorter, attention has as much less to look at.
+    shorter, attention has as much less to look at, or of a model that is not ours what looks back at each position.
     """
     recipe = manifest.recipe
     every, whole = lengths(recipe), manifest.rounds * recipe.inner_steps
@@ -112,7 +117,9 @@ def round_flop(manifest: Manifest, round_: int) -> int:
         first, after = (-(-part * whole // len(every)) for part in (number, number + 1))
         missing += max(0, min(end, after) - max(end - recipe.inner_steps, first)) * (recipe.context - length)
     attention = 6 * recipe.layers * attended(recipe)
-    if (teacher := recipe.teacher) is not None:
+    if not recipe.ours:
+        attention = recipe.model_flop_per_position
+    elif (teacher := recipe.teacher) is not None:
         attention += 2 * teacher.layers * attended(teacher)
     return tokens_asked(recipe) * manifest.flop_per_token - attention * recipe.batch * recipe.context * missing
 

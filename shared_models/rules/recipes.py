@@ -10,6 +10,13 @@ from shared_models.rules.pricing import flop_per_token, lengths
 
 COOLEST, HOTTEST = Fraction(1, 10), 100  # Temperatures.
 LEAST = 256  # Tokens of a tokenizer.
+# What says of our model what it is made of. A file's may read its sizes, and of these all are as in SMALL.
+OF_OURS = (
+    *("kv_heads", "feed", "rank", "shared", "experts", "experts_per_token", "adapter", "member_experts"),
+    *("teacher_layers", "teacher_heads", "teacher_width", "temperature", "taught"),
+    *("feed_dim", "head_dim", "qk_norm", "bias", "embeddings", "expert_weights"),
+    *("rope_theta", "rope_factor", "norm_eps"),
+)
 
 # Who computes what a recipe says, as transformers calls it: by `feed`, whether there are experts, `qk_norm` and `bias`.
 ARCHITECTURES = {
@@ -69,6 +76,9 @@ SMALL = Recipe(
     rope_factor=0,
     norm_eps="0",
     merge_dropout="0",
+    model="gpt",
+    model_flop=0,
+    model_flop_per_position=0,
 )
 
 # What trains in a second, and learns little: for benches, tests, and rules that only count.
@@ -109,8 +119,10 @@ def check_recipe(recipe: Recipe) -> None:
         has merges to leave out.
     11. It is one of `ARCHITECTURES`, so that others can read what was trained: members' experts too, with what they
         stand beside, and that alone. Where the weights of experts are no shares, the architecture leaves the choice.
+    12. A model that is not ours has none of our model's options; and of ours no number says what it costs.
     """
     canonical.encode(recipe)
+    _check_model(recipe)
     if unknown := {recipe.up, recipe.down} - set(CODECS):
         raise Refused(Refusal.UNKNOWN_CODEC, f"{', '.join(sorted(unknown))}: none of {', '.join(CODECS)}")
     if recipe.head_dim % 2:
@@ -151,6 +163,20 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.tokenizer == "bytes" and recipe.merge_dropout != "0":
         raise Refused(Refusal.BAD_FIELD, f"merge_dropout = {recipe.merge_dropout}: bytes are merged by no tokenizer")
+
+
+def _check_model(recipe: Recipe) -> None:
+    if recipe.ours:
+        if recipe.model_flop or recipe.model_flop_per_position:
+            cause = (
+                f"model_flop = {recipe.model_flop}, {recipe.model_flop_per_position} per position, of our own model: 0"
+            )
+            raise Refused(Refusal.BAD_FIELD, cause)
+        return
+    for name in OF_OURS:
+        if (said := getattr(recipe, name)) != (plain := getattr(SMALL, name)):
+            cause = f"{name} = {said} is an option of our model, and this run's is a file's: {plain}"
+            raise Refused(Refusal.BAD_FIELD, cause)
 
 
 def _check_architecture(recipe: Recipe) -> None:

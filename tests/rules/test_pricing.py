@@ -126,7 +126,17 @@ def test_attention_costs_what_its_two_products_cost_under_a_causal_mask():
 TAUGHT = {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24}
 
 
-@pytest.mark.parametrize("teacher", [{}, TAUGHT, TAUGHT | {"head_dim": 10}])
+THEIRS = {"model": f"sha256:{64 * '7'}:build", "model_flop": 1_000, "model_flop_per_position": 30}
+
+
+def test_a_model_that_is_not_ours_costs_what_its_recipe_says():
+    recipe = replace(TOY, **THEIRS)
+    assert flop_per_token(recipe) == 1_000 + 16 * 30
+    assert flop_per_token(replace(recipe, layers=9, width=64)) == flop_per_token(recipe)
+    assert flop_per_token(replace(TOY, model_flop=1_000)) == flop_per_token(TOY)  # Which nobody can sign.
+
+
+@pytest.mark.parametrize("teacher", [{}, TAUGHT, TAUGHT | {"head_dim": 10}, THEIRS])
 @pytest.mark.parametrize(
     ("shortest", "rounds", "steps"), [(0, 3, 7), (8, 3, 7), (2, 3, 7), (1, 1, 3), (1, 5, 1), (4, 2, 6)]
 )

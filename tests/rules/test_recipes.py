@@ -7,19 +7,22 @@ from world import TOY, World, digest
 
 from shared_models.records.kinds import FIRST
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.recipes import check_recipe, check_start
+from shared_models.rules.recipes import OF_OURS, check_recipe, check_start
 
 RECIPE = replace(TOY, layers=4, heads=4, width=64)
 TAUGHT = {"teacher_layers": 6, "teacher_heads": 4, "teacher_width": 96, "temperature": "2", "taught": "0.5"}
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
 CUT = "sha256:" + 64 * "0"
 OWN = {"feed": "swiglu", "member_experts": 3}
+THEIRS = {"model": f"sha256:{64 * '7'}:build", "model_flop": 1_000}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
+        THEIRS,
+        THEIRS | {"model_flop_per_position": 7, "shortest": 4, "inner": "muon", "precision": "bf16", "up": "int4"},
         {"kv_heads": 1},
         {"kv_heads": 2},
         {"kv_heads": 4},
@@ -152,7 +155,21 @@ WRONG = [
     (OWN | {"outer": "nesterov"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer = "mean", and it is nesterov'),
     (OWN | {"outer_rate": "0.5"}, Refusal.BAD_FIELD, 'member_experts = 3 need outer_rate = "1", and it is 0.5'),
     (OWN | {"aggregate": "median"}, Refusal.BAD_FIELD, 'member_experts = 3 need aggregate = "mean", and it is median'),
+    ({"model": "llama"}, Refusal.BAD_FIELD, "Recipe.model is 'llama'"),
+    (THEIRS | {"model": f"sha256:{64 * '7'}"}, Refusal.BAD_FIELD, "Recipe.model is 'sha256:7777"),
+    ({"model_flop": 1}, Refusal.BAD_FIELD, "model_flop = 1, 0 per position, of our own model: 0"),
+    ({"model_flop_per_position": 2}, Refusal.BAD_FIELD, "model_flop = 0, 2 per position, of our own model: 0"),
 ]
+
+
+def test_a_model_that_is_not_ours_has_none_of_our_models_options():
+    options = {**EXPERTS, **OWN, **TAUGHT, "adapter": 4, "rank": 8, "shared": 2, "kv_heads": 2, "feed_dim": 8}
+    options |= {"head_dim": 8, "qk_norm": "head", "bias": "qkv", "embeddings": "tied", "expert_weights": "softmax"}
+    options |= {"rope_theta": 9, "rope_factor": 8, "norm_eps": "0.1"}
+    assert options.keys() == set(OF_OURS)
+    for name, value in options.items():
+        with pytest.raises(Refused, match=f"{name} = {value} is an option of our model, and this run's is a file's"):
+            check_recipe(replace(RECIPE, **THEIRS, **{name: value}))
 
 
 @pytest.mark.parametrize(("changes", "refusal", "detail"), WRONG)

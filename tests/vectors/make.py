@@ -318,8 +318,11 @@ def flop() -> Iterator[dict[str, int | str]]:
 def curriculum() -> Iterator[dict[str, int | list[int]]]:
     """What each round of a run costs a member: its sequences grow from the shortest to the context."""
     names = ("layers", "width", "context", "batch", "inner_steps", "shortest", "teacher_layers", "teacher_width")
+    names += ("model", "model_flop", "model_flop_per_position")
     teacher = {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24, "temperature": "2", "taught": "0.5"}
     cases = (({}, 2), ({"shortest": 8}, 3), ({"shortest": 2, "inner_steps": 7}, 5), (teacher | {"shortest": 4}, 4))
+    theirs = {"model": f"sha256:{64 * '7'}:build", "model_flop": 12_345, "model_flop_per_position": 67}
+    cases += ((theirs | {"shortest": 4}, 3),)
     for changes, rounds in cases:
         recipe = replace(TOY, **changes)
         manifest = replace(World().manifest(recipe=recipe), rounds=rounds)
