@@ -35,7 +35,7 @@ from client.sample import START, New, sampled
 from client.training import ONE, Machine, Training
 from server import outer
 from shared_models import huggingface
-from shared_models.lm import gpt, tokenizer, weights
+from shared_models.lm import gpt, models, tokenizer, weights
 from shared_models.records.kinds import Recipe
 from shared_models.rules.pricing import flop_per_token, length_at
 from shared_models.rules.recipes import SMALL, TOY
@@ -239,7 +239,7 @@ def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1
     """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row: of so many of four rounds."""
     torch.set_num_threads(1)
     recipe = replace(PLAIN, **changes)
-    begun = outer.begun(recipe, None if given is None else weights.Stored(given))
+    begun = models.begun(recipe, Path(), None if given is None else weights.Stored(given))
     frozen = {} if given is None else dict(weights.Stored(given))
     base, tokens = weights.of(begun), data.load("python-stdlib:0/4")
 

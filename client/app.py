@@ -10,7 +10,7 @@ from client.memory import Turn
 from client.train import BrokenOff, train
 from client.training import Machine, build
 from shared_models.claims import Claim, Daemon, Halted
-from shared_models.lm import codecs, gpt, own, weights
+from shared_models.lm import codecs, gpt, models, own, weights
 from shared_models.lm.kept import Kept
 from shared_models.messages import Answer, Task, to_error
 from shared_models.records import entry, merkle
@@ -36,9 +36,9 @@ def _answer(task: Task, context: Context) -> Answer:
     member, recipe = str(context.node_config["member"]), manifest.recipe
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
-    machine.check(recipe.batch)
+    machine.check(recipe.batch, ours=recipe.ours)
     cut = data.Kept(*(Path(str(context.node_config[name])) for name in ("tokenizers", "tokens")))
-    base, frozen = _base(task, opened.base, manifest, kept, way)
+    base, frozen = _base(task, opened.base, manifest, kept, way, Path(machine.models))
     mine = own.taken(base, gpt.Shape.of(recipe), manifest.members.index(member))
     kept.keep_checkpoint(base)
     way.forget()
@@ -110,17 +110,17 @@ def _way(task: Task, opened: RoundOpen, context: Context) -> Transport:
 
 
 def _base(
-    task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport
+    task: Task, digest: str, manifest: Manifest, kept: Kept, way: Transport, files: Path
 ) -> tuple[weights.Weights, weights.Weights]:
     """The checkpoint of this digest: as it came; or as it was kept; or the one before, as it was kept, and the step.
     And what is frozen beside it, a teacher, or what an adapter or members' experts stand beside: as it came, and is
     kept from then on.
 
     Raises `Refused`: NO_CHECKPOINT if it takes what was not kept, WRONG_BASE if it comes to another one or other
-    weights are frozen, or as `Transport.take` and `codecs.unpack`.
+    weights are frozen, or as `Transport.take`, `codecs.unpack` and `models.made`, of the file in this folder.
     """
     shape = gpt.Shape.of(manifest.recipe)
-    shapes, beside = gpt.shapes(shape), gpt.frozen(shape)
+    shapes, beside = models.shapes(manifest.recipe, files), gpt.frozen(shape)
     called = gpt.beside(shape, {name: name for name in beside})
 
     def came(codec: str, shapes: Shapes) -> weights.Weights:

@@ -10,11 +10,12 @@ import json
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from client import data
 from client.team import at_work
 from client.training import Machine, build
-from shared_models.lm import gpt, own, weights
+from shared_models.lm import gpt, models, weights
 from shared_models.lm.tokenizer import Tokens
 from shared_models.records import canonical
 from shared_models.records.kinds import Recipe
@@ -26,7 +27,8 @@ def tokens_per_s(recipe: Recipe, tokens: Tokens, machine: Machine, seconds: floa
 
     That one fills caches and may compile. Raises `Refused`, as `at_work`.
     """
-    model = gpt.fresh(own.alone(gpt.Shape.of(recipe)), recipe.seed)
+    alone = replace(recipe, member_experts=min(1, recipe.member_experts))
+    model = models.begun(alone, Path(machine.models), None)
     start = {name: weights.copied(weight) for name, weight in model.named_parameters()}
     if recipe.teacher is not None:
         start |= gpt.beside(gpt.Shape.of(recipe), weights.of(gpt.fresh(gpt.Shape.of(recipe.teacher), recipe.seed)))

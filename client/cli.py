@@ -291,6 +291,12 @@ def _verify_arguments(parser: ArgumentParser) -> None:
         help="the coordinator's folder, a copy of its files, or one for what is shown",
     )
     parser.add_argument("--round", type=int, help="only this one")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="of a run whose model is a file's, which you have read; else HOME's",
+    )
     parser.add_argument("--home", type=Path, help="your member's folder: pins your charter, and fetches what is shown")
     parser.add_argument("--charter", help="leaf hash of the charter you signed, if you have no folder")
     parser.add_argument("--json", action="store_true", help="the same for programs")
@@ -315,7 +321,8 @@ def _verify(args: Namespace) -> int:
         assert home is not None
         return home.ledger().update(args.run, round_, member, home.key("compute"))
 
-    found = list(repeat(logged(log.leaves, args.run), args.files, args.round, bring if home else None))
+    read = args.models or (home.models_path if home else Path())
+    found = list(repeat(logged(log.leaves, args.run), args.files, args.round, bring if home else None, read))
     if args.json:
         steps = [asdict(each) for each in found]
         print(json.dumps({"schema": "consortium.steps/1", "run": args.run, "steps": steps}))

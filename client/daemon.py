@@ -377,6 +377,7 @@ class Daemon:
                 rules.check_run(manifest)
                 runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
                 self.home.check_tokenizer(manifest.recipe)
+                self.home.check_model(manifest.recipe)
         except Refused as refused:
             if self._unwanted.get(leaf) != str(refused):
                 self._unwanted[leaf] = str(refused)

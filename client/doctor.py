@@ -362,7 +362,10 @@ class Doctor:
         if found is None or self._bytes_per_s is None or importlib.util.find_spec("torch") is None:
             return f"of {manifest.run}: how long it takes here is not known, for its parts were not measured"
         share = policy.read(self.home.policy_path).share
-        takes, deadline_s = speed.expected(manifest, found, self._bytes_per_s, share), manifest.deadline_ms / 1000
+        takes, deadline_s = (
+            speed.expected(self.home, manifest, found, self._bytes_per_s, share),
+            manifest.deadline_ms / 1000,
+        )
         of_time = f" in {float(share):.0%} of the time" if share < 1 else ""
         says = f"of {manifest.run}: about {takes.seconds:,.1f} s here, {takes.train_s:,.1f} s of training{of_time} and"
         says += f" {takes.travel_s:,.1f} s for {takes.bytes / 1e6:,.1f} MB; its deadline is {deadline_s:,.0f} s"

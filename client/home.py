@@ -20,6 +20,7 @@ speed.json        how fast this node trains, as it was measured: client/speed.py
 halted.json       what that round used until then, as the daemon measured it
 signal-….json     what electricity costs and emits by the hour, as it was fetched: client/tariff.py
 tokenizers/       those that runs may name, by their SHA-256: `consortium model tokenizer`
+models/           what builds a run's model, if that is not ours, as its operator has read it: `consortium model keep`
 status.json       what the daemon is doing now, for whoever looks
 flwr/, work/      Flower's home and the training process's folder; in work/kept the checkpoint and what is still unsent,
                   in work/memory what its optimiser remembers, in work/begun what the newest rounds began from, in
@@ -118,7 +119,7 @@ class Home(Folder):
         kind, _, path = self.text.partition(":")
         text = [Path(path)] if kind == "file" else []
         text += [] if self.synthetic is None else [self.synthetic, Path(f"{self.synthetic}.json")]
-        read = [self.path / "flwr", self.path / "ca.crt", self.tokenizers_path, *text]
+        read = [self.path / "flwr", self.path / "ca.crt", self.tokenizers_path, self.models_path, *text]
         return {"read": read, "write": [self.path / "work"]}
 
     def check_tokenizer(self, recipe: Recipe) -> None:
@@ -127,6 +128,16 @@ class Home(Folder):
             from shared_models.lm import tokenizer
 
             tokenizer.held(recipe.tokenizer, recipe.vocabulary, self.tokenizers_path)
+
+    def check_model(self, recipe: Recipe) -> None:
+        """Whether the file of a model that is not ours is here, to the byte. It is not run.
+
+        Raises `Refused`, as `models.check_held`.
+        """
+        if not recipe.ours:
+            from shared_models.lm import models
+
+            models.check_held(recipe.model, self.models_path)
 
     def training_env(self) -> dict[str, str]:
         """The environment of the training process: nothing of ours. Its folder for what is temporary is made."""
@@ -144,7 +155,8 @@ class Home(Folder):
         """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""
         said = self.settings
         flags = {name: "yes" for name in ("shard", "compile", "recompute") if getattr(said, name)}
-        return flags | {"processor": said.processor, "processes": str(said.processes)}
+        told = {"processor": said.processor, "processes": str(said.processes), "models": str(self.models_path)}
+        return flags | told
 
     def salt(self, run: str, round_: int) -> str:
         """The salt of the commitment to the data of a round, hexadecimal: shown, it says nothing of another round's."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from client import confine
+from client import aside, confine
 from client.home import Home
 from client.meter import Meter
 from client.witness import Witness
@@ -68,7 +68,7 @@ class Signer:
     def consent(self, leaf: bytes, bundle: str) -> bytes:
         """The countersignature under this manifest, whose bundle must be the one this machine builds itself.
 
-        Raises `Refused`: NOT_APPROVED, or what is wrong with the manifest.
+        Raises `Refused`: NOT_APPROVED, what is wrong with the manifest, or as `aside.check`.
         """
         with self._alone():
             entry = self._open(leaf)
@@ -82,6 +82,7 @@ class Signer:
             check_recipe(manifest.recipe)
             check_start(manifest)
             self.home.check_tokenizer(manifest.recipe)
+            self.home.check_model(manifest.recipe)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
             if manifest.bundle != bundle:
@@ -94,6 +95,7 @@ class Signer:
                     if signed.manifest != entry.hash.hex():
                         raise Refused(Refusal.CONFLICT, f"run {manifest.run} was consented to under another manifest")
                     return self._signed[signed.seq]
+            aside.check(self.home, manifest.recipe)  # The last thing: it runs a file's code, confined.
             durable.write(self._manifest_path(entry.hash.hex()), leaf)
             return self._sign(
                 Consent(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from client import confine, policy, runs
+from client import aside, confine, policy, runs
 from client.home import Home
 from shared_models import durable, processes
 from shared_models.ledger_http import LedgerHttp
@@ -149,18 +149,21 @@ def bandwidth(home: Home) -> float:
     return size / max(took - alone, 1e-6)
 
 
-def expected(manifest: Manifest, speed: Speed, bytes_per_s: float, share: Fraction) -> Expected:
+def expected(home: Home, manifest: Manifest, speed: Speed, bytes_per_s: float, share: Fraction) -> Expected:
     """What a round of this run takes here, once its checkpoint is here: the first one brings that whole.
 
     Training has this share of the time.
 
     By the FLOP that its recipe takes and the speed that was measured, be it of another recipe. Down is taken to be as
-    fast as up. Takes PyTorch, for the shapes.
+    fast as up. Takes PyTorch, for the shapes. Raises `Refused`, as `aside.shapes`.
     """
-    from shared_models.lm import codecs, gpt, own
+    from shared_models.lm import codecs, models
 
     recipe = manifest.recipe
-    shape = gpt.Shape.of(recipe)
     flop = recipe.inner_steps * recipe.batch * recipe.context * manifest.flop_per_token
-    size = codecs.total(recipe.up, gpt.shapes(own.alone(shape))) + codecs.total(recipe.down, gpt.shapes(shape))
+    if recipe.ours:
+        up, down = (shapes(recipe, home.models_path) for shapes in (models.sent_shapes, models.shapes))
+    else:
+        up = down = aside.shapes(home, recipe)
+    size = codecs.total(recipe.up, up) + codecs.total(recipe.down, down)
     return Expected(flop / speed.flop_per_s / float(share), size / bytes_per_s, size)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from shared_models import durable
 from shared_models.folder import TOKENIZERS
-from shared_models.lm import codecs, corpus, gpt, hygiene, outer, own, tokenizer, weights
+from shared_models.lm import codecs, corpus, gpt, hygiene, models, outer, own, tokenizer, weights
 from shared_models.lm.blob import Blob
 from shared_models.lm.codecs import Decoded
 from shared_models.records import entry as entries
@@ -64,21 +64,24 @@ def logged(leaves: Iterable[bytes], run: str) -> Logged:
     return Logged(hashed, manifest, tuple(closes), updates)
 
 
-def repeat(said: Logged, files: Path, only: int | None = None, bring: Bring | None = None) -> Iterator[Repeated]:
+def repeat(
+    said: Logged, files: Path, only: int | None = None, bring: Bring | None = None, read: Path = Path()
+) -> Iterator[Repeated]:
     """Every step of the run again, or only that of one round, from the files in a coordinator's folder or a copy of it.
 
-    What is missing there is brought, or made: updates, the run's first checkpoint, and what each step leads to.
+    What is missing there is brought, or made: updates, the run's first checkpoint, and what each step leads to. The
+    code of a model that is not ours is no such file: it runs here, and is taken from the folder of what was `read`.
     Raises `Refused`: WRONG_ROUND if the log closes no such round.
     """
     if only is not None and not 1 <= only <= len(said.closes):
         raise Refused(Refusal.WRONG_ROUND, f"round {only}: the log closes {len(said.closes)} rounds of this run")
     if bring is not None:
-        _begin(said.manifest, files / "checkpoints")
+        _begin(said.manifest, files / "checkpoints", read)
     state = weights.NOTHING
     for close in said.closes:
         if only in (None, close.round):
             try:
-                wrong = _wrong(said, close, state, files, bring)
+                wrong = _wrong(said, close, state, files, bring, read)
             except Refused as refused:
                 wrong = str(refused)
             updates = 0 if close.seed == FIRST else len(close.included) + len(close.late)
@@ -86,14 +89,13 @@ def repeat(said: Logged, files: Path, only: int | None = None, bring: Bring | No
         state = close.state
 
 
-def _begin(manifest: Manifest, checkpoints: Path) -> None:
-    """See that the checkpoint with which a run begins is there, if it can be made. Raises `Refused` as `stored`."""
+def _begin(manifest: Manifest, checkpoints: Path, read: Path) -> None:
+    """See that the checkpoint with which a run begins is there, if it can be made. Raises `Refused` as `stored`,
+    and as `models.made`.
+    """
     if not (checkpoints / f"{manifest.base}.safetensors").is_file():
-        shape = gpt.Shape.of(manifest.recipe)
-        if manifest.start == FIRST:
-            model = gpt.fresh(shape, manifest.recipe.seed)
-        else:
-            model = gpt.begun(shape, weights.stored(checkpoints, manifest.start))
+        given = None if manifest.start == FIRST else weights.stored(checkpoints, manifest.start)
+        model = models.begun(manifest.recipe, read, given)
         weights.keep(weights.views(model), checkpoints)
 
 
@@ -110,7 +112,7 @@ def _bring(bring: Bring, round_: int, member: str, path: Path, size: int) -> Non
             raise Refused(Refusal.WRONG_SHAPE, f"what is shown of {member} has not {size:,} bytes")
 
 
-def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Bring | None) -> str:
+def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Bring | None, read: Path) -> str:
     """What of a round's step is not as its close says. Raises `Refused` for a file that is missing, or another one.
 
     Of a round that was handed over the log's rules say where it leads; what is remembered then stays, or is nothing.
@@ -124,7 +126,7 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Brin
     if len(counted) < said.manifest.quorum:
         return "" if (close.checkpoint, close.state) == (close.base, state) else "a step without a quorum"
     shape, updates = gpt.Shape.of(recipe), list[tuple[int, weights.Tensors]]()
-    shapes = gpt.shapes(own.alone(shape))
+    shapes = models.sent_shapes(recipe, read)
     for each in counted:
         of, meant = said.updates[each.receipt]
         path = run / f"{of:08}" / f"{each.member}.update"
@@ -147,7 +149,7 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Brin
         checkpoint: weights.Hash | weights.Writer = weights.Hash()
         after: weights.Hash | weights.Writer = weights.Hash()
         if bring is not None:
-            whole = gpt.shapes(shape)
+            whole = models.shapes(recipe, read)
             checkpoint = kept.enter_context(weights.writing(files / "checkpoints", whole))
             after = kept.enter_context(weights.writing(run / "state", outer.state_shapes(whole, rule)))
         for moved in outer.step(base, updates, before, rule):
@@ -159,11 +161,16 @@ def _wrong(said: Logged, close: RoundClose, state: str, files: Path, bring: Brin
         if right != came:
             return f"the log has {what} {right[:12]}…, the updates lead to {came[:12]}…"
     named = {each.receipt: update for each, (_, update) in zip(counted, updates, strict=True)}
-    return _misjudged(said, close, base, named, files)
+    return _misjudged(said, close, base, named, files, read)
 
 
 def _misjudged(
-    said: Logged, close: RoundClose, base: weights.Tensors, updates: Mapping[str, weights.Tensors], files: Path
+    said: Logged,
+    close: RoundClose,
+    base: weights.Tensors,
+    updates: Mapping[str, weights.Tensors],
+    files: Path,
+    read: Path,
 ) -> str:
     """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
     recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
@@ -171,9 +178,8 @@ def _misjudged(
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
     cut = tokenizer.held(recipe.tokenizer, recipe.vocabulary, files / TOKENIZERS)
     scored = corpus.scored_on(recipe.corpus, files / "texts", recipe.context + 1, cut)
-    shape = gpt.Shape.of(recipe)
     beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.beside else None
-    model = gpt.GPT(shape) if beside is None else gpt.begun(shape, beside)
+    model = models.made(recipe, read) if beside is None else models.begun(recipe, read, beside)
     loss = hygiene.hidden_loss(model, base, recipe.context, seed, *scored)
     found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
     for each in (*close.included, *close.late):

@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from client.data import Batches, Shard
-from shared_models.lm import gpt, own, weights
+from shared_models.lm import gpt, models, weights
 from shared_models.lm.inner import Inner
 from shared_models.lm.tokenizer import Tokens
 from shared_models.records.kinds import Recipe
@@ -33,20 +33,26 @@ class Machine:
     shard: bool = False  # or a part of the weights, the gradients and what the optimiser remembers.
     compile: bool = False  # By torch.compile: minutes before the first step, and faster ones.
     recompute: bool = False  # Less memory, more time: see `gpt.GPT`.
+    models: str = ""  # The folder with the files of models that are not ours: `lm.models`.
 
     @classmethod
     def told(cls, config: Mapping[str, Any]) -> "Machine":
         """As `client.home.Home.machine` says it."""
         flags = {name: name in config for name in ("shard", "compile", "recompute")}
         processor, processes = str(config.get("processor", "cpu")), int(config.get("processes", 1))
-        return cls(processor=processor, processes=processes, **flags)
+        return cls(processor=processor, processes=processes, models=str(config.get("models", "")), **flags)
 
     def threads(self) -> int:
         """Of each process, when this thread's are shared among them."""
         return max(1, torch.get_num_threads() // self.processes)
 
-    def check(self, batch: int) -> None:
-        """Whether it can train this many sequences at a time here. Raises `Refused`: NOT_SET_UP, BAD_FIELD."""
+    def check(self, batch: int, *, ours: bool = True) -> None:
+        """Whether it can train this many sequences at a time here, of our model or another's. Raises `Refused`:
+        NOT_SET_UP, BAD_FIELD.
+        """
+        for name in ("shard", "recompute"):
+            if getattr(self, name) and not ours:
+                raise Refused(Refusal.BAD_FIELD, f"{name} = true is for the layers of our model, and this is a file's")
         if batch % self.processes:
             cause = f"processes = {self.processes} do not divide the run's batch of {batch}"
             raise Refused(Refusal.BAD_FIELD, cause)
@@ -61,7 +67,7 @@ ONE = Machine()  # One process, on the processor that every machine has.
 class Loss(nn.Module):
     """A model whose output is what training lowers: to compile it or to share it out, PyTorch wraps a module's call."""
 
-    def __init__(self, model: gpt.GPT) -> None:
+    def __init__(self, model: models.Model) -> None:
         super().__init__()
         self.model = model
 
@@ -96,17 +102,20 @@ class Training:
         """
         if machine.processor.startswith("cuda"):
             _same_bits()
-        model = gpt.GPT(own.alone(gpt.Shape.of(recipe)), recompute=machine.recompute)
+        alone = replace(recipe, member_experts=min(1, recipe.member_experts))
+        model = models.made(alone, Path(machine.models), recompute=machine.recompute)
         weights.put(start, model)
         model.to(machine.processor)
         if recipe.teacher is not None:
             teacher = gpt.GPT(gpt.Shape.of(recipe.teacher))
             weights.put({name: start[f"{gpt.TEACHER}{name}"] for name in weights.views(teacher)}, teacher)
             teacher.requires_grad_(False)
+            assert isinstance(model, gpt.GPT)
             model.teach(teacher.to(machine.processor), float(recipe.temperature), float(recipe.taught))
         if machine.processes > 1 and machine.shard:
             from torch.distributed.fsdp import fully_shard  # Heavy.
 
+            assert isinstance(model, gpt.GPT)  # `Machine.check`.
             for block in (*model.blocks, model):  # Each layer's are together only while it computes (FSDP2).
                 fully_shard(block)
         self._model = model

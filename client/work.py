@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from client import aside
 from client.auditor import audited, recomputed
 from client.home import Home
 from client.signer import Signer
@@ -117,6 +118,8 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
 
 def _opened(home: Home, found: Work, segment: int) -> bytes:
     """The opening of a segment of one's own receipt: that round is trained again."""
+    if not found.manifest.recipe.ours:
+        return aside.show(home, found.receipt, found.hash, found.manifest, found.manifest_hash, segment)
     from client import begun, data, reexecute
     from client.training import Machine
 
@@ -158,8 +161,11 @@ def _replayed(
     opening = reexecute.read(shown)
     receipt, hashed, segment = work.receipt, work.hash, opening.segment
     about = shown, receipt, hashed, work.manifest, work.earlier
-    cut = data.Kept(party.folder.tokenizers_path, party.tokens)
-    verdict, distance, why = reexecute.replay(*about, text, machine, cut, synthetic)
+    if work.manifest.recipe.ours or not isinstance(party.folder, Home):  # A coordinator runs its run's model anyway.
+        cut = data.Kept(party.folder.tokenizers_path, party.tokens)
+        verdict, distance, why = reexecute.replay(*about, text, machine, cut, synthetic)
+    else:
+        verdict, distance, why = aside.replay(party.folder, *about, text, synthetic)
     told: dict[str, Any] = {"receipt": hashed, "member": receipt.member, "run": receipt.run}
     for said, sample in zip(opening.slice, opening.sample, strict=True):
         told |= {"synthetic_tokens": said.synthetic, "trained_tokens": said.trained, "artefact": sample.artefact}

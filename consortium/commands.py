@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shared_models.huggingface import Model
     from shared_models.lm.tokenizer import Tokenizer
     from shared_models.lm.weights import Tensors
-    from shared_models.records.kinds import AuditResult
+    from shared_models.records.kinds import AuditResult, Recipe
 
 NAMES = ("acme", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -156,6 +156,7 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--text", action="append", default=[], type=Path, metavar="FILE", help="one for each member")
     parser.add_argument("--held-out", type=Path, metavar="FILE", help="what checkpoints are scored on")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="what cuts text into tokens; else bytes")
+    parser.add_argument("--model", metavar="FILE:FUNCTION", help="what builds the model; else it is ours")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a round waits; default %(default)s")
     parser.add_argument("--recipe", type=Path, help="TOML file with the fields of a recipe")
     parser.add_argument(
@@ -196,7 +197,7 @@ def _simulate(args: Namespace) -> int:
             (args.keep or Path(scratch)) / "parties",
             dict.fromkeys(names, 1),
             rounds=args.rounds,
-            recipe=read_recipe(args.recipe, args.start, args.tokenizer),
+            recipe=read_recipe(args.recipe, args.start, args.tokenizer, args.model),
             deadline_s=args.deadline,
             misbehave=misbehave,
             alpha=args.alpha,
@@ -206,6 +207,7 @@ def _simulate(args: Namespace) -> int:
             engine=args.engine,
             teacher_rounds=args.teacher_rounds,
             cut=args.tokenizer,
+            model=args.model,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))
@@ -291,6 +293,8 @@ def _export(args: Namespace) -> int:
             "tree head": f"{books.tree.size} entries, root {books.tree.root().hex()}",
         }
     cut = tokenizer.given(args.tokenizer, recipe.tokenizer, recipe.vocabulary)
+    if not recipe.ours and not args.gguf:
+        return _export_foreign(args, checkpoint, recipe, origin)
     model: Model = recipe
     names = members or tuple(map(str, range(recipe.member_experts)))  # By hand, experts have numbers only.
     if not set(args.without) <= set(names if recipe.member_experts else ()):
@@ -316,6 +320,23 @@ def _export(args: Namespace) -> int:
         return _export_gguf(args, checkpoint, model, origin, cut)
     kind = huggingface.export(checkpoint, model, args.to, origin, cut)
     print(f"{args.to} is a {kind} model: transformers.AutoModelForCausalLM.from_pretrained({str(args.to)!r})")
+    return RIGHT
+
+
+def _export_foreign(args: Namespace, checkpoint: "Tensors", recipe: "Recipe", origin: dict[str, str]) -> int:
+    """The weights under the names of the file's own module, and where they are from, in one file."""
+    from shared_models import durable
+    from shared_models.lm import codecs, weights
+    from shared_models.records.refusals import Refusal, Refused
+
+    if args.to.exists():
+        raise Refused(Refusal.BAD_FIELD, f"--to {args.to}: it is there already, and nothing is written over")
+    with durable.writing(args.to) as file:
+        writer = weights.Writer(file, codecs.shapes(checkpoint), {"format": "pt", "model": recipe.model, **origin})
+        for name, tensor in checkpoint.items():
+            writer.put(name, tensor)
+    print(f"{args.to} has the weights by the names of the module that {recipe.model} builds:")
+    print("  build(recipe).load_state_dict(safetensors.torch.load_file(FILE), strict=False)")
     return RIGHT
 
 
@@ -529,6 +550,28 @@ def _tokenizer(args: Namespace) -> int:
     return RIGHT
 
 
+def _keep_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="FILE:FUNCTION", help="a Python file that you have read, and what builds it")
+    parser.add_argument(
+        "--home", type=Path, action="append", default=[], help="keep it in this folder, a member's; may be repeated"
+    )
+
+
+def _keep(args: Namespace) -> int:
+    """Keep the file of a model for the runs that name it, or print how a recipe does. It is not run."""
+    from shared_models.folder import MODELS
+    from shared_models.lm import models
+    from shared_models.records.refusals import Refusal, Refused
+
+    print(models.name(args.model))
+    for folder in args.home:
+        if not folder.is_dir():
+            raise Refused(Refusal.NOT_SET_UP, f"--home {folder} is no folder")
+        models.keep(args.model, folder / MODELS)
+        print(f"kept in {folder}: its code may run there, confined, for runs that name it")
+    return RIGHT
+
+
 def _sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a checkpoint that your member has fetched: `consortium model get`")
     parser.add_argument("--home", type=Path, required=True, help="your member's folder, whose text it shall not repeat")
@@ -586,6 +629,7 @@ COMMANDS = (
         _export,
         "train",
     ),
+    Command("model keep", MONEY, "Let a file's code build a run's model here.", _keep_arguments, _keep, "train"),
     Command("model worth", MONEY, "What each member's expert is worth.", _worth_arguments, _worth, "train"),
     Command("model routes", MONEY, "Whose experts tokens go through.", _routes_arguments, _routes, "train"),
     Command("model sample", MONEY, "Make up text by a model, to train on.", _sample_arguments, _sample, "train"),

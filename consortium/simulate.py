@@ -39,7 +39,7 @@ from shared_models import processes
 from shared_models.artefacts import publish
 from shared_models.bundle import build
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import tokenizer
+from shared_models.lm import models, tokenizer
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.keys import SigningKey
@@ -99,6 +99,7 @@ def simulate(
     attempt: Callable[[Callable[[], None]], None] = lambda coordinate: coordinate(),
     teacher_rounds: int = 0,
     cut: Path | None = None,
+    model: str | None = None,
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
@@ -111,8 +112,8 @@ def simulate(
     Flower's messages, over TLS on loopback. `engine` is `threads` of this process, or `ray`: processes of Flower's own
     simulation engine, for honest members only. With `teacher_rounds` the recipe's teacher is trained first, in a run
     of so many rounds, and its last checkpoint is published. `cut` is the file of a tokenizer, of which each keeps a
-    copy. Raises `Refused` for what a real run would refuse as a
-    whole.
+    copy, and so is `model`, FILE:FUNCTION, of what builds the model; FLOP are counted, if the recipe does not say them.
+    Raises `Refused` for what a real run would refuse as a whole.
     """
     if engine not in ENGINES:
         raise Refused(Refusal.BAD_FIELD, f"there is no engine {engine}; there are {', '.join(ENGINES)}")
@@ -151,6 +152,11 @@ def simulate(
             recipe = replace(recipe, tokenizer=tokenizer.keep(cut, coordinator.tokenizers_path).name)
             for name in founded.members:
                 tokenizer.keep(cut, founded.member(name).tokenizers_path)
+        if model is not None:
+            recipe = replace(recipe, model=models.keep(model, coordinator.models_path))
+            recipe = models.stated(recipe, coordinator.models_path)
+            for name in founded.members:
+                models.keep(model, founded.member(name).models_path)
         witnesses = list[Witness]()
 
         def train(
@@ -173,6 +179,7 @@ def simulate(
                     start=start if run == RUN else None,
                     checkpoints=coordinator.path / "checkpoints",
                     tokenizers=coordinator.tokenizers_path,
+                    files=coordinator.models_path,
                     teacher=teacher,
                     members=taught(ledger, coordinator.keyring.agreement, teacher) if teacher else None,
                 )

@@ -142,6 +142,7 @@ def _run_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="what cuts text into tokens, which every member keeps; else bytes",
     )
+    parser.add_argument("--model", metavar="FILE:FUNCTION", help="what builds the model, which every member keeps")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="a published checkpoint that the run is taught by")
     parser.add_argument("--show-updates", action="store_true", help="of each round, as consortium show-updates does")
     ways = parser.add_mutually_exclusive_group()
@@ -177,6 +178,7 @@ def _run(args: Namespace) -> int:
             start=args.start,
             teacher=args.teacher,
             cut=args.tokenizer,
+            model=args.model,
             show_updates=args.show_updates,
         )
     print(f"run {args.run}: {status} {details}".rstrip())

@@ -15,7 +15,7 @@ from server.home import Home
 from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import gpt, tokenizer, weights
+from shared_models.lm import gpt, models, tokenizer, weights
 from shared_models.records.kinds import FIRST, Manifest, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import Agreement
@@ -28,10 +28,13 @@ PIECE_BYTES = 2**20
 log = logging.getLogger(__name__)
 
 
-def read_recipe(path: Path | None, start: Path | None = None, cut: Path | None = None) -> Recipe:
+def read_recipe(
+    path: Path | None, start: Path | None = None, cut: Path | None = None, model: str | None = None
+) -> Recipe:
     """The small recipe with what this TOML file changes; of a run that begins with a folder of transformers', in the
-    shape that the folder has; in the tokens of the tokenizer in the file `cut`. Raises `Refused`: BAD_FIELD,
-    UNKNOWN_CODEC; as `huggingface.described` and `tokenizer.read`.
+    shape that the folder has; in the tokens of the tokenizer in the file `cut`; with the `model` of FILE:FUNCTION.
+
+    Raises `Refused`: BAD_FIELD, UNKNOWN_CODEC; as `huggingface.described`, `tokenizer.read` and `models.name`.
     """
     shape = huggingface.described(start) if start is not None and start.is_dir() else {}
     changes = tomllib.loads(path.read_text()) if path is not None else {}
@@ -39,6 +42,7 @@ def read_recipe(path: Path | None, start: Path | None = None, cut: Path | None =
     if unknown:
         raise Refused(Refusal.BAD_FIELD, f"{path}: a recipe has no {', '.join(sorted(unknown))}")
     named = {"tokenizer": tokenizer.read(cut).name} if cut is not None else {}
+    named |= {"model": models.name(model)} if model is not None else {}
     recipe = replace(SMALL, **shape | changes | named)
     check_recipe(recipe)
     return recipe
@@ -61,6 +65,7 @@ def propose(
     checkpoints: Path = Path(),
     teacher: Path | None = None,
     tokenizers: Path = Path(),
+    files: Path = Path(),
     members: tuple[str, ...] | None = None,
     processor: str = "cpu",
 ) -> Manifest:
@@ -69,11 +74,13 @@ def propose(
 
     `texts` holds what it is scored on, where that is a file. `start` is a file or a folder of weights to begin with,
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
-    `teacher`, a file. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is
-    given, UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep` and `check_start`. `tokenizers` holds the one that the
-    recipe names. The first checkpoint is scored on this processor, as `Outer` scores those behind it.
+    `teacher`, a file. `tokenizers` holds the one that the recipe names, and `files` what builds a model that is not
+    ours: its code runs here, and is checked. The first checkpoint is scored on this processor, as `Outer` scores those
+    behind it. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is given,
+    UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep`, `models.check` and `check_start`.
     """
     check_recipe(recipe)  # Now there is a model of it.
+    models.check(recipe, files)
     tokenizer.held(recipe.tokenizer, recipe.vocabulary, tokenizers)
     members = agreement.present() if members is None else members
     teaching = FIRST
@@ -81,8 +88,8 @@ def propose(
         if recipe.teacher is None:
             raise Refused(Refusal.BAD_FIELD, f"--teacher {teacher}: in the recipe teacher_layers are 0")
         teaching = huggingface.keep(teacher, recipe.teacher, checkpoints)
-    given = FIRST if start is None else huggingface.keep(start, recipe, checkpoints)
-    model = outer.begun(recipe, None if start is None else weights.stored(checkpoints, given))
+    given = FIRST if start is None else huggingface.keep(start, recipe, checkpoints, files)
+    model = models.begun(recipe, files, None if start is None else weights.stored(checkpoints, given))
     first = weights.of(model)
     model.to(processor)
     manifest = Manifest(
@@ -145,24 +152,27 @@ def launch(
     start: Path | None = None,
     teacher: Path | None = None,
     cut: Path | None = None,
+    model: str | None = None,
     show_updates: bool = False,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
     With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
-    of `teacher` it is taught, as `propose`; its tokens are those of the tokenizer in the file `cut`. The coordinator's
-    folder keeps a copy of each. `recipe` is read by `read_recipe`. With `show_updates` members are shown the updates of
-    each round that has closed.
+    of `teacher` it is taught, as `propose`; its tokens are those of the tokenizer in the file `cut`, and its model that
+    of `model`, FILE:FUNCTION. The coordinator's folder keeps a copy of each. `recipe` is read by `read_recipe`. With
+    `show_updates` members are shown the updates of each round that has closed.
     """
     home = Home(folder)
     gpt.check_processor(home.settings.processor)
     ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
-    asked = read_recipe(recipe, start, cut)
+    asked = read_recipe(recipe, start, cut, model)
     if held_out is not None:
         asked = replace(asked, corpus=keep_text(held_out, home.texts_path))
     if cut is not None:
         asked = replace(asked, tokenizer=tokenizer.keep(cut, home.tokenizers_path).name)
+    if model is not None:
+        asked = models.stated(replace(asked, model=models.keep(model, home.models_path)), home.models_path)
     manifest = propose(
         home.keyring.agreement,
         run,
@@ -178,6 +188,7 @@ def launch(
         start=start,
         checkpoints=home.path / "checkpoints",
         tokenizers=home.tokenizers_path,
+        files=home.models_path,
         teacher=teacher,
         members=taught(ledger, home.keyring.agreement, teacher) if teacher else None,
         processor=home.settings.processor,

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shared_models import durable
-from shared_models.lm import corpus, gpt, hygiene, outer, own, tokenizer, weights
+from shared_models.lm import corpus, gpt, hygiene, models, outer, own, tokenizer, weights
 from shared_models.lm.blob import Blob
 from shared_models.records.kinds import FIRST, Recipe
 
@@ -28,6 +28,7 @@ class Outer:
         start: str = FIRST,
         frozen: str = FIRST,
         tokenizers: Path = Path(),
+        models: Path = Path(),
         processor: str = "cpu",
     ) -> None:
         """`start` is the digest of the weights that the run was given to begin with, `frozen` of those that stand
@@ -39,25 +40,27 @@ class Outer:
         self._processor = processor
         self._recipe, self._rounds, self._start, self._frozen = recipe, rounds, start, frozen
         self._checkpoints, self._states, self._texts, self._tokenizers = checkpoints, states, texts, tokenizers
+        self._models = models
 
     @cached_property
-    def _model(self) -> gpt.GPT:
+    def _model(self) -> models.Model:
         """To score checkpoints with. It has the run's first weights until it does."""
-        return begun(self._recipe, None if self._start == FIRST else self.checkpoint(self._start))
+        given = None if self._start == FIRST else self.checkpoint(self._start)
+        return models.begun(self._recipe, self._models, given)
 
     @cached_property
-    def _scorer(self) -> gpt.GPT:
+    def _scorer(self) -> models.Model:
         """The same, where scores are computed."""
         return self._model.to(self._processor)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return gpt.shapes(gpt.Shape.of(self._recipe))
+        return models.shapes(self._recipe, self._models)
 
     @cached_property
     def update_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of what a member sends: of members' experts its own."""
-        return gpt.shapes(own.alone(gpt.Shape.of(self._recipe)))
+        return models.sent_shapes(self._recipe, self._models)
 
     def placed(self, update: weights.Tensors, number: int) -> weights.Tensors:
         """The update of the member with this number in the manifest, as one of the whole checkpoint."""
@@ -132,7 +135,7 @@ def held_out(recipe: Recipe, texts: Path, tokenizers: Path) -> corpus.Scored:
 
 
 def held_out_loss(
-    model: gpt.GPT,
+    model: models.Model,
     checkpoint: weights.Tensors,
     recipe: Recipe,
     sequences: int = hygiene.EVALUATED,
@@ -146,11 +149,6 @@ def held_out_loss(
     tokens, sizes = held_out(recipe, texts, tokenizers)
     chosen = hygiene.spread(sequences, recipe.context, tokens)
     return hygiene.held_out_loss(model, checkpoint, chosen, sizes)(None)
-
-
-def begun(recipe: Recipe, given: weights.Tensors | None) -> gpt.GPT:
-    """The model with which a run begins: with weights that were given, or with those that the recipe's seed draws."""
-    return model(recipe, recipe.seed) if given is None else gpt.begun(gpt.Shape.of(recipe), given)
 
 
 def first(recipe: Recipe) -> weights.Weights:

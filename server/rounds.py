@@ -96,6 +96,7 @@ class Coordinator:
             self.manifest.start,
             self.manifest.frozen,
             home.tokenizers_path,
+            home.models_path,
             home.settings.processor,
         )
         self._checkpoint = self.manifest.base  # Digest of where the run is,

@@ -21,7 +21,7 @@ from server.launch import keep_text
 from shared_models import durable, invites
 from shared_models.folder import KEYRING, TOKENIZERS, Folder
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import tokenizer, weights
+from shared_models.lm import models, tokenizer, weights
 from shared_models.published import fetch
 from shared_models.records import entry as entries
 from shared_models.records.kinds import (
@@ -125,6 +125,7 @@ def take_over(
     found = [_found(places, digest) for digest in needed]
     text = _text(taken.manifest.recipe.corpus, places, held_out)
     cut = _cut(taken.manifest.recipe.tokenizer, places)
+    models.check_held(taken.manifest.recipe.model, home.models_path)  # Its code will run here: no copy is taken of it.
     state = closes[-1].state if closes else weights.NOTHING
     kept = _state(places, state) if checkpoint == taken.checkpoint else None
     opened = taken.rounds[-1] if len(taken.rounds) > len(closes) else None

@@ -25,6 +25,7 @@ from shared_models.rules.keyring import Keyring
 S = TypeVar("S")
 KEYRING = "keyring"
 TOKENIZERS = "tokenizers"
+MODELS = "models"
 _UNTOLD = (Refusal.UNREACHABLE, Refusal.STOPPED, Refusal.BAD_PROOF)  # After these, an entry may be in the log or not.
 
 
@@ -63,6 +64,11 @@ class Folder:
     def tokenizers_path(self) -> Path:
         """Where its owner keeps the tokenizers that runs may name, each under its SHA-256."""
         return self.path / TOKENIZERS
+
+    @property
+    def models_path(self) -> Path:
+        """Where its owner keeps the files that may build a run's model, each under its SHA-256: `lm.models`."""
+        return self.path / MODELS
 
     @property
     def verified_path(self) -> Path:

@@ -197,6 +197,7 @@ def export(
     """
     if path.exists():
         raise Refused(Refusal.BAD_FIELD, f"--to {path}: it is there already, and nothing is written over")
+    huggingface.check_ours(recipe)
     if recipe.feed != "swiglu":
         cause = f'feed = "{recipe.feed}": llama.cpp has no architecture that computes it; train with feed = "swiglu"'
         raise Refused(Refusal.BAD_FIELD, cause)

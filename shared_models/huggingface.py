@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared_models import durable
-from shared_models.lm import codecs, gpt, own, weights
+from shared_models.lm import codecs, gpt, models, own, weights
 from shared_models.lm.tokenizer import Tokenizer, shown
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
@@ -76,6 +76,7 @@ def export(
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(Refusal.BAD_FIELD, f"--to {folder}: it is there already, and nothing is written over")
+    check_ours(recipe)
     whole, config = Whole(checkpoint, recipe), _config(recipe)
     durable.make_folder(folder.absolute().parent)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -201,8 +202,19 @@ class Mixture(Mapping[str, weights.Tensor]):
 
 
 def check_weights(checkpoint: weights.Tensors, recipe: Model) -> None:
-    """Whether these are the tensors of a model of this recipe, by name and shape. Raises `Refused(WRONG_MODEL)`."""
-    wanted = gpt.shapes(gpt.Shape.of(recipe))
+    """Whether these are the tensors of our model of this recipe, by name and shape. Raises `Refused(WRONG_MODEL)`."""
+    check_ours(recipe)
+    _check_shapes(checkpoint, gpt.shapes(gpt.Shape.of(recipe)))
+
+
+def check_ours(recipe: Model) -> None:
+    """Whether it is our model, of which alone there are architectures of others. Raises `Refused(WRONG_MODEL)`."""
+    if isinstance(recipe, Recipe) and not recipe.ours:
+        cause = f"the model is what {recipe.model[:19]}… builds, and of no architecture that others know"
+        raise Refused(Refusal.WRONG_MODEL, f"{cause}: transformers and llama.cpp have no code of it")
+
+
+def _check_shapes(checkpoint: weights.Tensors, wanted: Mapping[str, tuple[int, ...]]) -> None:
     if odd := sorted(wanted.keys() ^ checkpoint.keys()):
         where = "the recipe's model" if odd[0] in wanted else "the file"
         raise Refused(Refusal.WRONG_MODEL, f"only {where} has a tensor {odd[0]}, and {len(odd) - 1} more do not match")
@@ -328,18 +340,22 @@ def _write_weights(whole: Whole, path: Path) -> None:
 # Back.
 
 
-def keep(given: Path, recipe: Recipe, folder: Path) -> str:
+def keep(given: Path, recipe: Recipe, folder: Path, files: Path = Path()) -> str:
     """Keep a copy of weights that a run of this recipe is to begin with in this folder, under their digest: it.
 
     They are given as a file of a checkpoint, or as a folder of transformers'; an adapter is put beside them, and is no
-    part of them. Raises `Refused`: NOT_FOUND, CORRUPT, WRONG_MODEL if they are not of this recipe's model, NOT_FINITE.
+    part of them. `files` has the file of a model that is not ours, of which no other's folder is one. Raises `Refused`:
+    NOT_FOUND, CORRUPT, WRONG_MODEL if they are not of this recipe's model, NOT_FINITE; as `models.shapes`.
     """
     recipe = replace(recipe, adapter=0, member_experts=0)
+    if given.is_dir():
+        check_ours(recipe)
     found = Folder(given, recipe) if given.is_dir() else weights.read(given)[0]
     if all(name.endswith(".b") for name in found):
         raise Refused(Refusal.WRONG_MODEL, f"{given} holds an adapter: merge it, `consortium model export --base`")
-    check_weights(found, recipe)
-    with weights.writing(folder, gpt.shapes(gpt.Shape.of(recipe))) as writer:
+    wanted = models.shapes(recipe, files)
+    _check_shapes(found, wanted)
+    with weights.writing(folder, wanted) as writer:
         for name, tensor in found.items():
             try:
                 codecs.encode("fp32", tensor)  # So it will travel to members, who take nothing else.

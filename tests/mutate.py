@@ -60,6 +60,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_adapted.py",
         "tests/training/test_own.py",
     ],
+    "shared_models/lm/models.py": ["tests/training/test_foreign.py"],
     "shared_models/invites.py": [
         "tests/client/test_join.py",
         "tests/attacks/test_stolen_invite.py",

@@ -77,6 +77,7 @@ BUNDLE = [
     "shared_models/lm/corpus.py",
     "shared_models/lm/gpt.py",
     "shared_models/lm/kept.py",
+    "shared_models/lm/models.py",
     "shared_models/lm/hygiene.py",
     "shared_models/lm/inner.py",
     "shared_models/lm/outer.py",

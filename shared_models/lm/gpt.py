@@ -353,6 +353,10 @@ class GPT(nn.Module):
         """From now on training lowers what is `soft` too: so much of `objective` is that, and the rest what it was."""
         self._taught = teacher, temperature, taught  # In a tuple, so that the teacher is no part of this model.
 
+    def matrices(self) -> set[str]:
+        """The names of what Muon steps: the matrices of the blocks."""
+        return {name for name, each in self.named_parameters() if each.dim() == 2 and name.startswith("blocks.")}
+
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy, in nats, of predicting each token of (batch, length + 1) from those before it."""
         return self._losses(tokens)[0]

@@ -19,7 +19,7 @@ import torch
 
 from shared_models.lm import weights
 from shared_models.lm.corpus import windows
-from shared_models.lm.gpt import GPT
+from shared_models.lm.models import Model
 from shared_models.lm.outer import Plan
 from shared_models.lm.robust import WHOLE, Tensor
 from shared_models.lm.tokenizer import Tokens
@@ -182,7 +182,7 @@ def overlaps(marks: list[npt.NDArray[np.int64]]) -> Matrix:
 
 
 def held_out_loss(
-    model: GPT, base: Update, sequences: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64] | None = None
+    model: Model, base: Update, sequences: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64] | None = None
 ) -> Loss:
     """How good the base is on these sequences, (count, context + 1), and how good with an update added, in nats per
     byte: the sum over all predicted tokens by the bytes that they stand for, which `sizes` says of each of the
@@ -190,7 +190,7 @@ def held_out_loss(
 
     The model's own weights are overwritten, one tensor at a time, wherever it is; what of it is frozen stays.
     """
-    batch = torch.from_numpy(sequences).to(model.embed.weight.device)
+    batch = torch.from_numpy(sequences).to(next(model.parameters()).device)
     tokens_per_byte = 1.0 if sizes is None else sequences[:, 1:].size / int(sizes[sequences[:, 1:]].sum())
 
     def loss(update: Update | None) -> float:
@@ -211,7 +211,7 @@ def spread(count: int, context: int, tokens: Tokens) -> npt.NDArray[np.int64]:
 
 
 def hidden_loss(
-    model: GPT,
+    model: Model,
     base: Update,
     context: int,
     seed: bytes,

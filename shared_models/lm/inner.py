@@ -1,29 +1,26 @@
 """The inner optimisers: how a member steps between two exchanges, and what it remembers from round to round.
 
 adamw   AdamW for every parameter (arXiv:1711.05101): 8 bytes of memory a parameter.
-muon    Muon (arXiv:2502.16982) for the matrices of the blocks: 4 bytes a parameter; momentum, made orthogonal, then
-        scaled to the root mean square of an AdamW step, so that one learning rate serves both. AdamW for the
-        embedding, the head and the norms.
+muon    Muon (arXiv:2502.16982) for the model's `matrices`, of ours those of the blocks: 4 bytes a parameter; momentum,
+        made orthogonal, then scaled to the root mean square of an AdamW step, so that one learning rate serves both.
+        AdamW for all else, of ours the embedding, the head and the norms.
 """
 
 from typing import Any
 
 import torch
-from torch import nn
 
 from shared_models.lm import weights
+from shared_models.lm.models import Model
 
 
 class Inner:
     """One of them at work on a model's parameters, with the memory it had before (empty: it starts afresh)."""
 
-    def __init__(self, model: nn.Module, name: str, memory: weights.Weights) -> None:
+    def __init__(self, model: Model, name: str, memory: weights.Weights) -> None:
         self._parameters = dict(weights.trained(model))
-        matrices = {
-            key: each
-            for key, each in self._parameters.items()
-            if name == "muon" and each.dim() == 2 and key.startswith("blocks.")
-        }
+        hidden = model.matrices()
+        matrices = {key: each for key, each in self._parameters.items() if name == "muon" and key in hidden}
         rest = [each for key, each in self._parameters.items() if key not in matrices]
         adamw = torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
         self._optimisers: list[torch.optim.Optimizer] = [adamw]

@@ -45,15 +45,19 @@ def test_settings_are_read_as_they_were_written(tmp_path):
 
 def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
     home = create(tmp_path / "acme", SETTINGS)
-    assert Machine.told(home.node_config(tmp_path / "door")) == Machine.told({}) == Machine()
+    there = str(home.path / "models")
+    assert Machine.told(home.node_config(tmp_path / "door")) == replace(Machine.told({}), models=there)
+    assert Machine.told({}) == Machine()
     path = tmp_path / "acme" / "member.toml"
     told = path.read_text()
     for name in ("shard", "compile", "recompute"):
         path.write_text(told.replace(f"{name} = false", f"{name} = true"))
-        assert Machine.told(Home(tmp_path / "acme").node_config(tmp_path / "door")) == Machine(**{name: True})
+        assert Machine.told(Home(tmp_path / "acme").node_config(tmp_path / "door")) == Machine(
+            models=there, **{name: True}
+        )
     path.write_text(told.replace("processes = 1", "processes = 2").replace('processor = "cpu"', 'processor = "cuda:1"'))
-    there = Home(tmp_path / "acme").node_config(tmp_path / "door")
-    assert Machine.told(there) == Machine(processor="cuda:1", processes=2)
+    told = Home(tmp_path / "acme").node_config(tmp_path / "door")
+    assert Machine.told(told) == Machine(processor="cuda:1", processes=2, models=there)
 
 
 def test_a_text_that_lies_in_the_member_s_folder_is_found_from_anywhere(tmp_path, monkeypatch):
