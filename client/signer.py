@@ -82,7 +82,6 @@ class Signer:
             check_recipe(manifest.recipe)
             check_start(manifest)
             self.home.check_tokenizer(manifest.recipe)
-            self.home.check_model(manifest.recipe)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
             if manifest.bundle != bundle:

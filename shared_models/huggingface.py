@@ -76,7 +76,6 @@ def export(
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Refused(Refusal.BAD_FIELD, f"--to {folder}: it is there already, and nothing is written over")
-    check_ours(recipe)
     whole, config = Whole(checkpoint, recipe), _config(recipe)
     durable.make_folder(folder.absolute().parent)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")

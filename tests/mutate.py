@@ -53,8 +53,13 @@ GUARDED: dict[str, list[str]] = {
     "server/offers.py": ["tests/server/test_beside.py"],
     "shared_models/http_signatures.py": ["tests/ledger/test_http_signatures.py", "tests/ledger/test_artefacts.py"],
     "client/models.py": ["tests/client/test_models.py", "tests/client/test_huggingface.py"],
-    "shared_models/gguf.py": ["tests/client/test_gguf.py", "tests/server/test_tokenized.py"],
+    "shared_models/gguf.py": [
+        "tests/training/test_foreign.py",
+        "tests/client/test_gguf.py",
+        "tests/server/test_tokenized.py",
+    ],
     "shared_models/huggingface.py": [
+        "tests/training/test_foreign.py",
         "tests/client/test_huggingface.py",
         "tests/training/test_adapter.py",
         "tests/server/test_adapted.py",
@@ -135,7 +140,12 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/messages.py": ["tests/server/test_admission.py"],
     "shared_models/folder.py": ["tests/client", "tests/server/test_rounds.py"],
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
-    "client/signer.py": ["tests/client/test_signer.py", "tests/client", "tests/server/test_tokenized.py"],
+    "client/signer.py": [
+        "tests/server/test_foreign_consent.py",
+        "tests/client/test_signer.py",
+        "tests/client",
+        "tests/server/test_tokenized.py",
+    ],
     "client/energy.py": ["tests/client/test_energy.py"],
     "client/half.py": ["tests/training/test_training.py"],
     "client/train.py": ["tests/training/test_training.py"],
@@ -218,7 +228,11 @@ GUARDED: dict[str, list[str]] = {
     "client/work.py": ["tests/client/test_work.py", "tests/server/test_synthetic.py"],
     "client/sample.py": ["tests/training/test_sample.py", "tests/server/test_synthetic.py"],
     "client/app.py": ["tests/client/test_app.py", "tests/server/test_adapted.py", "tests/client"],
-    "client/training.py": ["tests/training/test_machine.py", "tests/training/test_training.py"],
+    "client/training.py": [
+        "tests/training/test_foreign.py",
+        "tests/training/test_machine.py",
+        "tests/training/test_training.py",
+    ],
     "client/team.py": ["tests/training/test_machine.py"],
     "client/data.py": ["tests/training"],
     "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
@@ -243,6 +257,7 @@ GUARDED: dict[str, list[str]] = {
     "server/updates.py": ["tests/server/test_updates.py"],
     "server/app.py": ["tests/server/test_exchange.py", "tests/server/test_simulation.py"],
     "server/launch.py": [
+        "tests/server/test_foreign_consent.py",
         "tests/client/test_huggingface.py",
         "tests/test_cli.py",
         "tests/server/test_rounds.py",
@@ -251,6 +266,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_distilled.py",
     ],
     "consortium/commands.py": [
+        "tests/server/test_foreign_run.py",
         "tests/test_cli.py",
         "tests/server/test_adapted.py",
         "tests/client/test_gguf.py",

@@ -142,24 +142,24 @@ def name(given: str) -> str:
     """How a recipe names what FILE:FUNCTION says, whose file is read and not run. Raises `Refused`: NOT_FOUND,
     BAD_FIELD, WRONG_MODEL.
     """
+    return _given(given)[0]
+
+
+def keep(given: str, folder: Path) -> str:
+    """Keep a copy of the file in this folder, under its SHA-256; how a recipe names it. Raises `Refused`, as `name`."""
+    named, data = _given(given)
+    durable.make_folder(folder)
+    durable.write(folder / named.split(":")[1], data)
+    return named
+
+
+def _given(given: str) -> tuple[str, bytes]:
     path, _, function = given.rpartition(":")
     if not path or not function.isidentifier():
         raise Refused(Refusal.BAD_FIELD, f"{given} is not FILE:FUNCTION, such as mymodel.py:build")
     data = _bytes(Path(path))
     _compiled(data, function, path)
-    return f"sha256:{hashlib.sha256(data).hexdigest()}:{function}"
-
-
-def keep(given: str, folder: Path) -> str:
-    """Keep a copy of the file in this folder, under its SHA-256; how a recipe names it. Raises `Refused`, as `name`."""
-    path, _, function = given.rpartition(":")
-    named, data = name(given), _bytes(Path(path))
-    digest = hashlib.sha256(data).hexdigest()
-    if named != f"sha256:{digest}:{function}":
-        raise Refused(Refusal.WRONG_DIGEST, f"{path} was changed while it was read")
-    durable.make_folder(folder)
-    durable.write(folder / digest, data)
-    return named
+    return f"sha256:{hashlib.sha256(data).hexdigest()}:{function}", data
 
 
 def check_held(model: str, folder: Path) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from foreign import GRU, written
 from world import TOY, World
 
 import client.charter
@@ -27,7 +28,7 @@ from server.takeover import elected, prepare, take_over, tell
 from shared_models import invites
 from shared_models.invites import Moved
 from shared_models.ledger_http import LedgerHttp
-from shared_models.lm import tokenizer, weights
+from shared_models.lm import models, tokenizer, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, RoundClose
@@ -311,6 +312,22 @@ def test_the_tokenizer_of_a_run_is_asked_for(tmp_path, monkeypatch):
         take_over(home.path, "r1", [birch.path])
 
     result = succeeded(tmp_path, monkeypatch, SECOND, then, cut=cut, rounds=3, recipe=replace(RECIPE, vocabulary=270))
+    assert result.report.books.runs["r1"].ended.status == "completed"
+
+
+def test_the_file_of_a_model_that_is_not_ours_is_never_taken_from_a_copy(tmp_path, monkeypatch):
+    given = written(tmp_path, GRU)
+
+    def then(parties: Parties) -> None:
+        old = parties.coordinator.rename(tmp_path / "old")
+        home, birch = parties.prepared(), parties.member("birch")
+        parties.elect(home)
+        why = refuses(Refusal.NOT_SET_UP, home, "r1", [birch.path, old])
+        assert f"which is not in {home.models_path}" in why
+        models.keep(given, home.models_path)
+        take_over(home.path, "r1", [birch.path])
+
+    result = succeeded(tmp_path, monkeypatch, SECOND, then, model=given, rounds=3)
     assert result.report.books.runs["r1"].ended.status == "completed"
 
 

@@ -12,6 +12,7 @@ from world import TOY
 
 from client.team import at_work
 from client.training import Machine
+from shared_models import gguf, huggingface
 from shared_models.lm import corpus, gpt, models, weights
 from shared_models.lm.inner import Inner
 from shared_models.records.refusals import Refusal, Refused
@@ -152,3 +153,40 @@ def test_the_example_of_the_documentation_is_one(tmp_path):
     recipe = recipe_of(tmp_path, example)
     models.check(recipe, tmp_path)
     assert models.shapes(recipe, tmp_path) == models.shapes(recipe_of(tmp_path, GRU), tmp_path)
+
+
+def test_what_is_not_the_file_that_is_named_is_not_run(tmp_path):
+    ran = tmp_path / "ran"
+    recipe = recipe_of(tmp_path, GRU)
+    digest = recipe.model.split(":")[1]
+    for do in (models.made, models.check, models.shapes):
+        with pytest.raises(Refused, match="which is not in") as caught:
+            do(recipe, tmp_path / "none")
+        assert caught.value.refusal is Refusal.NOT_SET_UP
+    (tmp_path / digest).write_text(f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n{GRU}")
+    for do in (models.made, models.check, models.shapes):
+        with pytest.raises(Refused, match="and its code was not run") as caught:
+            do(recipe, tmp_path)
+        assert caught.value.refusal is Refusal.CORRUPT
+    with pytest.raises(Refused, match="and its code was not run"):
+        models.check_held(recipe.model, tmp_path)
+    assert not ran.exists()
+
+
+def test_no_other_program_has_its_code(tmp_path):
+    recipe = recipe_of(tmp_path, GRU)
+    held, theirs = weights.of(models.begun(recipe, tmp_path, None)), tmp_path / "theirs"
+    theirs.mkdir()
+    for act in (
+        lambda: huggingface.export(held, recipe, tmp_path / "out", {}),
+        lambda: gguf.export(held, recipe, tmp_path / "out", "f32", {}),
+        lambda: huggingface.keep(theirs, recipe, tmp_path / "out", tmp_path),
+    ):
+        with pytest.raises(Refused, match="of no architecture that others know") as caught:
+            act()
+        assert (caught.value.refusal, (tmp_path / "out").exists()) == (Refusal.WRONG_MODEL, False)
+    file = tmp_path / f"{weights.keep(held, tmp_path)}.safetensors"
+    assert huggingface.keep(file, recipe, tmp_path / "out", tmp_path) == weights.digest(held)
+    wider = replace(recipe, width=32)
+    with pytest.raises(Refused, match="in the recipe's model"):
+        huggingface.keep(file, wider, tmp_path / "wider", tmp_path)
