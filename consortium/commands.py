@@ -140,7 +140,7 @@ def _work_audit(args: Namespace) -> int:
         home.learn_keys(ledger)
         return home.say(ledger, home.key, result)[1].index
 
-    machine = {"processor": home.settings.processor}
+    machine = {"processor": home.settings.processor, "models": str(home.models_path)}
     party = work.Party(home.charter.consortium, home, ledger, home.key, machine, home.path / "tokens", say)
     return print_answers(work.audit(party, args.text), as_json=args.json)
 
