@@ -183,7 +183,11 @@ GUARDED: dict[str, list[str]] = {
     "ledger/decided.py": ["tests/client/test_decided.py"],
     "ledger/shown.py": ["tests/ledger/test_pages.py", "tests/ledger/test_forms.py"],
     "ledger/events.py": ["tests/ledger/test_events.py"],
-    "shared_models/rules/what_if.py": ["tests/rules/test_what_if.py", "tests/client/test_bill.py"],
+    "shared_models/rules/what_if.py": [
+        "tests/rules/test_what_if.py",
+        "tests/rules/test_served.py",
+        "tests/client/test_bill.py",
+    ],
     "shared_models/rules/wording.py": ["tests/client/test_charter.py", "tests/client/test_decided.py"],
     "ledger/hot.py": ["tests/ledger/test_api.py", "tests/ledger/test_ready.py", "tests/client/test_openapi.py"],
     "ledger/sequencer.py": ["tests/ledger/test_sequencer.py"],
