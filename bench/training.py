@@ -13,6 +13,10 @@ steps of fewer tokens wins; so steps and batch stand beside every figure.
 
 In the row `late` one member takes four times as long as the others and nobody waits for it: its update is of three
 rounds before when it counts, and counts half, by the product's rule (`hygiene.judge`).
+
+With `--lost` the default alone is trained, and twice again with its coordinator lost in the middle, where another goes
+on as `consortium take-over` does: the round that was open has no step, and what the outer step remembered is lost
+(`handed_over`), or kept, as by who has repeated the steps of a run that showed its updates (`shown`).
 """
 
 import argparse
@@ -103,6 +107,13 @@ MEANING |= {
     for start in STARTS
 }
 MEANING |= {f"bytes_reduction_{row}": f"how many times fewer these are in row {row}" for row in (*CODED, *CODECS)}
+LOST = {"handed_over": "a round's step and momentum lost in the middle", "shown": "that step lost alone"}
+LOST_MEANING = {
+    f"{row}_over_default_{start}{of}": f"{what}, from {start} / the default undisturbed; {told}"
+    for row, what in LOST.items()
+    for start in STARTS
+    for of, told in (("", "mean of the seeds"), ("_least", "least of the seeds"), ("_most", "most of the seeds"))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,8 @@ class Row:
     rounds: int
     exchanges: int  # Times that weights or gradients travel up, and down.
     slow: int = 1  # The last member needs so many rounds for one, and nobody waits for it.
+    lost: int = 0  # The round in which the coordinator is lost,
+    forgets: bool = False  # and whether momentum is, too.
 
     def sent(self, codec: str) -> int:
         """The bytes of a member, one way in this codec; a first checkpoint is not in them."""
@@ -183,6 +196,33 @@ def figures(
     told |= {"sync_mb": up["sync_adamw"] / 1e6, "default_mb": up["default"] / 1e6}
     told["late_time_over_barrier"] = found["late", "warm"].row.rounds / (SLOW * found["default", "warm"].row.rounds)
     return told | {"bytes_reduction": up["sync_adamw"] / up["default"]}
+
+
+def lost_figures(
+    steps: int = 280,
+    round_steps: int = 20,
+    seeds: int = 3,
+    recipe: Recipe = MODEL,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, float]:
+    """What it costs to lose the coordinator in the middle: the default recipe at its own rate, with and without."""
+    told, recipe = dict[str, float](), replace(recipe, inner_steps=round_steps)
+    default = next(row for row in rows(recipe, steps) if row.name == "default")
+    middle = (default.rounds + 1) // 2
+    lost = [replace(default, name=name, lost=middle, forgets=name == "handed_over") for name in LOST]
+    torch.set_num_threads(1)
+    for start in STARTS:
+        ratios: dict[str, list[float]] = {name: [] for name in LOST}
+        for seed in range(1, seeds + 1):
+            base = started(start, replace(recipe, seed=seed), steps)
+            right, *others = (train_row(row, recipe.inner_rate, base, seed).loss for row in (default, *lost))
+            for name, loss in zip(LOST, others, strict=True):
+                say(f"{start:8}{name:12}{seed:3}{loss:8.4f} for {right:.4f}")
+                ratios[name].append(loss / right)
+        for name, each in ratios.items():
+            figure = f"{name}_over_default_{start}"
+            told |= {figure: statistics.mean(each), f"{figure}_least": min(each), f"{figure}_most": max(each)}
+    return told
 
 
 def _results(
@@ -277,7 +317,7 @@ def started(start: str, recipe: Recipe, steps: int, machine: Machine = ONE) -> w
 def train_row(row: Row, rate: str, base: weights.Weights, seed: int, machine: Machine = ONE) -> Run:
     """Train a row from this checkpoint, at this rate."""
     recipe, began = replace(row.recipe, inner_rate=rate, seed=seed), time.process_time()
-    reached = trained(base, recipe, row.shards, row.rounds, row.slow, machine)
+    reached = trained(base, recipe, row.shards, row.rounds, row.slow, machine, row.lost, row.forgets)
     cpu_s = time.process_time() - began
     model = outer.model(recipe).to(machine.processor)
     return Run(outer.held_out_loss(model, reached, recipe, EVALUATED), cpu_s)
@@ -289,11 +329,19 @@ def all_text() -> Tokens:
 
 
 def trained(
-    base: weights.Weights, recipe: Recipe, shards: Sequence[Tokens], rounds: int, slow: int = 1, machine: Machine = ONE
+    base: weights.Weights,
+    recipe: Recipe,
+    shards: Sequence[Tokens],
+    rounds: int,
+    slow: int = 1,
+    machine: Machine = ONE,
+    lost: int = 0,
+    forgets: bool = False,
 ) -> weights.Weights:
     """The checkpoint that these rounds lead to: what a coordinator and its members do, without the wire.
 
     With `slow` above 1 the last member's update counts so many rounds after it was asked for, less one, and a part.
+    The coordinator is `lost` in that round: it has no step, and its successor `forgets` momentum, or does not.
     """
     state, inner, unsent = weights.Weights(), [weights.Weights() for _ in shards], [weights.Weights() for _ in shards]
     at_work: weights.Weights = {}
@@ -321,6 +369,9 @@ def trained(
                 updates.append(sent.values)
             else:
                 at_work = sent.values
+        if round_ == lost:
+            state = {} if forgets else state
+            continue
         late = slow > 1 and round_ % slow == 0
         share = BILLION / (len(updates) + late)
         weighed = [(int(share), update) for update in updates]
@@ -395,10 +446,17 @@ def main() -> None:
     parser.add_argument("--round-steps", type=int, default=20, help="those of one round; divides them")
     parser.add_argument("--seeds", type=int, default=3, help="the headline rows are the mean of so many")
     parser.add_argument("--plot", type=Path, help="draw the rows into this file, such as training.svg")
+    parser.add_argument("--lost", action="store_true", help="only what a coordinator lost in the middle costs")
     parser.add_argument("--quick", action="store_true", help="a toy, to see that all of it runs")
     parser.add_argument("--json", action="store_true", help="the figures only")
     chosen = parser.parse_args()
     say = print if not chosen.json else lambda _: None
+    if chosen.lost:
+        steps, round_steps, seeds, recipe = chosen.steps, chosen.round_steps, chosen.seeds, MODEL
+        if chosen.quick:
+            steps, round_steps, seeds, recipe = 12, 3, 2, QUICK
+        report("training", lost_figures(steps, round_steps, seeds, recipe, say), LOST_MEANING)
+        return
     if chosen.quick:
         found = figures(12, 3, seeds=2, recipe=QUICK, rates=RATES[:1], say=say, plot=chosen.plot)
     else:

@@ -1,10 +1,13 @@
 """The benchmark of training, as a toy: every row is trained, and the last line is all of it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench import training
+from server import outer
+from shared_models.lm import corpus, weights
 
 
 @pytest.mark.slow
@@ -31,3 +34,29 @@ def test_every_row_is_trained_and_drawn_and_the_last_line_holds_every_figure(tmp
     assert figures["late_time_over_barrier"] == 4 / (4 * 4)  # Four rounds, of which one member needs all for one.
     assert (tmp_path / "rows.svg").read_text().count(">a member alone<") == len(training.STARTS)
     assert figures["alone_with_all_loss_warm"] < figures["alone_with_all_loss_scratch"]
+
+
+def test_what_a_lost_coordinator_costs_is_measured_and_momentum_apart_from_the_step(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["training", "--lost", "--quick", "--json"])
+    training.main()
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) == set(training.LOST_MEANING)
+    for start in training.STARTS:
+        apart = [figures[f"{row}_over_default_{start}"] for row in training.LOST]
+        assert len({*apart, 1.0}) == 3
+        for row in training.LOST:
+            least, mean, most = (figures[f"{row}_over_default_{start}{of}"] for of in ("_least", "", "_most"))
+            assert 0.5 < least <= mean <= most < 2
+
+
+def test_a_round_whose_step_is_lost_leaves_the_checkpoint_and_momentum_unless_that_is_forgotten():
+    recipe, shards = replace(training.QUICK, inner_steps=3), [corpus.shard(number, 2) for number in range(2)]
+    base = outer.first(recipe)
+    assert weights.digest(training.trained(base, recipe, shards, 1, lost=1)) == weights.digest(base)
+    forgot, kept, whole = (
+        weights.digest(training.trained(base, recipe, shards, 3, lost=lost, forgets=forgets))
+        for lost, forgets in ((2, True), (2, False), (0, True))
+    )
+    assert len({forgot, kept, whole}) == 3
+    first = (training.trained(base, recipe, shards, 3, lost=1, forgets=forgets) for forgets in (True, False))
+    assert len({weights.digest(each) for each in first}) == 1  # There was nothing to forget yet.
