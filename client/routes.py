@@ -1,7 +1,7 @@
 """Whose experts the tokens of a text go through, counted; and what a member has served, said in the log.
 
 Who has a model counts on a text of its own, or a sample of it, and says for how many tokens that stands: nobody else
-sees what was served (decision 0031).
+sees what was served (decision 0030).
 """
 
 import hashlib

@@ -205,10 +205,11 @@ def audit(party: Party, texts: Sequence[Path] = ()) -> Iterator[dict[str, Any]]:
     It has no text of its own: it repeats what was trained on a public one, or on one of these files. Else as `answer`.
     """
 
+    books = recomputed(party.folder, party.ledger)
+
     def do(work: Work, asked: Challenge) -> dict[str, Any] | None:
         return _repeated(party, books, work, asked, texts, public=True)
 
-    books = recomputed(party.folder, party.ledger)
     return _each(party, books, books.challenges(), do)
 
 

@@ -2,7 +2,7 @@
 
 A token goes through two feed-forwards in each layer, and each of them has an equal part of it: to count is exact, to
 weigh by a router's float is not. So no feed-forward, the given one too, has more than half of the tokens. What was
-served nobody but the member has seen: this is its word (decision 0031).
+served nobody but the member has seen: this is its word (decision 0030).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -65,7 +65,7 @@ def test_an_expert_that_is_another_runs_is_not_paid_for():
 
 
 def test_who_says_nothing_or_too_little_pays_too_little_and_the_log_cannot_know():
-    """What was served, only who served it has seen: decision 0031."""
+    """What was served, only who served it has seen: decision 0030."""
     world = experts(expert_price=PRICE)
     assert paid(world) == {}
     world.say("acme/admin", world.served("acme", 2, {"birch": 1}))
