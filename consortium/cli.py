@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import client.cli
@@ -13,6 +14,7 @@ from shared_models.command import GROUPS, RIGHT, UNKNOWN, Command
 from shared_models.records.refusals import Refusal, Refused
 
 COMMANDS = [*commands.COMMANDS, *client.cli.COMMANDS, *server.cli.COMMANDS, *ledger.cli.COMMANDS, *commands.LAST]
+WIDE = 82  # What a line of help says of its command; with its name it is then no wider than a screen.
 OURS = {"client", "consortium", "ledger", "server", "shared_models"}
 
 
@@ -145,7 +147,8 @@ def _listing(commands: Iterable[Command]) -> Iterator[str]:
     for word, row in lines.items():
         if word in families:
             alone = f"; by itself: {summaries[word]}" if word in summaries else ""
-            yield _line(f"{word} ...", ", ".join(families[word]) + alone)
+            verbs = textwrap.shorten(", ".join(families[word]) + alone, WIDE, placeholder=" …")
+            yield _line(f"{word} ...", verbs)  # `consortium WORD --help` has them all.
         else:
             yield _line(", ".join(each.name for each in row), " ".join(each.summary for each in row))
 

@@ -160,7 +160,7 @@ def test_a_member_trains_beside_the_weights_of_the_manifest_and_no_others(base, 
     one = {name: tensor + np.float32(1) for name, tensor in zeros.items()}
 
     def taken(task: Task, checkpoint: weights.Weights = zeros):
-        found, beside = _base(task, weights.digest(checkpoint), manifest, own, Inline())
+        found, beside = _base(task, weights.digest(checkpoint), manifest, own, Inline(), tmp_path)
         own.keep_checkpoint(found)
         return weights.digest(found), weights.digest(beside)
 

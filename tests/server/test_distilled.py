@@ -101,7 +101,7 @@ def test_a_member_learns_from_the_teacher_of_the_manifest_and_no_other(run, tmp_
     def taken(teacher: weights.Weights):
         beside = gpt.beside(gpt.Shape.of(RECIPE), teacher)
         task = Task(None, b"", "", codecs.pack("fp32", base | beside))  # type: ignore[arg-type]
-        return _base(task, run.manifest.base, run.manifest, Kept(tmp_path, "run"), Inline())
+        return _base(task, run.manifest.base, run.manifest, Kept(tmp_path, "run"), Inline(), tmp_path)
 
     found, frozen = taken(teacher)
     assert (weights.digest(found), weights.digest(frozen)) == (run.manifest.base, run.manifest.teacher)

@@ -147,10 +147,10 @@ def test_a_recipe_takes_it_by_its_name_or_from_the_command(tmp_path):
     given = written(tmp_path, GRU)
     toml = tmp_path / "recipe.toml"
     toml.write_text("width = 32\nmodel_flop = 5\n")
-    recipe = read_recipe(toml, None, given)
+    recipe = read_recipe(toml, model=given)
     assert (recipe.model, recipe.model_flop) == (models.name(given), 5)
     toml.write_text(f'width = 32\nmodel = "{models.name(given)}"\n')
     assert read_recipe(toml).model == models.name(given)
     toml.write_text("rank = 4\n")
     with pytest.raises(Refused, match="rank = 4 is an option of our model"):
-        read_recipe(toml, None, given)
+        read_recipe(toml, model=given)

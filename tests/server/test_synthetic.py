@@ -204,9 +204,10 @@ def test_who_signed_for_a_grant_that_the_log_does_not_hold_has_signed_a_contradi
     port = int(birch.settings.ledger.rpartition(":")[2])
     took = books.library.grants[sample.grant]
     with serving(run.result.founded.ledger, port):
+        party, drawn = work._member(birch), work._work(birch, books, reexecute.read(shown).receipt)
         for grant, verdict in ((took, "matches"), (took._replace(member="birch"), "differs"), (None, "differs")):
             books.library.grants[sample.grant] = grant
-            found = work._replayed(birch, books, shown, sign=False, **texts)
+            found = work._replayed(party, books, drawn, shown, sign=False, **texts)
             assert found["verdict"] == verdict
             assert (f"entry {sample.grant} does not say that acme took" in found["why"]) == (verdict == "differs")
     books.library.grants[sample.grant] = took
