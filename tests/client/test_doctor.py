@@ -385,7 +385,7 @@ def test_how_long_a_round_takes_here_is_told_before_it_begins(node):
     assert says(node, "speed")[1].startswith("not measured")
     ledger = LedgerHttp(node.ledger_url)
     coordinator, bundle = Founded(node.path.parent, ("acme", "birch"), b"").coordinator, build()
-    recipe, agreed = replace(SMALL, inner_steps=2000, up="int8", down="int4"), coordinator.keyring.agreement
+    recipe, agreed = replace(SMALL, inner_steps=200, up="int8", down="int4"), coordinator.keyring.agreement
     slow = propose(agreed, "r1", recipe, bundle, rounds=1, quorum=1, deadline_ms=1_000)
     coordinator.say(ledger, coordinator.key, slow)
     assert "not measured" in says(node, "next round")[1]
@@ -394,7 +394,7 @@ def test_how_long_a_round_takes_here_is_told_before_it_begins(node):
     assert found.flop_per_s == found.tokens_per_s * slow.flop_per_token
     node.server.bytes_per_s = 2_000_000
     state, told = says(node, "next round")
-    takes_s = 2000 * recipe.batch * recipe.context / found.tokens_per_s
+    takes_s = 200 * recipe.batch * recipe.context / found.tokens_per_s
     size = sum(codecs.total(codec, gpt.shapes(gpt.Shape.of(recipe))) for codec in ("int8", "int4"))
     numbers = re.search(r"of r1: about ([\d.]+) s here, ([\d.]+) s of training and ([\d.]+) s for ([\d.]+) MB", told)
     whole, train, travel, sent = map(float, numbers.groups())
