@@ -58,10 +58,12 @@ def replay(
     synthetic: Path | None,
 ) -> tuple[str, int, str]:
     """As `reexecute.replay`."""
+    from client import data
+
     order: dict[str, Any] = {"what": "replay", "receipt": _said(receipt), "hashed": hashed, "manifest": _said(manifest)}
     order |= {"earlier": _said(earlier) if earlier else None, "text": _path(text), "synthetic": _path(synthetic)}
-    lent = [text, synthetic, synthetic and Path(f"{synthetic}.json")]
-    told, _ = _asked(home, order | _kept(home), shown, [each for each in lent if each])
+    lent = ([text] if text else []) + ([synthetic, data.beside(synthetic)] if synthetic else [])
+    told, _ = _asked(home, order | _kept(home), shown, lent)
     return told["verdict"], told["distance_ppm"], told["why"]
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from client import aside
 from client.auditor import audited, recomputed
@@ -29,6 +29,9 @@ from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.books import Books
 from shared_models.rules.challenge import Challenge, ends
+
+if TYPE_CHECKING:
+    from client.reexecute import Opening
 
 # Whose receipt a leaf is, of which node and run, as canonical JSON spells it.
 _RECEIPT = re.compile(rb'[^\n]+/receipt@v1\n.*"member":"([^"]+)".*"node":"([^"]+)".*"run":"([^"]+)"')
@@ -265,6 +268,8 @@ def _repeated(
     Raises `Refused`: NOT_FOUND if who was drawn lacks its text, UNREACHABLE if it does not come whole, or as
     `_replayed`.
     """
+    from client import data, reexecute
+
     try:
         reply = party.ledger.opening(asked.run, asked.round, asked.member, party.key)
     except Refused as refused:
@@ -274,8 +279,10 @@ def _repeated(
     with reply:
         try:
             line = reply.readline(LINE_BYTES)
-            (text, synthetic), public = _entrusted(line, texts), public and _public(line)
-            if text is None and party.name not in asked.auditors and not public:
+            opening = reexecute.read(line)
+            text, synthetic = _entrusted(opening, texts)
+            anybodys = not opening.sample and not opening.text.startswith(data.DIGEST)
+            if text is None and party.name not in asked.auditors and not (public and anybodys):
                 return None
             shown = line + reply.read()
         except (http.client.HTTPException, OSError) as error:
@@ -283,20 +290,12 @@ def _repeated(
     return _replayed(party, books, work, shown, sign=True, text=text, synthetic=synthetic)
 
 
-def _entrusted(line: bytes, texts: Sequence[Path]) -> tuple[Path | None, Path | None]:
-    """Of these files the text that an opening names, and the synthetic one. Raises `Refused` as `reexecute.read`."""
-    from client import data, reexecute
+def _entrusted(opening: "Opening", texts: Sequence[Path]) -> tuple[Path | None, Path | None]:
+    """Of these files the text that an opening names, and the synthetic one."""
+    from client import data
 
-    opening, found = reexecute.read(line), {data.named(f"{data.FILE}{each}"): each for each in texts}
+    found = {data.named(f"{data.FILE}{each}"): each for each in texts}
     return found.get(opening.text), next((found.get(data.DIGEST + each.text) for each in opening.sample), None)
-
-
-def _public(line: bytes) -> bool:
-    """Whether an opening names a text that anybody has, and no synthetic one beside it."""
-    from client import data, reexecute
-
-    opening = reexecute.read(line)
-    return not opening.sample and not opening.text.startswith(data.DIGEST)
 
 
 def unanswered(folder: Path, receipt: str) -> int:

@@ -362,13 +362,18 @@ def _export_gguf(
     return RIGHT
 
 
-def _worth_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="members' experts as a round has left them: safetensors, float32")
+def _beside_arguments(parser: ArgumentParser) -> None:
+    """What experts stand beside, and where it is said of which run they are."""
     parser.add_argument(
         "--base", type=Path, required=True, metavar="FILE", help="what they stand beside: the run's start"
     )
     parser.add_argument("--log", required=True, help="the log that says of which run: its address, or a folder")
     parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+
+
+def _worth_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="members' experts as a round has left them: safetensors, float32")
+    _beside_arguments(parser)
     parser.add_argument(
         "--held-out", type=Path, action="append", required=True, metavar="FILE", help="a text; may be repeated"
     )
@@ -454,11 +459,7 @@ def _worth_text(measured: "Measured") -> str:
 
 def _routes_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a checkpoint of members' experts, or an artefact without some of them")
-    parser.add_argument(
-        "--base", type=Path, required=True, metavar="FILE", help="what they stand beside: the run's start"
-    )
-    parser.add_argument("--log", required=True, help="the log that says of which run: its address, or a folder")
-    parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
+    _beside_arguments(parser)
     parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="what was served, or a sample of it")
     parser.add_argument(
         "--sequences", type=int, default=64, metavar="N", help="of the text so many, from all over it; %(default)s"

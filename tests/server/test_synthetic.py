@@ -216,9 +216,9 @@ def test_who_signed_for_a_grant_that_the_log_does_not_hold_has_signed_a_contradi
 def test_who_is_entrusted_with_texts_finds_both_by_what_they_are(run, act, tmp_path):
     shown = opened(run, act, tmp_path / "opening")
     own, other = run.texts
-    assert work._entrusted(shown, [other, run.made, own]) == (own, run.made)
-    assert work._entrusted(shown, [other, own]) == (own, None)
-    assert work._entrusted(shown, [run.made]) == (None, run.made)
+    assert work._entrusted(reexecute.read(shown), [other, run.made, own]) == (own, run.made)
+    assert work._entrusted(reexecute.read(shown), [other, own]) == (own, None)
+    assert work._entrusted(reexecute.read(shown), [run.made]) == (None, run.made)
 
 
 def test_who_trains_on_its_own_text_alone_says_nothing_of_it(run, act, tmp_path):
