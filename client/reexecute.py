@@ -256,6 +256,8 @@ def _check_slice(opening: Opening) -> None:
 
 def _slice(tokens: Tokens | Shard, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
     """What a round of all these steps draws, if some of the text is synthetic."""
+    if not isinstance(tokens, Shard) or tokens.synthetic is None:
+        return ()  # It would be drawn, and cut anew, for nothing.
     batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
     for _ in range(manifest.recipe.inner_steps):
         batches.draw()
