@@ -164,6 +164,7 @@ class Played:
             before=(),
             sample=(),
             slice=(),
+            picked=(),
         )
 
     def shown(self, segment: int) -> bytes:

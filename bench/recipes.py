@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import experts, most_memory, report
 from client import data
 from client.sample import START, New, sampled
+from client.train import train
 from client.training import ONE, Machine, Training
 from server import outer
 from shared_models import huggingface
@@ -75,6 +76,9 @@ BYTES, TOKENS, TOKENIZED = replace(SMALL, inner_steps=400), 2048, "tokenized"
 # The same, of so little text of one's own, and as much that a model makes up, or that others have.
 LITTLE, SYNTHETIC = 1 << 16, "synthetic"
 MERGES, DROPOUT = "0.1", "dropout"
+# The small recipe in rounds, of one member, on the harder half of twice as many sequences.
+PICKED, HARDEST = replace(SMALL, outer="mean", outer_momentum="0", candidates=2), "hardest"
+PICKED_ROUNDS = 8
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -125,6 +129,13 @@ MEANING |= {
     "synthetic_real_loss_ratio": f"{LITTLE} bytes, and as many that another wrote: held-out loss / without these",
     "synthetic_model_loss_ratio": f"held-out loss of the model that made them up / of one that has {LITTLE} bytes",
 }
+MEANING |= {
+    "hardest_cpu_ratio": "the harder half of twice as many sequences: CPU time of a token / all of as many",
+    "hardest_flop_ratio": "the harder half: FLOP of a token by the formula / without",
+    "hardest_loss_ratio": "the harder half: held-out loss behind the same tokens / without",
+    "hardest_flop_loss_ratio": "the harder half: held-out loss behind the same FLOP / without",
+    "hardest_little_loss_ratio": f"the harder half, of {LITTLE} bytes of text: held-out loss / without",
+}
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
     FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
@@ -158,7 +169,7 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
-    for row in (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC):
+    for row in (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST):
         told |= _in_a_process(row)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
     told[FORMULA] = max(
@@ -400,11 +411,42 @@ def _synthetic() -> dict[str, float]:
     }
 
 
+def _hardest() -> dict[str, float]:
+    """The sequences that each round's base predicts worst, or all: behind as many tokens, and behind as many FLOP."""
+    torch.set_num_threads(1)
+    text, plain = data.load("python-stdlib:0/4"), replace(PICKED, candidates=1)
+
+    def run(recipe: Recipe, tokens: tokenizer.Tokens, rounds: int = PICKED_ROUNDS) -> tuple[float, float]:
+        """The held-out loss, in nats per byte, and CPU seconds of all steps."""
+        base, memory = outer.first(recipe), weights.Weights()
+        started = time.process_time()
+        for number in range(1, rounds + 1):
+            turn: dict[str, Any] = {"member": "acme", "round_": number, "rounds": rounds}
+            trained = train(base, recipe, tokens, memory, report=lambda _: None, **turn)
+            base, memory = weights.plus(base, trained.update), trained.memory
+        cpu = time.process_time() - started
+        return outer.held_out_loss(outer.model(recipe), base, recipe), cpu
+
+    (alone, cpu), (harder, slower) = run(plain, text), run(PICKED, text)
+    flop = flop_per_token(PICKED) / flop_per_token(plain)
+    longer, _ = run(plain, text, round(flop * PICKED_ROUNDS))
+    (little, _), (little_harder, _) = run(plain, text[:LITTLE]), run(PICKED, text[:LITTLE])
+    return {
+        "hardest_cpu_ratio": slower / cpu,
+        "hardest_flop_ratio": flop,
+        "hardest_loss_ratio": harder / alone,
+        "hardest_flop_loss_ratio": harder / longer,
+        "hardest_little_loss_ratio": little_harder / little,
+    }
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
     parser.add_argument(
-        "--row", choices=(*ROWS, DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC), help="measure this one in this process"
+        "--row",
+        choices=(*ROWS, DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST),
+        help="measure this one in this process",
     )
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
@@ -421,6 +463,8 @@ def main() -> None:
         print(json.dumps(_dropout()))
     elif chosen.row == SYNTHETIC:
         print(json.dumps(_synthetic()))
+    elif chosen.row == HARDEST:
+        print(json.dumps(_hardest()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:

@@ -1,12 +1,15 @@
 """The member's own data: which text this node trains on, and in what order.
 
-Beside its own text a member may train on one that was sampled from a model (client/sample.py). Then what its receipt
-commits to says so: a `Slice`, with how many of the tokens these were, and of which `Sample`.
+Beside its own text a member may train on one that was sampled from a model (client/sample.py), and by some recipes on
+the hardest of more sequences (client/hardest.py). Then what its receipt commits to says so: a `Slice`, with how many of
+the tokens were synthetic, of which `Sample`, and with what was picked.
 """
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -17,7 +20,7 @@ import numpy.typing as npt
 from shared_models.lm import corpus, tokenizer
 from shared_models.records import canonical
 from shared_models.records.canonical import Count, Decimal, Hash, Line
-from shared_models.records.kinds import Build, Positive, Recipe
+from shared_models.records.kinds import FIRST, Build, Positive, Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import length_at
 
@@ -33,6 +36,7 @@ class Kept(NamedTuple):
 
 
 NOWHERE = Kept()  # Who trains on bytes needs neither.
+Picked = Sequence[Sequence[int]]  # For each step of a round the numbers, from 0, of the candidates it trains on.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +63,24 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """What a member that has a synthetic text trained on in a round so far: its digest stands where else that of the
-    tokens does, so a receipt commits to all of it.
+    """What a member trained on in a round so far, if it has a synthetic text, or picks: its digest stands where else
+    that of the tokens does, so a receipt commits to all of it.
     """
 
-    tokens: Hash  # SHA-256 of every token drawn.
-    sample: Hash  # Of the `Sample`.
+    tokens: Hash  # SHA-256 of every token trained on.
+    sample: Hash  # Of the `Sample`; `FIRST`: there is none.
     trained: Count  # Tokens,
     synthetic: Count  # and how many of them were the synthetic text's.
+    picked: Hash  # `digest_of` what was picked; `FIRST`: all candidates are trained on.
 
     @property
     def hash(self) -> str:
         return hashlib.sha256(canonical.encode(self)).hexdigest()
+
+
+def digest_of(picked: Sequence[int]) -> str:
+    """SHA-256 of what was picked, step by step, each number in 8 bytes, little-endian."""
+    return hashlib.sha256(np.array(picked, "<u8").data).hexdigest()
 
 
 class Shard(NamedTuple):
@@ -168,14 +178,22 @@ def named(spec: str) -> str:
 
 class Batches:
     """The batches of a member's round, step by step: drawn from its text, the same for the same recipe, member, round
-    and length of the run, and a digest of all that was drawn.
+    and length of the run, and a digest of all that was trained on.
 
     A sequence is of its own text or of the synthetic one, and each place of either is as likely. With a `merge_dropout`
-    the text of its tokens is cut anew, and as many of these are taken; where there are fewer, it stays as it was.
+    the text of its tokens is cut anew, and as many of these are taken; where there are fewer, it stays as it was. Where
+    a recipe has several candidates for each sequence, those are trained on that were `picked`.
     """
 
     def __init__(
-        self, tokens: tokenizer.Tokens | Shard, recipe: Recipe, *, member: str, round_: int, rounds: int
+        self,
+        tokens: tokenizer.Tokens | Shard,
+        recipe: Recipe,
+        picked: Picked = (),
+        *,
+        member: str,
+        round_: int,
+        rounds: int,
     ) -> None:
         """Raises `Refused(NO_TEXT)` if a text is shorter than a sequence and the token after it."""
         shard = tokens if isinstance(tokens, Shard) else Shard(tokens)
@@ -190,17 +208,33 @@ class Batches:
         drawn = hashlib.sha256(f"{recipe.seed} {member} {round_}".encode()).digest()
         self._random = np.random.Generator(np.random.PCG64(int.from_bytes(drawn[:16], "big")))
         self._left_out = Random(int.from_bytes(drawn[16:], "big"))  # noqa: S311 - its numbers are those of any Python.
-        self._recipe, self._rounds = recipe, rounds
-        self._step = (round_ - 1) * recipe.inner_steps  # Of the run.
+        self._recipe, self._rounds, self._picked = recipe, rounds, picked
+        self._step = self._first = (round_ - 1) * recipe.inner_steps  # Of the run.
         self._digest, self._dtype = hashlib.sha256(), tokenizer.dtype(recipe.tokenizer, recipe.vocabulary)
 
     def draw(self) -> npt.NDArray[np.int64]:
         """The next step's (count, length + 1) tokens, in a curriculum more sequences where they are shorter: a step
         trains batch × context. Whatever is drawn counts as trained on.
         """
+        step = self._step - self._first
+        batch, synthetic = self._drawn()
+        if self._recipe.candidates > 1:
+            rows = [*self._picked[step]]
+            batch, synthetic = batch[rows], synthetic[rows]
+        count, length = len(batch), batch.shape[1] - 1
+        self._trained, self._synthetic = self._trained + count * length, self._synthetic + int(synthetic.sum()) * length
+        self._digest.update(batch.astype(self._dtype).data)
+        return batch
+
+    def candidates(self) -> npt.NDArray[np.int64]:
+        """The next step's (candidates × count, length + 1) tokens, of which none counts as trained on."""
+        return self._drawn()[0]
+
+    def _drawn(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The next step's candidates, and which of them are synthetic."""
         recipe = self._recipe
         length = length_at(recipe, self._rounds, self._step)
-        count, self._step = recipe.batch * recipe.context // length, self._step + 1
+        count, self._step = recipe.candidates * recipe.batch * recipe.context // length, self._step + 1
         places = [text.size - length - 1 for text in self._texts]
         starts = self._random.integers(0, sum(places), count)
         batch = np.empty((count, length + 1), np.int64)
@@ -210,9 +244,7 @@ class Batches:
             batch[~own] = corpus.windows(self._texts[1], starts[~own] - places[0], length + 1)
         if self._cut is not None:
             batch = np.stack([self._anew(each, self._cut) for each in batch])
-        self._trained, self._synthetic = self._trained + count * length, self._synthetic + int((~own).sum()) * length
-        self._digest.update(batch.astype(self._dtype).data)
-        return batch
+        return batch, ~own
 
     def _anew(self, sequence: npt.NDArray[np.int64], cut: tokenizer.Tokenizer) -> npt.NDArray[np.int64]:
         found = cut.cut_anew(cut.text(sequence.tolist()), self._dropout, self._left_out)
@@ -220,15 +252,20 @@ class Batches:
 
     @property
     def slice(self) -> Slice | None:
-        """What was drawn so far, if some of the text is synthetic."""
-        if not self._sample:
+        """What was trained on so far, if some of the text is synthetic, or sequences are picked."""
+        picks = self._recipe.candidates > 1
+        if not self._sample and not picks:
             return None
         return Slice(
-            tokens=self._digest.hexdigest(), sample=self._sample, trained=self._trained, synthetic=self._synthetic
+            tokens=self._digest.hexdigest(),
+            sample=self._sample or FIRST,
+            trained=self._trained,
+            synthetic=self._synthetic,
+            picked=digest_of([*chain(*self._picked[: self._step - self._first])]) if picks else FIRST,
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every token drawn so far; or where some of the text is synthetic, of the `slice`."""
+        """SHA-256 of every token trained on so far; or where there is one, of the `slice`."""
         mixed = self.slice
         return self._digest.hexdigest() if mixed is None else mixed.hash

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client import begun
+from client.data import Picked
 from client.memory import Turn
 from shared_models import durable
 from shared_models.lm.weights import Weights
@@ -25,9 +26,10 @@ class Half:
     """Where training stands in a round, between two inner steps."""
 
     step: int
-    weights: Weights
+    weights: Weights  # Where they are not those that the round began from.
     memory: Weights  # The optimiser's.
-    data: str  # Digest of every token trained on.
+    data: str  # `Batches.digest` of what was trained on.
+    picked: Picked = ()  # What the round's steps are trained on, if sequences are picked.
     points: tuple[Point, ...] = ()  # The states that led here.
     losses: tuple[float, ...] = ()  # Of the last steps.
     busy_ms: int = 0
@@ -36,6 +38,7 @@ class Half:
 def keep(path: Path, turn: Turn, build: str, half: Half) -> None:
     """Keep it, in place of any other: a machine trains one round at a time."""
     said = {"turn": asdict(turn), "build": build, "step": half.step, "data": half.data, "busy_ms": half.busy_ms}
+    said |= {"picked": half.picked}
     said |= {"points": [asdict(each) for each in half.points], "losses": half.losses}
     whole = json.dumps(said).encode() + b"\n" + begun.pack(weights=half.weights, memory=half.memory)
     durable.write(path, hashlib.sha256(whole).hexdigest().encode() + b"\n" + whole)
@@ -55,9 +58,10 @@ def recall(path: Path, turn: Turn, build: str) -> Half | None:
         return None
     return Half(
         step=said["step"],
-        weights=tensors["weights"],
+        weights=tensors.get("weights", {}),
         memory=tensors.get("memory", {}),
         data=said["data"],
+        picked=said["picked"],
         points=tuple(Point(**each) for each in said["points"]),
         losses=tuple(said["losses"]),
         busy_ms=said["busy_ms"],

@@ -10,15 +10,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from client import begun, data
+from client import begun, data, hardest
 from client.begun import Begun
-from client.data import Batches, Sample, Shard, Slice
+from client.data import Batches, Picked, Sample, Shard, Slice
 from client.team import at_work
 from client.training import ONE, Machine, build
 from shared_models.lm import codecs, gpt, own, weights
@@ -46,7 +47,8 @@ class Opening:
     trajectory: Trajectory
     before: tuple[Trajectory, ...]  # That of the member's receipt before this one, if it carried something over.
     sample: tuple[Sample, ...]  # What its synthetic text says of itself, if it has one,
-    slice: tuple[Slice, ...]  # and what it had trained on when the round ended.
+    slice: tuple[Slice, ...]  # and what it had trained on when the round ended, if there is one of it.
+    picked: tuple[Count, ...]  # By the recipe's choice of the hardest, step by step: `client.hardest`.
 
 
 class Found(NamedTuple):
@@ -84,10 +86,13 @@ def show(
     frozen = groups.get("frozen", {})
     with _threads(receipt.build):
         points, states = list[Point](), list[State]()
-        turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
+        turn = _turn(receipt, manifest)
         start = _mine(base, receipt, manifest) | gpt.beside(gpt.Shape.of(recipe), frozen)
         tokens = data.shard(text, synthetic, recipe, cut)
-        with at_work(start, recipe, tokens, memory, machine=machine, **turn) as training:
+        picked: Picked = ()
+        if recipe.candidates > 1:
+            picked = [rows for rows, _ in hardest.picked(start, recipe, tokens, machine, **turn)]
+        with at_work(start, recipe, tokens, memory, machine=machine, picked=picked, **turn) as training:
             for end in ends(recipe):
                 for _ in training.until(end):
                     pass
@@ -110,7 +115,8 @@ def show(
         trajectory=said.trajectory,
         before=said.before,
         sample=() if synthetic is None else (data.sampled(synthetic),),
-        slice=_slice(tokens, receipt, manifest),
+        slice=_slice(tokens, picked, receipt, manifest),
+        picked=tuple(chain(*picked)),
     )
     return write(opening, base, unsent, states[segment], states[segment + 1], trained, frozen)
 
@@ -166,7 +172,7 @@ def replay(
     First whether it is the member's word, for what is not is refused:
     1. It is about this receipt, and its points and remainders lead to the root that the receipt was signed with.
     2. Its text and salt are those that the receipt has committed to, and so is how much of what was trained on is
-       synthetic, and of which sample.
+       synthetic, of which sample, and what was picked.
     3. Its tensors are those that the points name, and the frozen ones those that the manifest does.
     Then what was signed, and is held against it:
     4. The points are where the recipe puts them; training began from the round's base, and with what the receipt
@@ -174,7 +180,8 @@ def replay(
     5. Every point names the tokens that the member's texts give in the recipe's order: no fewer, no others; and so many
        of them as it says are synthetic.
     6. The update is what training came to and what was left unsent before, by the recipe's codec.
-    7. The segment's steps, done again, lead to the state that was signed: to the bit, or with another build closely.
+    7. In the segment's steps the hardest candidates were picked.
+    8. These steps, done again, lead to the state that was signed: to the bit, or with another build closely.
 
     Raises `Refused`: MALFORMED, WRONG_OPENING; NOT_FOUND without a text that would be needed; OTHER_MACHINE where the
     steps say nothing here (`_check_machines`).
@@ -196,13 +203,16 @@ def replay(
     if why := _contradiction(opening, began, receipt, manifest, earlier):
         return Found("differs", FARTHEST_PPM, why)
     tokens = _texts(opening, recipe, text, synthetic, cut)
-    if why := _other_tokens(opening, receipt, manifest, tokens):
+    picked = _picked(opening, receipt, manifest)
+    if picked is None:
+        return Found("differs", FARTHEST_PPM, "what it picked is none of the recipe's candidates, or not so many")
+    if why := _other_tokens(opening, receipt, manifest, tokens, picked):
         return Found("differs", FARTHEST_PPM, why)
     if why := _other_update(mine, groups, receipt, recipe, trajectory):
         return Found("differs", FARTHEST_PPM, why)
     with _threads(receipt.build):
         _check_machines(receipt.build, build(recipe.precision, machine))
-        return _again(opening, mine, groups, receipt, manifest, tokens, machine)
+        return _again(opening, mine, groups, receipt, manifest, tokens, picked, machine)
 
 
 def _check_machines(theirs: str, ours: str) -> None:
@@ -213,6 +223,11 @@ def _check_machines(theirs: str, ours: str) -> None:
     kernels = {build.split("/")[1] for build in (theirs, ours)}
     if theirs != ours and "cuda" in kernels and "bfloat16" in theirs:
         raise Refused(Refusal.OTHER_MACHINE, f"it was trained by {theirs}, and this is {ours}")
+
+
+def _turn(receipt: Receipt, manifest: Manifest) -> dict[str, Any]:
+    """Whose round it is, and of how many, as all that draws its batches is told."""
+    return {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds}
 
 
 def _mine(base: weights.Weights, receipt: Receipt, manifest: Manifest) -> weights.Weights:
@@ -241,24 +256,41 @@ def _check_tensors(
 
 
 def _check_slice(opening: Opening) -> None:
-    """Raises `Refused(WRONG_OPENING)` if it says another share of synthetic text than it was signed for, or another
-    sample.
+    """Raises `Refused(WRONG_OPENING)` if it says another share of synthetic text than it was signed for, another
+    sample, or that other sequences were picked.
     """
-    if len(opening.slice) > 1 or len(opening.sample) != len(opening.slice):
-        raise Refused(Refusal.WRONG_OPENING, "it has one slice and the sample of that, or neither")
-    for said, sample in zip(opening.slice, opening.sample, strict=True):
+    samples = [said.sample for said in opening.slice if said.sample != FIRST]
+    picks = [said.picked for said in opening.slice if said.picked != FIRST]
+    if len(opening.slice) > 1 or len(opening.sample) != len(samples) or (opening.picked and not picks):
+        raise Refused(Refusal.WRONG_OPENING, "it has one slice, and the sample and what was picked of that, or neither")
+    for said in opening.slice:
         if said.hash != opening.trajectory.points[-1].data:
             cause = f"{said.synthetic} of {said.trained} synthetic tokens is not what the receipt has committed to"
             raise Refused(Refusal.WRONG_OPENING, cause)
-        if sample.hash != said.sample:
-            raise Refused(Refusal.WRONG_OPENING, f"its sample is not {said.sample[:12]}…, which was named")
+    for sample, named in zip(opening.sample, samples, strict=True):
+        if sample.hash != named:
+            raise Refused(Refusal.WRONG_OPENING, f"its sample is not {named[:12]}…, which was named")
+    if picks and data.digest_of(opening.picked) != picks[0]:
+        raise Refused(Refusal.WRONG_OPENING, f"what it picked is not {picks[0][:12]}…, which was named")
 
 
-def _slice(tokens: Tokens | Shard, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
-    """What a round of all these steps draws, if some of the text is synthetic."""
-    if not isinstance(tokens, Shard) or tokens.synthetic is None:
+def _picked(opening: Opening, receipt: Receipt, manifest: Manifest) -> Picked | None:
+    """What it picked, step by step; None if it can have been no choice of this recipe's.
+
+    Raises `Refused(WRONG_OPENING)` if it says nothing of it.
+    """
+    if manifest.recipe.candidates == 1:
+        return () if not opening.picked else None
+    if not opening.picked:
+        raise Refused(Refusal.WRONG_OPENING, "it does not say what was picked")
+    return hardest.by_step(opening.picked, manifest.recipe, receipt.round, manifest.rounds)
+
+
+def _slice(tokens: Tokens | Shard, picked: Picked, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
+    """What a round of all these steps trains on, if there is one of it."""
+    if not picked and (not isinstance(tokens, Shard) or tokens.synthetic is None):
         return ()  # It would be drawn, and cut anew, for nothing.
-    batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
+    batches = Batches(tokens, manifest.recipe, picked, **_turn(receipt, manifest))
     for _ in range(manifest.recipe.inner_steps):
         batches.draw()
     return () if batches.slice is None else (batches.slice,)
@@ -326,13 +358,18 @@ def _texts(
     return Shard(own, cut=anew)
 
 
-def _other_tokens(opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens | Shard) -> str:
+def _other_tokens(
+    opening: Opening, receipt: Receipt, manifest: Manifest, tokens: Tokens | Shard, picked: Picked
+) -> str:
     """Raises `Refused(WRONG_OPENING)` if no point fits: then it may be the text that is another one here."""
-    for said, right in zip(opening.slice, _slice(tokens, receipt, manifest), strict=True):
+    slices = _slice(tokens, picked, receipt, manifest)
+    if len(opening.slice) != len(slices):
+        return "it was signed that something was sampled or picked, and by its texts and the recipe nothing is"
+    for said, right in zip(opening.slice, slices, strict=True):
         if said != right and said.tokens == right.tokens:
             was = f"{right.synthetic} of {right.trained} tokens are synthetic"
             return f"by its texts {was}, and it was signed that {said.synthetic} of {said.trained} are"
-    batches = Batches(tokens, manifest.recipe, member=receipt.member, round_=receipt.round, rounds=manifest.rounds)
+    batches = Batches(tokens, manifest.recipe, picked, **_turn(receipt, manifest))
     fit, done = [], 0
     for point in opening.trajectory.points:
         for _ in range(done, point.step):
@@ -374,13 +411,19 @@ def _again(
     receipt: Receipt,
     manifest: Manifest,
     tokens: Tokens | Shard,
+    picked: Picked,
     machine: Machine,
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
     before = groups.get("start", {}), groups.get("start_memory", {})
     beside = gpt.beside(gpt.Shape.of(manifest.recipe), groups.get("frozen", {}))
     theirs = groups.get("end", {}), groups.get("end_memory", {})
-    turn = {"member": receipt.member, "round_": receipt.round, "rounds": manifest.rounds, "step": start.step}
+    turn = _turn(receipt, manifest)
+    if picked:
+        about = base | beside, manifest.recipe, tokens, machine, picked
+        if why := hardest.left_out(*about, start.step, end.step, **turn):
+            return Found("differs", FARTHEST_PPM, why)
+    turn |= {"step": start.step, "picked": picked}
     with at_work(base | beside, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
         for _ in model.until(start.step + 1):
             pass

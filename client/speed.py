@@ -65,11 +65,13 @@ def newest_run(home: Home, ledger: LedgerHttp) -> Manifest | None:
 def calibrate(home: Home, recipe: Recipe, seconds: float = SECONDS) -> Speed:
     """Train this recipe for some seconds, and keep how fast it went in the member's folder.
 
-    Of a curriculum its longest sequences. Raises `Refused`: NOT_SET_UP without what training needs; NO_TEXT, and as
-    `client.training.Machine.check`; FAILED if the process ends otherwise, as for want of memory.
+    Of a curriculum its longest sequences, and none picked from others. Raises `Refused`: NOT_SET_UP without what
+    training needs; NO_TEXT, and as `client.training.Machine.check`; FAILED if the process ends otherwise, as for want
+    of memory.
     """
     settings, files = home.settings, home.training_files()
-    whole = canonical.encode(replace(recipe, shortest=0)).decode()
+    recipe = replace(recipe, shortest=0, candidates=1)
+    whole = canonical.encode(recipe).decode()
     order = {"recipe": whole, "data": home.text, "machine": home.machine()}
     command = [sys.executable, "-s", "-P", "-m", "client.calibrate"]
     with processes.on_cores(policy.read(home.policy_path).cores):

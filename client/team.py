@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from client import begun
-from client.data import Shard
+from client.data import Picked, Shard
 from client.training import ONE, Machine, Training
 from shared_models.lm import tokenizer
 from shared_models.lm.tokenizer import Tokens
@@ -70,8 +70,9 @@ class Team:
         round_: int,
         rounds: int,
         step: int = 0,
+        picked: Picked = (),
     ) -> None:
-        turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
+        turn = {"member": member, "round_": round_, "rounds": rounds, "step": step, "picked": [*map(list, picked)]}
         how = {name: getattr(machine, name) for name in Machine.__slots__}
         shard = tokens if isinstance(tokens, Shard) else Shard(tokens)
         said = {"recipe": canonical.encode(recipe).decode(), "turn": turn, "machine": how, "sample": shard.sample}

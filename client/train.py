@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from client import hardest
 from client.data import Batches, Shard
 from client.half import Half
 from client.team import at_work
@@ -62,49 +64,56 @@ def train(
     `Refused`: NO_TEXT if the text is shorter than a sequence, or as `Machine.check` and `report`; `BrokenOff` if
     `report` says TAKEN_AWAY, after the step that was being made. Several processes go on to the end of a segment.
     """
-    batches = Batches(tokens, recipe, member=member, round_=round_, rounds=rounds)
-    for _ in range(since.step if since is not None else 0):
+    turn: dict[str, Any] = {"member": member, "round_": round_, "rounds": rounds}
+    nothing = Half(step=0, weights={}, memory=memory, data=Batches(tokens, recipe, **turn).digest)
+    half = since or nothing
+    batches = Batches(tokens, recipe, half.picked, **turn)
+    for _ in range(half.step):
         batches.draw()
-    if since is None or since.data != batches.digest:
-        since = Half(step=0, weights=base, memory=memory, data=batches.digest)
-    step, losses, points = since.step, [*since.losses], [*since.points]
+    if half.data != batches.digest:
+        half = nothing
+    step, losses, points = half.step, [*half.losses], [*half.points]
     broken: Refused | None = None
     started = told = time.monotonic()
 
     def busy_ms() -> int:
-        return since.busy_ms + int(1000 * (time.monotonic() - started))
+        return half.busy_ms + int(1000 * (time.monotonic() - started))
 
-    turn = {"member": member, "round_": round_, "rounds": rounds, "step": step}
-    start = base | since.weights  # What is frozen is in no half.
-    with at_work(start, recipe, tokens, since.memory, machine=machine, **turn) as training:
+    def tell(loss: float) -> None:
+        nonlocal told, broken
+        if time.monotonic() - told < report_s or broken is not None:
+            return
+        said = Progress(tokens=step * recipe.batch * recipe.context, loss_unats=round(1e6 * loss), busy_ms=busy_ms())
+        try:
+            report(said)
+        except Refused as refused:
+            if refused.refusal is not Refusal.TAKEN_AWAY:
+                raise
+            broken = refused
+        told = time.monotonic()
+
+    if recipe.candidates > 1 and step == 0:
+        picked = list[tuple[int, ...]]()
+        for rows, loss in hardest.picked(base, recipe, tokens, machine, **turn):
+            picked.append(rows)
+            tell(loss)
+            if broken is not None:
+                raise BrokenOff(replace(nothing, busy_ms=busy_ms()), broken)
+        half = replace(half, picked=tuple(picked))
+    start = base | half.weights  # What is frozen is in no half.
+    turn |= {"step": step, "picked": half.picked}
+    with at_work(start, recipe, tokens, half.memory, machine=machine, **turn) as training:
         for end in ends(recipe)[len(points) :]:
             for loss in training.until(end):
                 losses, step = [*losses[-4:], loss], step + 1
-                if time.monotonic() - told >= report_s and broken is None:
-                    said = Progress(
-                        tokens=step * recipe.batch * recipe.context, loss_unats=round(1e6 * loss), busy_ms=busy_ms()
-                    )
-                    try:
-                        report(said)
-                    except Refused as refused:
-                        if refused.refusal is not Refusal.TAKEN_AWAY:
-                            raise
-                        broken = refused
-                    told = time.monotonic()
+                tell(loss)
                 if broken is not None and machine.processes == 1:  # Several have begun another step by now.
                     break
             if broken is not None and step < recipe.inner_steps:
                 reached, remembered = training.state()
-                half = Half(
-                    step=step,
-                    weights=reached,
-                    memory=remembered,
-                    data=training.data,
-                    points=tuple(points),
-                    losses=tuple(losses),
-                    busy_ms=busy_ms(),
-                )
-                raise BrokenOff(half, broken)
+                came = replace(half, step=step, weights=reached, memory=remembered, data=training.data)
+                came = replace(came, points=tuple(points), losses=tuple(losses), busy_ms=busy_ms())
+                raise BrokenOff(came, broken)
             points.append(training.point())
 
         reached, remembered = training.state()

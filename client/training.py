@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from client.data import Batches, Shard
+from client.data import Batches, Picked, Shard
 from shared_models.lm import gpt, models, weights
 from shared_models.lm.inner import Inner
 from shared_models.lm.tokenizer import Tokens
@@ -92,6 +92,7 @@ class Training:
         round_: int,
         rounds: int,
         step: int = 0,
+        picked: Picked = (),
         machine: Machine = ONE,
         rank: int = 0,
     ) -> None:
@@ -125,7 +126,7 @@ class Training:
         if machine.compile:
             self._loss = torch.compile(self._loss)
         self._optimiser = Inner(self._model, recipe.inner, memory)
-        self._batches = Batches(tokens, recipe, member=member, round_=round_, rounds=rounds)
+        self._batches = Batches(tokens, recipe, picked, member=member, round_=round_, rounds=rounds)
         self._recipe, self._before, self._whole = recipe, (round_ - 1) * recipe.inner_steps, rounds * recipe.inner_steps
         self._machine, self._rank, self._step = machine, rank, step
         for _ in range(step):

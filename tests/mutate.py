@@ -225,6 +225,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/client/test_app.py",
         "tests/client/test_reexecute.py",
         "tests/server/test_synthetic.py",
+        "tests/server/test_hardest.py",
         "tests/attacks/test_skipped_steps.py",
         "tests/attacks/test_altered_opening.py",
         "tests/attacks/test_training_made_up.py",

@@ -45,6 +45,7 @@ FLOORS: dict[str, set[str]] = {
     "client.training": {"client", "shared_models", "torch"},
     "client.team": {"client", "shared_models", "torch", "numpy"},
     "client.data": {"shared_models", "numpy"},
+    "client.hardest": {"client", "shared_models", "torch", "numpy"},
     "client.steps": {"shared_models"},
     "client.memory": {"shared_models", "safetensors"},
     "client.begun": {"client", "shared_models", "safetensors"},

@@ -1,5 +1,6 @@
 """What is shipped: the wheel, the Flower bundle, and what each extra brings along."""
 
+import ast
 import io
 import json
 import shutil
@@ -26,6 +27,7 @@ BUNDLE = [
     "client/begun.py",
     "client/data.py",
     "client/half.py",
+    "client/hardest.py",
     "client/memory.py",
     "client/team.py",
     "client/train.py",
@@ -168,6 +170,17 @@ def contents(fab: bytes) -> set[str]:
 
 def test_the_flower_bundle_holds_exactly_this():
     assert contents(bundle.build().data) == set(BUNDLE)
+
+
+def test_the_bundle_holds_all_that_its_own_files_import():
+    """What is missing there is found at a member only, where its own is."""
+    mine = [each for each in BUNDLE if each.startswith("client/")]
+    for path in mine:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "client":
+                module = node.module.replace(".", "/")
+                wanted = [f"{module}/{each.name}.py" for each in node.names] if module == "client" else [f"{module}.py"]
+                assert set(wanted) <= set(mine), (path, wanted)
 
 
 def test_flower_builds_the_same_bytes_from_the_checkout(tmp_path):

@@ -258,6 +258,7 @@ class Recipe:
     model: ModelName  # What is trained: `gpt`, ours; or what that function of a Python file builds: lm.models.
     model_flop: Count  # Of one that is not ours, forward and back: of a token, however long its sequence,
     model_flop_per_position: Count  # and for each token in that as many more. Of ours they are 0: a formula says it.
+    candidates: Positive  # Sequences that are drawn for each one trained on: the hardest. 1: all are trained on.
 
     @property
     def ours(self) -> bool:

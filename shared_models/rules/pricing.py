@@ -46,13 +46,17 @@ def flop_per_token(recipe: Recipe) -> int:
     before the first layer's: its attention and given feed-forward go forward only, and of the expert what goes into
     the row, the gate and the first matrix has no gradient.
 
-    A teacher goes forward only: 2 for each of its matmul weights, and 2·L·T·d of its attention.
+    A teacher goes forward only: 2 for each of its matmul weights, and 2·L·T·d of its attention. So does each token of
+    a step's candidates, to pick the hardest sequences: 2 for each weight that it is multiplied with, adapters and the
+    member's expert included, and 2·L·T·d.
 
     Of a model that is not ours, the recipe has two numbers. Whoever can run it counts its products, and refuses others
     (`lm.models.check`); who cannot, an auditor, knows that the run's members have.
     """
     if not recipe.ours:
         return recipe.model_flop + recipe.model_flop_per_position * recipe.context
+    if recipe.candidates > 1:
+        return flop_per_token(replace(recipe, candidates=1)) + recipe.candidates * _forward(recipe)
     if (teacher := recipe.teacher) is not None:
         forward = 2 * matmul_parameters(teacher) + 2 * teacher.layers * teacher.context * attended(teacher)
         return flop_per_token(replace(recipe, teacher_layers=0)) + forward
@@ -62,14 +66,28 @@ def flop_per_token(recipe: Recipe) -> int:
     if not recipe.adapter:
         return 6 * matmul_parameters(recipe) + attention
     width, projected = recipe.width, _projected(recipe)
-    feeds = 1 if recipe.feed == "gelu" else 2  # Matrices into a feed-forward; out of it there is one.
-    inside = (
-        width + attended(recipe) + feeds * width + recipe.feed_width
-    )  # Of what goes into the matrices of a layer, the widths,
-    outside = projected + width + feeds * recipe.feed_width + width  # and of what comes out of them.
+    inside, outside = _beside_adapters(recipe)
     adapters = recipe.layers * recipe.adapter * (4 * inside + 6 * outside)
     first = 2 * width * projected + 2 * recipe.adapter * (width + projected)
     return 4 * matmul_parameters(recipe) + adapters - first + attention
+
+
+def _forward(recipe: Recipe) -> int:
+    """FLOP of a token that goes forward only, in a sequence as long as the context."""
+    weights = matmul_parameters(recipe)
+    if recipe.adapter:
+        weights += recipe.layers * recipe.adapter * sum(_beside_adapters(recipe))
+    if recipe.member_experts:
+        weights += recipe.layers * (3 * recipe.width * recipe.feed_width + recipe.width)
+    return 2 * weights + 2 * recipe.layers * recipe.context * attended(recipe)
+
+
+def _beside_adapters(recipe: Recipe) -> tuple[int, int]:
+    """How wide what goes into the matrices of a layer is, all of it, and what comes out of them."""
+    feeds = 1 if recipe.feed == "gelu" else 2  # Matrices into a feed-forward; out of it there is one.
+    inside = recipe.width + attended(recipe) + feeds * recipe.width + recipe.feed_width
+    outside = _projected(recipe) + recipe.width + feeds * recipe.feed_width + recipe.width
+    return inside, outside
 
 
 def _of_own_expert(recipe: Recipe) -> int:
@@ -121,6 +139,8 @@ def round_flop(manifest: Manifest, round_: int) -> int:
         attention = recipe.model_flop_per_position
     elif (teacher := recipe.teacher) is not None:
         attention += 2 * teacher.layers * attended(teacher)
+    if recipe.candidates > 1:
+        attention += 2 * recipe.candidates * recipe.layers * attended(recipe)
     return tokens_asked(recipe) * manifest.flop_per_token - attention * recipe.batch * recipe.context * missing
 
 

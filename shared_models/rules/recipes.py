@@ -10,12 +10,13 @@ from shared_models.rules.pricing import flop_per_token, lengths
 
 COOLEST, HOTTEST = Fraction(1, 10), 100  # Temperatures.
 LEAST = 256  # Tokens of a tokenizer.
+MOST_CANDIDATES = 64
 # What says of our model what it is made of. A file's may read its sizes, and of these all are as in SMALL.
 OF_OURS = (
     *("kv_heads", "feed", "rank", "shared", "experts", "experts_per_token", "adapter", "member_experts"),
     *("teacher_layers", "teacher_heads", "teacher_width", "temperature", "taught"),
     *("feed_dim", "head_dim", "qk_norm", "bias", "embeddings", "expert_weights"),
-    *("rope_theta", "rope_factor", "norm_eps"),
+    *("rope_theta", "rope_factor", "norm_eps", "candidates"),
 )
 
 # Who computes what a recipe says, as transformers calls it: by `feed`, whether there are experts, `qk_norm` and `bias`.
@@ -79,6 +80,7 @@ SMALL = Recipe(
     model="gpt",
     model_flop=0,
     model_flop_per_position=0,
+    candidates=1,
 )
 
 # What trains in a second, and learns little: for benches, tests, and rules that only count.
@@ -120,6 +122,7 @@ def check_recipe(recipe: Recipe) -> None:
     11. It is one of `ARCHITECTURES`, so that others can read what was trained: members' experts too, with what they
         stand beside, and that alone. Where the weights of experts are no shares, the architecture leaves the choice.
     12. A model that is not ours has none of our model's options; and of ours no number says what it costs.
+    13. A sequence is picked from a number of others that somebody may still want to pay for.
     """
     canonical.encode(recipe)
     _check_model(recipe)
@@ -163,6 +166,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise Refused(Refusal.BAD_FIELD, cause)
     if recipe.tokenizer == "bytes" and recipe.merge_dropout != "0":
         raise Refused(Refusal.BAD_FIELD, f"merge_dropout = {recipe.merge_dropout}: bytes are merged by no tokenizer")
+    if recipe.candidates > MOST_CANDIDATES:
+        raise Refused(Refusal.BAD_FIELD, f"candidates = {recipe.candidates}, more than {MOST_CANDIDATES}")
 
 
 def _check_model(recipe: Recipe) -> None:

@@ -111,6 +111,20 @@ def test_a_teacher_costs_its_way_forward():
     assert flop_per_token(taught) == flop_per_token(recipe) + forward
 
 
+def test_candidates_cost_their_way_forward_each():
+    recipe = replace(TOY, layers=2, heads=4, width=32, feed="swiglu")
+    layer, looked = 4 * 32 * 32 + 3 * 32 * 88, 2 * 2 * recipe.context * 32
+    forward = 2 * (2 * layer + 32 * 256) + looked
+    for changes, more in (
+        ({}, 0),
+        ({"adapter": 3}, 2 * 2 * 3 * (32 + 32 + 2 * 32 + 88 + 96 + 32 + 2 * 88 + 32)),
+        ({"member_experts": 3}, 2 * 2 * (3 * 32 * 88 + 32)),
+        (TAUGHT, 0),
+    ):
+        one = replace(recipe, **changes)
+        assert flop_per_token(replace(one, candidates=5)) == flop_per_token(one) + 5 * (forward + more)
+
+
 def test_layers_that_share_weights_cost_what_they_cost_apart():
     recipe = replace(TOY, layers=6, heads=4, width=32)
     assert flop_per_token(replace(recipe, shared=3)) == flop_per_token(recipe)
@@ -136,7 +150,7 @@ def test_a_model_that_is_not_ours_costs_what_its_recipe_says():
     assert flop_per_token(replace(TOY, model_flop=1_000)) == flop_per_token(TOY)  # Which nobody can sign.
 
 
-@pytest.mark.parametrize("teacher", [{}, TAUGHT, TAUGHT | {"head_dim": 10}, THEIRS])
+@pytest.mark.parametrize("teacher", [{}, TAUGHT, TAUGHT | {"head_dim": 10}, {"candidates": 3}, THEIRS])
 @pytest.mark.parametrize(
     ("shortest", "rounds", "steps"), [(0, 3, 7), (8, 3, 7), (2, 3, 7), (1, 1, 3), (1, 5, 1), (4, 2, 6)]
 )

@@ -67,6 +67,9 @@ THEIRS = {"model": f"sha256:{64 * '7'}:build", "model_flop": 1_000}
         {"shortest": 1},
         {"shortest": 8},
         {"shortest": 3, "context": 24},
+        {"candidates": 2, "shortest": 8, "tokenizer": CUT, "merge_dropout": "0.1"},
+        TAUGHT | {"candidates": 64},
+        {"adapter": 8, "candidates": 2},
     ],
 )
 def test_a_recipe_that_can_be_followed(changes):
@@ -77,6 +80,8 @@ WRONG = [
     ({"layers": 0}, Refusal.BAD_FIELD, "Recipe.layers is 0, outside"),
     ({"heads": "4"}, Refusal.BAD_FIELD, "Recipe.heads is not an integer"),
     ({"feed": "relu"}, Refusal.BAD_FIELD, "Recipe.feed is 'relu', which is not of the form gelu|swiglu"),
+    ({"candidates": 0}, Refusal.BAD_FIELD, "Recipe.candidates is 0, outside"),
+    ({"candidates": 65}, Refusal.BAD_FIELD, "candidates = 65, more than 64"),
     ({"up": "int2"}, Refusal.UNKNOWN_CODEC, "int2: none of fp32"),
     ({"down": "int2"}, Refusal.UNKNOWN_CODEC, "int2: none of fp32"),
     ({"heads": 3}, Refusal.BAD_FIELD, "heads = 3: width = 64 is no even number for each"),
@@ -165,7 +170,7 @@ WRONG = [
 def test_a_model_that_is_not_ours_has_none_of_our_models_options():
     options = {**EXPERTS, **OWN, **TAUGHT, "adapter": 4, "rank": 8, "shared": 2, "kv_heads": 2, "feed_dim": 8}
     options |= {"head_dim": 8, "qk_norm": "head", "bias": "qkv", "embeddings": "tied", "expert_weights": "softmax"}
-    options |= {"rope_theta": 9, "rope_factor": 8, "norm_eps": "0.1"}
+    options |= {"rope_theta": 9, "rope_factor": 8, "norm_eps": "0.1", "candidates": 2}
     assert options.keys() == set(OF_OURS)
     for name, value in options.items():
         with pytest.raises(Refused, match=f"{name} = {value} is an option of our model, and this run's is a file's"):

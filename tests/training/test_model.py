@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import mixes
 import numpy as np
@@ -18,7 +19,7 @@ from world import TOY, World
 
 from client import data
 from server import outer
-from shared_models.lm import corpus, gpt, weights
+from shared_models.lm import corpus, gpt, models, weights
 from shared_models.records.kinds import Recipe
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.pricing import attended, flop_per_token, matmul_parameters, round_flop
@@ -55,6 +56,20 @@ def test_torch_s_own_counter_agrees_to_the_last_flop(recipe):
         model.objective(tokens).backward()
     masked = 6 * recipe.layers * recipe.context * attended(recipe)
     assert counter.get_total_flops() == recipe.batch * recipe.context * (flop_per_token(recipe) + masked)
+
+
+BESIDE = [{"adapter": 3}, {"adapter": 2, "feed": "swiglu", "kv_heads": 1}, {"feed": "swiglu", "member_experts": 1}]
+
+
+@pytest.mark.parametrize("recipe", [*MIXES, *(replace(TOY, heads=4, width=32, **each) for each in BESIDE)], ids=named)
+def test_it_agrees_on_what_a_candidate_costs(recipe):
+    model = models.made(recipe, Path())
+    tokens = torch.arange(recipe.batch * (recipe.context + 1)).view(recipe.batch, -1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.loss(tokens)
+    each = flop_per_token(replace(recipe, candidates=3)) - flop_per_token(replace(recipe, candidates=2))
+    masked = 2 * recipe.layers * recipe.context * attended(recipe)
+    assert counter.get_total_flops() == recipe.batch * recipe.context * (each + masked)
 
 
 @pytest.mark.parametrize("changes", [{}, EXPERTS, {"kv_heads": 1, "rank": 8}, {"head_dim": 12}])

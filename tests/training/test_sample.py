@@ -176,7 +176,9 @@ def test_a_sequence_is_of_one_text_and_each_place_of_both_is_as_likely():
 
 def test_the_digest_of_a_round_says_how_many_of_its_tokens_are_synthetic():
     found, by_hand, synthetic = batches(), hashlib.sha256(), 0
-    assert found.slice == data.Slice(tokens=by_hand.hexdigest(), sample=mixed().sample, trained=0, synthetic=0)
+    assert found.slice == data.Slice(
+        tokens=by_hand.hexdigest(), sample=mixed().sample, trained=0, synthetic=0, picked=FIRST
+    )
     for step in range(1, 7):
         batch = found.draw()
         by_hand.update(batch.astype(np.uint8).tobytes())
@@ -184,7 +186,8 @@ def test_the_digest_of_a_round_says_how_many_of_its_tokens_are_synthetic():
         assert (found.slice.trained, found.slice.synthetic) == (step * 4 * 32, synthetic)
     assert 0 < synthetic < 6 * 4 * 32
     assert found.slice.tokens == by_hand.hexdigest()
-    line = f'{{"sample":"{mixed().sample}","synthetic":{synthetic},"tokens":"{by_hand.hexdigest()}","trained":768}}'
+    line = f'{{"picked":"{FIRST}","sample":"{mixed().sample}","synthetic":{synthetic}'
+    line += f',"tokens":"{by_hand.hexdigest()}","trained":768}}'
     assert found.digest == hashlib.sha256(line.encode()).hexdigest()
     assert (batches(OWN).slice, batches(OWN).digest) == (None, hashlib.sha256().hexdigest())
 
