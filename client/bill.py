@@ -6,7 +6,9 @@ from typing import Any
 from shared_models.records.kinds import Charter, Statement
 from shared_models.rules import served
 from shared_models.rules.currency import UNITS, money
+from shared_models.rules.pricing import value
 from shared_models.rules.quotes import worst
+from shared_models.rules.stopping import Unspent
 from shared_models.rules.worth import Said, whole
 
 
@@ -18,7 +20,8 @@ def text(bill: Statement, charter: Charter) -> str:
         "  ".join([row[0].ljust(wide[0]), *(cell.rjust(wide[1 + i]) for i, cell in enumerate(row[1:]))]).rstrip()
         for row in table
     ]
-    return "\n".join([title(bill, charter), *lines, *transfers(bill, charter), *_certificate(bill, charter)])
+    said = [title(bill, charter), *lines, *transfers(bill, charter)]
+    return "\n".join([*said, *_unspent(bill, charter), *_certificate(bill, charter)])
 
 
 def title(bill: Statement, charter: Charter) -> str:
@@ -37,8 +40,7 @@ def rows(bill: Statement, charter: Charter) -> list[list[str]]:
     """The cells of the table, the members' names first."""
     members = [balance.member for balance in bill.balances]
     table = [["", *members]]
-    most = max((balance.flop for balance in bill.balances), default=0)
-    unit, factor = next(((name, size) for name, size in UNITS if most >= 100 * size), UNITS[-1])
+    unit, factor = _unit(max((balance.flop for balance in bill.balances), default=0))
     table.append([f"accepted work, {unit}", *(f"{balance.flop // factor:,}" for balance in bill.balances)])
     rules = {pot.name: pot.rule for pot in charter.pots}
     for pot in dict.fromkeys(line.pot for line in bill.lines):
@@ -49,6 +51,20 @@ def rows(bill: Statement, charter: Charter) -> list[list[str]]:
     table.append(["carried over", *(money(balance.carry, charter) for balance in bill.balances)])
     table.append([f"net, {charter.currency}", *(money(balance.net, charter) for balance in bill.balances)])
     return table
+
+
+def _unspent(bill: Statement, charter: Charter) -> list[str]:
+    """What nobody has to pay, because runs stopped early."""
+    if not bill.unspent_flop:
+        return []
+    unit, factor = _unit(bill.unspent_flop)
+    work, worth = f"{bill.unspent_flop // factor:,} {unit}", money(value(bill.unspent_flop, bill.price), charter)
+    return [f"not spent, as runs stopped early: {work}, worth {worth} {charter.currency}; in no line above"]
+
+
+def _unit(flop: int) -> tuple[str, int]:
+    """The name and size of the largest unit of which this is a hundred."""
+    return next((each for each in UNITS if flop >= 100 * each[1]), UNITS[-1])
 
 
 def _certificate(bill: Statement, charter: Charter) -> list[str]:
@@ -111,6 +127,34 @@ def served_json(found: Iterable[served.Said]) -> list[dict[str, Any]]:
             "model": each.record.model,
             "tokens": each.record.tokens,
             "routes": {route.member: route.tokens for route in each.record.routes},
+        }
+        for each in found
+    ]
+
+
+def unspent_text(found: Iterable[Unspent], bill: Statement, charter: Charter) -> Iterator[str]:
+    """What each run that stopped early has not trained, a line for each, at the statement's price."""
+    for each in found:
+        worth = money(value(each.flop, bill.price), charter)
+        left = each.rounds - each.trained
+        yield (
+            f"entry {each.entry}: run {each.run} stopped early, its held-out loss no lower any more, behind round"
+            f" {each.trained} of {each.rounds}; not spent: {left} rounds of {each.members} members, {each.flop:,} FLOP,"
+            f" worth {worth} {charter.currency}"
+        )
+
+
+def unspent_json(found: Iterable[Unspent], bill: Statement) -> list[dict[str, Any]]:
+    """The same for programs; the worth in minor units, exact."""
+    return [
+        {
+            "entry": each.entry,
+            "run": each.run,
+            "trained": each.trained,
+            "rounds": each.rounds,
+            "members": each.members,
+            "flop": str(each.flop),
+            "worth": str(value(each.flop, bill.price)),
         }
         for each in found
     ]

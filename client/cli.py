@@ -430,8 +430,10 @@ def _bill(args: Namespace) -> int:
         worths = [each for each in books.worths if shown.start <= each.entry < shown.end]
         served = books.accounts.served.billed.get(shown.period, ())
         told = {"schema": "consortium.bill/1", **explain.as_json(shown, charter), "worth": bill.worth_json(worths)}
-        told["served"] = bill.served_json(served)
-        said = [bill.text(shown, charter), *bill.worth_text(worths), *bill.served_text(served)]
+        unspent = [*books.accounts.unspent_in(shown.start, shown.end)]
+        told |= {"served": bill.served_json(served), "unspent": bill.unspent_json(unspent, shown)}
+        said = [bill.text(shown, charter), *bill.unspent_text(unspent, shown, charter)]
+        said += [*bill.worth_text(worths), *bill.served_text(served)]
         print(json.dumps(told) if args.json else "\n".join(said))
         disputed = books.accounts.disputed(shown)
         if disputed and not args.json and this is not None:

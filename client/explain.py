@@ -336,4 +336,5 @@ def as_json(bill: Statement, charter: Charter) -> dict[str, Any]:
         "certificate": [
             {"members": each.members, "charge": str(each.charge), "alone": str(each.alone)} for each in bill.certificate
         ],
+        "unspent_flop": str(bill.unspent_flop),
     }

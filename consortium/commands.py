@@ -148,6 +148,7 @@ def _work_audit(args: Namespace) -> int:
 def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--patience", type=int, default=0, help="stop when the loss was no lower for so many rounds")
     parser.add_argument("--late", type=int, default=0, metavar="N", help="so many answer after the deadline")
     parser.add_argument("--dead", type=int, default=0, metavar="N", help="so many go offline in the first round")
     parser.add_argument("--lie", action="append", default=[], metavar="NAME", help="one that lies so; may be repeated")
@@ -200,6 +201,7 @@ def _simulate(args: Namespace) -> int:
             recipe=read_recipe(args.recipe, args.start, args.tokenizer, args.model),
             deadline_s=args.deadline,
             misbehave=misbehave,
+            patience=args.patience,
             alpha=args.alpha,
             texts=args.text,
             held_out=args.held_out,

@@ -174,7 +174,7 @@ def simulate(
                     deadline_ms=round(1000 * deadline_s),
                     wait=wait,
                     late=late,
-                    patience=patience,
+                    patience=patience if run == RUN else 0,
                     texts=texts_path,
                     start=start if run == RUN else None,
                     checkpoints=coordinator.path / "checkpoints",

@@ -75,6 +75,7 @@ TABLES: dict[str, dict[str, str]] = {
         "open": "payer payee amount:minor said",
         "worths": "member worth:unats routes run text by index",
         "served": "member tokens owner routed pays:minor run model index",
+        "unspent": "run trained rounds members work:flop worth:minor index",
     },
     "bills": {"rows": "period start last members transfers moved:minor"},
     "charter": {"clauses": "clause says", "open": "hash index name member for votes", "left": "member index"},

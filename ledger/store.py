@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared_models.records.refusals import Refusal, Refused
 
-REVISION = "0011"  # The newest of migrations/versions.
+REVISION = "0012"  # The newest of migrations/versions.
 ADVISORY_LOCK = 0x6C6F67  # PostgreSQL's name for "somebody writes this log"; one log is one database.
 
 

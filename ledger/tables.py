@@ -293,6 +293,7 @@ class Statement(Projected, table=True):
     start: int = Field(sa_type=Whole)
     end: int = Field(sa_type=Whole)
     root: str
+    unspent_flop: str  # Of runs that stopped early.
 
 
 class Line(Projected, table=True):

@@ -43,7 +43,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import CLAUSES, SERVED, WORTH
 from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
-from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked
+from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked, value
 from shared_models.rules.served import MILLION
 from shared_models.rules.settlement import Open
 from shared_models.rules.worth import whole
@@ -277,6 +277,9 @@ def bill_page(log: Log, books: Books, period: str, after: int | None) -> dict[st
         "worths": list(islice(_worths(books, bill), ROWS)),
         "paid_by": _paid_by(books, bill),
         "served": list(islice(_served(books, bill, terms), ROWS)),
+        "unspent_work": work(bill.unspent_flop),
+        "unspent_worth": amount(value(bill.unspent_flop, bill.price), terms),
+        "unspent": list(islice(_unspent(books, bill, terms), ROWS)),
     }
 
 
@@ -318,6 +321,20 @@ def _served(books: Books, bill: Statement, terms: Charter) -> Iterator[dict[str,
                 "model": each.record.model,
                 "index": each.at,
             }
+
+
+def _unspent(books: Books, bill: Statement, terms: Charter) -> Iterator[dict[str, Any]]:
+    """A row for each run that stopped early among the entries of this statement."""
+    for each in books.accounts.unspent_in(bill.start, bill.end):
+        yield {
+            "run": each.run,
+            "trained": count(each.trained),
+            "rounds": count(each.rounds),
+            "members": count(each.members),
+            "work": work(each.flop),
+            "worth": amount(value(each.flop, bill.price), terms),
+            "index": each.entry,
+        }
 
 
 def _listed(terms: Charter, line: StatementLine) -> str:

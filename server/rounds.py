@@ -37,6 +37,7 @@ from shared_models.records.kinds import (
     sealed_seed,
 )
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.stopping import plateau
 from shared_models.transport import Carried
 
 GATHER_S = 60.0  # How long a run waits for all its members to come online,
@@ -160,9 +161,8 @@ class Coordinator:
             self._checkpoint, self._state = closed.checkpoint, closed.state
             losses.append(closed.loss_unats)
             self._show(loss=closed.loss_unats / 1e6)
-            patience = manifest.patience
-            if 0 < patience <= number and min(losses[-patience:]) >= min(losses[:-patience]):
-                return f"the held-out loss was no lower for {patience} rounds"
+            if number < manifest.rounds and plateau(losses, manifest.patience):
+                return f"the held-out loss was no lower for {manifest.patience} rounds"
         return ""
 
     def _check_journal(self) -> None:

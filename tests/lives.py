@@ -45,6 +45,10 @@ class Life:
         if expert_price:
             self.world.start("own", recipe=replace(TOY, feed="swiglu", member_experts=3), start=digest("given"))
             self.world.round("own")
+        self.world.start("still", rounds=5, patience=1)
+        self.world.round("still")
+        self.world.round("still")  # Its loss is the one of the round before.
+        self.world.say(self.world.coordinator, self.world.end("still", status="stopped"))
         self.names = 0
         self.items = dict[str, CostItem]()  # By leaf hash.
         self.works = list[str]()  # As disputes call them.

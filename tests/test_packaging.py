@@ -118,6 +118,7 @@ BUNDLE = [
     "shared_models/rules/settlement.py",
     "shared_models/rules/skim.py",
     "shared_models/rules/statement.py",
+    "shared_models/rules/stopping.py",
     "shared_models/rules/tricks.py",
     "shared_models/rules/what_if.py",
     "shared_models/rules/wording.py",

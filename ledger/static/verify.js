@@ -7,6 +7,7 @@
 
 const MOST = 50_000; // Entries: more are for `consortium audit`.
 const NCU = 10n ** 18n; // FLOP.
+const MOST_FLOP = 2n ** 96n; // No record counts further.
 const text = new TextEncoder();
 export class Wrong extends Error {}
 
@@ -173,20 +174,29 @@ function groupsOf(parties, nets) {
   return found;
 }
 
-export function workOf({ recipe, rounds, flop_per_token }, round) {
-  // Of each member in this round: pricing.round_flop. Of a curriculum's shorter sequences attention has less to look at.
+export function plateau(losses, patience) {
+  // Whether none of the last `patience` losses is below the lowest before them: stopping.plateau.
+  const least = (some) => some.reduce((one, other) => (other < one ? other : one));
+  return 0 < patience && patience < losses.length && least(losses.slice(-patience)) >= least(losses.slice(0, -patience));
+}
+
+export function workOf({ recipe, rounds, flop_per_token }, first, last = first) {
+  // Of each member in these rounds: pricing.rounds_flop. Of a curriculum's shorter sequences attention has less to look at.
   const { context, batch, inner_steps: steps } = recipe;
   const lengths = [recipe.shortest || context];
   while (lengths.at(-1) < context) lengths.push(2 * lengths.at(-1));
-  let missing = 0;
-  for (let step = (round - 1) * steps; step < round * steps && lengths.length > 1; step++) {
-    missing += context - lengths[Math.floor((step * lengths.length) / (rounds * steps))];
+  const [begin, end, whole, many] = [first - 1, last, rounds].map((each) => BigInt(each) * BigInt(steps)).concat(BigInt(lengths.length));
+  let missing = 0n; // Tokens from the lengths of a step's sequences to the context, over the rounds' steps.
+  for (const [at, length] of lengths.entries()) {
+    const [from, to] = [at, at + 1].map((part) => (BigInt(part) * whole + many - 1n) / many);
+    const [low, high] = [from > begin ? from : begin, to < end ? to : end];
+    if (low < high) missing += (high - low) * BigInt(context - length);
   }
   const attended = (heads, width) => (recipe.head_dim ? heads * recipe.head_dim : width);
   const attention = 6 * recipe.layers * attended(recipe.heads, recipe.width) + 2 * recipe.teacher_layers * attended(recipe.teacher_heads, recipe.teacher_width);
   const looked = recipe.model === "gpt" ? attention : recipe.model_flop_per_position;
-  const [step, tokens] = [BigInt(batch * context), BigInt(steps * batch * context)];
-  return { tokens, flop: tokens * BigInt(flop_per_token) - BigInt(looked) * step * BigInt(missing) };
+  const [step, tokens] = [BigInt(batch * context), (end - begin) * BigInt(batch * context)];
+  return { tokens, flop: tokens * BigInt(flop_per_token) - BigInt(looked) * step * missing };
 }
 
 // The bill (`rules.statement`).
@@ -237,6 +247,7 @@ export function differences(stated, right) {
     if (`${said}` !== `${is}`) wrong.push(`statement ${stated.period}${where}: ${part} stated ${said}, recomputed ${is}`);
   };
   for (const part of ["start", "charter"]) compare("", part, stated[part], right[part]);
+  compare("", "FLOP not spent", stated.unspent_flop, right.unspent_flop);
   compare("", "price", Exact.of(stated.price), right.price);
   for (const [name, key, parts] of [
     ["line", ["pot", "member"], ["credit", "charge"]],
@@ -281,8 +292,9 @@ export class Books {
     Object.assign(this, { wrong: [], beyond: [], bills: new Map(), signatures: 0 });
     // Charters that came into force, open amendments, who has left; keys, and the last entry of each author.
     Object.assign(this, { terms: [], proposed: new Map(), left: {}, keys: new Map(), chains: new Map() });
-    // Receipts that no round has counted; what is not billed yet: work that was accepted, costs and what corrects them.
-    Object.assign(this, { runs: {}, receipts: new Map(), work: [], costs: [], items: new Map() });
+    // Receipts that no round has counted; what is not billed yet: work that was accepted, costs and what corrects them;
+    // and what runs that stopped early have not trained.
+    Object.assign(this, { runs: {}, receipts: new Map(), work: [], costs: [], items: new Map(), unspent: [] });
     // Disputes, and what was credited, by what they are about; rates and use, the newest last; what bills have left.
     Object.assign(this, { cases: new Map(), billed: new Map(), said: {}, carries: {}, past: {} });
   }
@@ -368,9 +380,15 @@ export class Books {
     else if (kind === "amendment") this.proposed.set(hash, { charter: record.charter, votes: {} });
     else if (kind === "vote") this.proposed.get(record.amendment).votes[record.member] = record.choice;
     else if (kind === "member.leave") this.left[record.member] = index;
-    else if (kind === "run.manifest") this.runs[record.run] = record;
+    else if (kind === "run.manifest") this.runs[record.run] = { ...record, consented: [], opened: 0, losses: [BigInt(record.loss_unats)] };
+    else if (kind === "run.consent") this.runs[record.run].consented.push(record.member);
+    else if (kind === "round.open") this.runs[record.run].opened += 1;
+    else if (kind === "run.end" && record.status === "stopped") this.stop(index, this.runs[record.run]);
     else if (kind === "receipt") this.receipts.set(hash, { index, key, record });
-    else if (kind === "round.close") [...record.included, ...record.late].forEach((each) => this.count(index, each));
+    else if (kind === "round.close") {
+      this.runs[record.run].losses.push(BigInt(record.loss_unats));
+      [...record.included, ...record.late].forEach((each) => this.count(index, each));
+    }
     else if (kind === "rate") say(`${record.currency} ${record.date}`, record.rate);
     else if (kind === "usage") say(`${record.period} ${record.pot} ${record.member}`, record.quantity);
     else if (kind === "cost.item") {
@@ -405,6 +423,14 @@ export class Books {
     }
     const of = { about: `work/${record.run}/${record.round}/${member}`, pot: this.charter.compute_pot, member };
     this.work.push({ ...of, flop, index, key, closed });
+  }
+
+  stop(index, run) {
+    // A run stops before its last round: what it has not trained is not spent (stopping.unspent).
+    const trained = run.losses.length - 1;
+    if (run.opened > trained || trained >= run.rounds || !plateau(run.losses, run.patience)) throw new Wrong("the losses show no plateau");
+    const members = run.consented.filter((each) => !(each in this.left)).length;
+    this.unspent.push({ index, flop: BigInt(members) * workOf(run, trained + 1, run.rounds).flop });
   }
 
   held({ about, key, index }, end) {
@@ -442,8 +468,10 @@ export class Books {
       const rate = item && item.currency !== charter.currency ? item.rate ?? standing(`${item.currency} ${item.date}`) : ONE;
       put.push(item ? { ...each, rate, gives, amount: original.times(unit).times(rate) } : each);
     }
+    const unspent = total(this.unspent.filter((each) => start <= each.index && each.index < end).map((each) => each.flop));
     return {
       ...{ period, start, end, charter, hash, price, put, past: this.past, carries: this.carries },
+      unspent_flop: unspent < MOST_FLOP ? unspent : MOST_FLOP,
       used: (pot) => Object.fromEntries(names.map((each) => [each, standing(`${period} ${pot} ${each}`) ?? ZERO])),
       gone: names.filter((each) => this.left[each] < start),
       joined: names.filter((each) => last && !last.balances.some(({ member }) => member === each)),
@@ -544,15 +572,21 @@ export function money(exact, digits, more = 4) {
 export function shownOf(bill, { currency, minor_digits: digits }) {
   // What the page has to show of each number, by its name.
   const amount = (said, more = 4) => `${money(Exact.of(said), digits, more)} (${Exact.of(said)} minor units of ${currency})`;
+  const work = (flop) => {
+    const unit = [18, 15, 12, 9, 6].find((power) => BigInt(flop) >= 10n ** BigInt(power + 1)) ?? 0;
+    return `${grouped(BigInt(flop) / 10n ** BigInt(unit))} ${UNITS[unit]} (${grouped(flop)} FLOP)`;
+  };
   const shows = { "price of an NCU": amount(bill.price) };
+  if (BigInt(bill.unspent_flop)) {
+    const worth = Exact.of(bill.price).times(new Exact(BigInt(bill.unspent_flop), NCU));
+    Object.assign(shows, { "not spent": work(bill.unspent_flop), "not spent, worth": amount(worth) });
+  }
   for (const { member, flop, net, carry } of bill.balances) {
     const mine = bill.lines.filter((each) => each.member === member);
     const [credit, charge] = ["credit", "charge"].map((what) => sum(mine.map((each) => Exact.of(each[what]))));
     const over = Exact.of(net).plus(Exact.of(carry)).plus(charge).minus(credit);
-    const unit = [18, 15, 12, 9, 6].find((power) => BigInt(flop) >= 10n ** BigInt(power + 1)) ?? 0;
-    const work = `${grouped(BigInt(flop) / 10n ** BigInt(unit))} ${UNITS[unit]} (${grouped(flop)} FLOP)`;
     const carried = { "carried over": amount(over), "carried on": amount(carry) };
-    const row = { net: amount(net, 0), credits: amount(credit), charges: amount(charge), ...carried, work };
+    const row = { net: amount(net, 0), credits: amount(credit), charges: amount(charge), ...carried, work: work(flop) };
     for (const each of Object.keys(row)) shows[`${each} of ${member}`] = row[each];
   }
   for (const part of ["credit", "charge"]) for (const each of bill.lines) shows[`line ${each.pot} ${each.member}: ${part}`] = amount(each[part]);

@@ -851,6 +851,7 @@ class Statement:
     balances: tuple[Balance, ...]  # In member order.
     transfers: tuple[Transfer, ...]
     certificate: tuple[Quoted, ...]  # Every coalition that quoted, the one that gains least by staying first.
+    unspent_flop: Count  # What runs that stopped early in the period left undone: rules.stopping. No line has it.
 
     @property
     def idem(self) -> str:

@@ -149,7 +149,7 @@ REMEDY: dict[Refusal, str] = {
     Refusal.UNKNOWN_CODEC: "name one of the codecs of docs/protocol.md, or update this software",
     Refusal.NO_CONSENT: "the member's operator must countersign the run's manifest first",
     Refusal.WRONG_SEED: "the coordinator reveals the very seed whose SHA-256 stands in the round's opening",
-    Refusal.WRONG_ROUND: "rounds open in order, one at a time; answer the round that was opened",
+    Refusal.WRONG_ROUND: "rounds open in order, one at a time, to the last or a plateau; answer the one that is open",
     Refusal.WRONG_BASE: "train from the checkpoint that the round names",
     Refusal.NOT_INVITED: "only members invited to a round have receipts and a place in it",
     Refusal.IMPLAUSIBLE: "claim what was done: the meter and the device's peak bound the claim",

@@ -38,6 +38,7 @@ from shared_models.rules.quotes import Quotes
 from shared_models.rules.served import Servings
 from shared_models.rules.settlement import Settlements
 from shared_models.rules.statement import Facts, Put
+from shared_models.rules.stopping import Unspent
 from shared_models.rules.worth import Worths
 
 T = TypeVar("T")
@@ -154,6 +155,7 @@ class Accounts:
         self.stated: list[Facts] = []  # and what each of them follows from.
         self.quotes, self.settlements = Quotes(self._agreement.charter.minor_digits), Settlements()
         self.worths, self.served = Worths(), Servings()
+        self.unspent: list[Unspent] = []  # What runs that stopped early have not trained, in the log's order.
         self.given: list[Mapping[str, Fraction]] = []  # For each statement, what each member gave, in minor units.
         self.cases: dict[str, Case] = {}  # By what they are about.
         self._rates: dict[tuple[str, str], list[Said]] = {}  # By currency and day, the newest last.
@@ -464,7 +466,12 @@ class Accounts:
             carries=dict(self.carries()),
             worth=self._worth(charter, end),
             served=served.used(self.due(period, end)),
+            unspent=tuple(self.unspent_in(self.start, end)),
         )
+
+    def unspent_in(self, start: int, end: int) -> Iterator[Unspent]:
+        """Of the runs that stopped early between these entries, the second one excluded."""
+        return (each for each in self.unspent if start <= each.entry < end)
 
     def due(self, period: str, end: int) -> tuple[served.Said, ...]:
         """What members have served that the statement of this period bills, if it ends there."""

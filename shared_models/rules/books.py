@@ -66,6 +66,7 @@ from shared_models.rules.recipes import check_recipe, check_start
 from shared_models.rules.served import check_served
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
 from shared_models.rules.statement import statement
+from shared_models.rules.stopping import plateau, unspent
 from shared_models.rules.worth import Said, check_worth
 
 T = TypeVar("T")
@@ -115,6 +116,12 @@ class Run:
     def closed(self) -> Iterator[tuple[str, int]]:
         """(checkpoint, index of its round.close) of each round that is over."""
         return ((turn.closed.checkpoint, turn.closed.at) for turn in self.rounds if turn.closed is not None)
+
+    def stops(self) -> bool:
+        """Whether it may stop now, before its last round: none is open, and its losses show a plateau."""
+        losses = [turn.closed.loss_unats for turn in self.rounds if turn.closed is not None]
+        between = len(losses) == len(self.rounds) < self.manifest.rounds
+        return between and plateau([self.manifest.loss_unats, *losses], self.manifest.patience)
 
 
 class Last(NamedTuple):
@@ -384,6 +391,9 @@ class Books:
             )
         if not manifest.quorum <= len(manifest.members):
             raise Refused(Refusal.BAD_FIELD, f"a quorum of {manifest.quorum} among {len(manifest.members)} members")
+        if manifest.patience >= manifest.rounds:
+            cause = f"a patience of {manifest.patience} rounds in a run of {manifest.rounds}: it would never stop early"
+            raise Refused(Refusal.BAD_FIELD, cause)
         check_recipe(manifest.recipe)
         check_start(manifest)
         if manifest.teacher != FIRST:
@@ -521,6 +531,10 @@ class Books:
         run = self._going(end.run)
         if end.checkpoint != run.checkpoint:
             raise Refused(Refusal.WRONG_CHECKPOINT, f"{end.checkpoint[:12]}…; the run is at {run.checkpoint[:12]}…")
+        if end.status == "stopped" and not run.stops():
+            behind = f"behind {len(run.rounds)} of {run.manifest.rounds} rounds"
+            cause = f"{behind} run {end.run} shows no plateau by its patience of {run.manifest.patience}"
+            raise Refused(Refusal.WRONG_ROUND, f"{cause}, or a round is open, or none is left")
 
     def _check_result(self, result: AuditResult) -> None:
         """1. Nobody audits itself. 2. The receipt counts, and can be disputed. 3. The log drew this segment of it.
@@ -696,8 +710,7 @@ class Books:
                 self.runs[record.run].by = entry.signers[0].id
                 self.library.add_close(record, index)
             case RunEnd():
-                self.runs[record.run].ended = record
-                self.library.add_end(record.run)
+                self._add_end(record, index)
             case Statement():
                 self.accounts.add_statement(record, index)
                 self.library.add_statement({each.member for each in record.balances}, self.grounds())
@@ -719,6 +732,14 @@ class Books:
             self._said.add(digest_of(*entry.about))
         self.tree.append(entry.hash)
         return index
+
+    def _add_end(self, end: RunEnd, index: int) -> None:
+        run = self.runs[end.run]
+        members = run.consents - self.agreement.left.keys()
+        if members and end.status == "stopped" and run.stops():
+            self.accounts.unspent.append(unspent(index, run.manifest, len(run.rounds), len(members)))
+        run.ended = end
+        self.library.add_end(end.run)
 
     def _add_worth(self, record: Worth, index: int) -> None:
         run = self.runs[record.run]
@@ -849,6 +870,9 @@ def differences(stated: Statement, right: Statement) -> list[str]:
             ]
     if stated.root != right.root:
         wrong.append(f"statement {right.period}: root stated {stated.root[:12]}…, recomputed {right.root[:12]}…")
+    if stated.unspent_flop != right.unspent_flop:
+        numbers = f"stated {stated.unspent_flop}, recomputed {right.unspent_flop}"
+        wrong.append(f"statement {right.period}: FLOP not spent {numbers}")
     if not wrong and stated != right:
         wrong.append(f"statement {right.period}: its numbers are right, but repeated or out of order")
     return wrong

@@ -124,16 +124,22 @@ def length_at(recipe: Recipe, rounds: int, step: int) -> int:
 
 
 def round_flop(manifest: Manifest, round_: int) -> int:
-    """FLOP of one member in this round, counted from 1: tokens × the manifest's FLOP per token; where sequences are
-    shorter, attention has as much less to look at, or of a model that is not ours what looks back at each position.
+    """FLOP of one member in this round, counted from 1."""
+    return rounds_flop(manifest, round_, round_)
+
+
+def rounds_flop(manifest: Manifest, from_: int, to: int) -> int:
+    """FLOP of one member in these rounds, the last one included: tokens × the manifest's FLOP per token; where
+    sequences are shorter, attention has as much less to look at, or of a model that is not ours what looks back at each
+    position.
     """
     recipe = manifest.recipe
     every, whole = lengths(recipe), manifest.rounds * recipe.inner_steps
-    end = round_ * recipe.inner_steps
-    missing = 0  # Tokens from the lengths of a step's sequences to the context, over the round's steps.
+    begin, end = (from_ - 1) * recipe.inner_steps, to * recipe.inner_steps
+    missing = 0  # Tokens from the lengths of a step's sequences to the context, over the rounds' steps.
     for number, length in enumerate(every):
         first, after = (-(-part * whole // len(every)) for part in (number, number + 1))
-        missing += max(0, min(end, after) - max(end - recipe.inner_steps, first)) * (recipe.context - length)
+        missing += max(0, min(end, after) - max(begin, first)) * (recipe.context - length)
     attention = 6 * recipe.layers * attended(recipe)
     if not recipe.ours:
         attention = recipe.model_flop_per_position
@@ -141,7 +147,8 @@ def round_flop(manifest: Manifest, round_: int) -> int:
         attention += 2 * teacher.layers * attended(teacher)
     if recipe.candidates > 1:
         attention += 2 * recipe.candidates * recipe.layers * attended(recipe)
-    return tokens_asked(recipe) * manifest.flop_per_token - attention * recipe.batch * recipe.context * missing
+    whole_flop = (to - from_ + 1) * tokens_asked(recipe) * manifest.flop_per_token
+    return whole_flop - attention * recipe.batch * recipe.context * missing
 
 
 def value(flop: int, price: Fraction) -> Fraction:

@@ -20,6 +20,9 @@ from shared_models.rules.netting import net_transfers
 from shared_models.rules.pricing import value
 from shared_models.rules.quotes import caps, certificate
 from shared_models.rules.served import payments
+from shared_models.rules.stopping import Unspent
+
+MOST = 2**96  # No record counts further, and a manifest may agree to more than anybody could ever train.
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Facts:
     carries: Mapping[str, Fraction]  # What earlier rounding left over.
     worth: Mapping[str, Fraction]  # Which part of what experts gain is whose; empty if nothing is paid for it.
     served: Mapping[str, Mapping[str, int]]  # How many tokens who has served through whose expert.
+    unspent: Collection[Unspent] = ()  # What runs that stopped early have not trained; it is charged to nobody.
 
 
 def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: int, prev: str) -> Statement:
@@ -70,6 +74,7 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
     6. If the charter has a price for that, who has served tokens through another's expert pays that member.
     7. Net = credits - charges, exact; it is rounded once, with the carry, so that nets are whole minor units.
     8. Transfers settle the nets.
+    9. What runs that stopped early left undone is booked as not spent, beside all this.
     """
     members = [member.name for member in facts.charter.members]
     nothing = dict.fromkeys(members, Fraction(0))
@@ -119,6 +124,7 @@ def statement(facts: Facts, *, root: str, cosignatures: tuple[str, ...], seq: in
         ),
         transfers=net_transfers(nets),
         certificate=certificate(charged, facts.quotes),
+        unspent_flop=min(sum(each.flop for each in facts.unspent), MOST),
     )
 
 

@@ -50,4 +50,5 @@ def bill(*pots: tuple[str, Lines], flop: Mapping[str, int] | None = None, period
         ),
         transfers=net_transfers(nets),
         certificate=(),
+        unspent_flop=0,
     )

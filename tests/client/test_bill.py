@@ -41,6 +41,8 @@ from shared_models.records.kinds import (
 )
 from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.currency import money
+from shared_models.rules.pricing import round_flop
+from shared_models.rules.pricing import value as value_of
 from shared_models.rules.quotes import sealed
 from shared_models.rules.what_if import under
 
@@ -544,7 +546,29 @@ def test_a_bill_for_programs_is_that_of_the_log(bill):
     told = json.loads(bill("--json")[1])
     assert (told["schema"], told["period"]) == ("consortium.bill/1", JANUARY)
     plain = explain.as_json(OPENED[JANUARY].bill, WORLD.charter)
-    assert told == {"schema": "consortium.bill/1", **plain, "worth": [], "served": []}
+    assert told == {"schema": "consortium.bill/1", **plain, "worth": [], "served": [], "unspent": []}
+
+
+def test_a_run_that_stopped_early_is_booked_as_not_spent_run_by_run(tmp_path, capsys):
+    world = World(price=Fraction(10**15))
+    world.start(rounds=6, patience=1)
+    world.round()
+    world.round()  # Its loss is the one of the round before.
+    world.say(world.coordinator, world.end(status="stopped"))
+    at, each = world.books.tree.size - 1, 3 * round_flop(world.books.runs["r1"].manifest, 1)
+    world.bill("2026-11")
+    publish(tmp_path, world.leaves, LOG)
+    assert main(["bill", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    worth = money(value_of(4 * each, world.charter.price), world.charter)
+    assert f"not spent, as runs stopped early: {4 * each:,} FLOP, worth {worth} EUR; in no line above" in out
+    said = f"behind round 2 of 6; not spent: 4 rounds of 3 members, {4 * each:,} FLOP, worth {worth} EUR"
+    assert f"entry {at}: run r1 stopped early, its held-out loss no lower any more, {said}\n" in out
+    assert main(["bill", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    row = {"entry": at, "run": "r1", "trained": 2, "rounds": 6, "members": 3, "flop": str(4 * each)}
+    assert told["unspent"] == [row | {"worth": str(value_of(4 * each, world.charter.price))}]
+    assert told["unspent_flop"] == str(4 * each)
 
 
 def test_of_a_statement_that_is_not_what_its_entries_say_no_number_is_opened(tmp_path, capsys):

@@ -27,6 +27,8 @@ from shared_models.records import entry as entries
 from shared_models.records.kinds import FIRST, Artefact, Checkpoint, Dispute, Receipt
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import REMEDY, Refusal, Refused
+from shared_models.rules.currency import money
+from shared_models.rules.pricing import round_flop, value
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x"
 
@@ -399,6 +401,28 @@ def test_a_bill_shows_what_was_served_and_leads_to_who_has_said_so(tmp_path):
     assert "What was served" not in other
     assert ["served", "0.150000", "0.000000", "-0.150000"] in rows(free[2])
     assert (free[0], dear[0], wrong[0]) == (200, 200, 422)
+
+
+def test_a_bill_shows_what_was_not_spent_run_by_run_and_only_where_there_is_something(tmp_path):
+    world = World(price=Fraction(10**15))
+    world.start(rounds=6, patience=1)
+    world.round()
+    world.bill("2026-10")
+    world.round()  # Its loss is the one of the round before.
+    world.say(world.coordinator, world.end(status="stopped"))
+    at, flop = world.books.tree.size - 1, 4 * 3 * round_flop(world.books.runs["r1"].manifest, 1)
+    world.bill("2026-11")
+    with served(world, tmp_path) as ledger:
+        before, page = (get(ledger, f"/bills/{period}")[2] for period in ("2026-10", "2026-11"))
+        (told,) = json.loads(get(ledger, "/bills/2026-11?format=json&table=unspent")[2])["rows"]
+    worth = money(value(flop, world.charter.price), world.charter)
+    assert ["r1", "2", "6", "3", f"{flop // 10**6:,} MFLOP", worth] in [row[:6] for row in rows(page)]
+    assert {f"/log/{at}", f"/v1/proof?index={at}", "/runs/r1"} <= links(page)
+    assert f"come to {flop // 10**6:,} MFLOP of work, worth {worth} EUR at this bill's price" in " ".join(
+        text(page).split()
+    )
+    assert (told["work_flop"], told["worth_minor"]) == (str(flop), str(value(flop, world.charter.price)))
+    assert "Not spent" not in before
 
 
 def test_a_model_says_whose_experts_were_left_out_and_who_grants_which(tmp_path):

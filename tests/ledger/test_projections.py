@@ -189,7 +189,7 @@ def naive(leaves: list[bytes]) -> dict[str, str]:
         "price": copied("price", "period price quotes"),
         "dispute": copied("dispute", "member about reason"),
         "resolution": copied("resolution", "member about outcome reason"),
-        "statement": copied("statement", "period charter price start end root"),
+        "statement": copied("statement", "period charter price start end root unspent_flop"),
         "line": copied("statement", "period pot member credit charge", lambda bill: bill.lines, True),
         "balance": copied("statement", "period member flop net carry", lambda bill: bill.balances, True),
         "transfer": copied("statement", "period payer payee amount", lambda bill: bill.transfers, True),
@@ -271,7 +271,7 @@ ACTS = st.one_of(
 def lived(acts: list[tuple]) -> World:
     """A world in which these things happened, where they could."""
     world = World()
-    world.start(rounds=100)
+    world.start(rounds=100, patience=1)
     generations: dict[tuple[str, str], int] = {}
     for number, (act, *how) in enumerate(acts):
         size, run = world.books.tree.size, list(world.books.runs)[-1]
@@ -303,8 +303,9 @@ def lived(acts: list[tuple]) -> World:
             world.say(f"{holder}/admin", revoked(holder, role, key(name, old), first))
             world.say(f"{holder}/admin", affirmed(holder, role, key(name, old), first, first + 1))
         elif act == "end":
-            world.say(world.coordinator, world.end(run, status=how[0], reason="ünd so"))
-            world.start(f"{run}x", rounds=100)
+            status = "completed" if how[0] == "stopped" and not world.books.runs[run].stops() else how[0]
+            world.say(world.coordinator, world.end(run, status=status, reason="ünd so"))
+            world.start(f"{run}x", rounds=100, patience=1)
     return world
 
 

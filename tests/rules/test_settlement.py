@@ -35,6 +35,7 @@ def stated(exact: dict[str, Fraction], carries: dict[str, Fraction] | None = Non
         balances=tuple(Balance(member=each, flop=0, net=nets[each], carry=left[each]) for each in exact),
         transfers=net_transfers(nets),
         certificate=(),
+        unspent_flop=0,
     )
 
 

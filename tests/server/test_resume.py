@@ -23,6 +23,7 @@ from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
 from shared_models.records.kinds import CODECS, RoundClose
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules.pricing import round_flop
 
 THREE = {"acme": 2, "birch": 1, "cedar": 1}
 RECIPE = replace(TOY, up="int4", down="top64", outer="nesterov", outer_momentum="0.5")
@@ -191,7 +192,18 @@ def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_
     run = result.report.books.runs["r1"]
     assert (len(run.rounds), run.ended.status) == (2, "stopped")
     assert run.ended.reason == "the held-out loss was no lower for 2 rounds"
-    assert len(toy(tmp_path / "b", recipe=still, patience=0).report.books.runs["r1"].rounds) == 3
+    members = len(run.manifest.members)
+    assert result.bill.unspent_flop == members * 7 * round_flop(run.manifest, 1) > 0
+    unhurried = toy(tmp_path / "b", recipe=still, patience=0)
+    assert len(unhurried.report.books.runs["r1"].rounds) == 3
+    assert unhurried.bill.unspent_flop == 0
+
+
+def test_a_run_that_would_stop_behind_its_last_round_is_complete(tmp_path, monkeypatch):
+    monkeypatch.setattr(Outer, "loss", lambda *_: 1.0)  # Lower than at first, and then the same again.
+    result = toy(tmp_path, rounds=2, patience=1)
+    assert result.report.books.runs["r1"].ended.status == "completed"
+    assert (result.report.findings, result.bill.unspent_flop) == ([], 0)
 
 
 def test_a_coordinator_whose_disk_lacks_a_round_that_the_log_has_says_nothing(tmp_path, monkeypatch):

@@ -1,0 +1,55 @@
+"""The coordinator says that a run stopped early, and so saved its members work, where its losses do not show it."""
+
+import pytest
+from world import World
+
+from shared_models.records.refusals import Refusal, Refused
+
+
+def refused(world: World) -> str:
+    """What is said of it; nothing is booked, and the run goes on."""
+    size = world.books.tree.size
+    with pytest.raises(Refused) as caught:
+        world.say(world.coordinator, world.end(status="stopped"))
+    assert caught.value.refusal is Refusal.WRONG_ROUND
+    assert (world.books.tree.size, world.books.runs["r1"].ended) == (size, None)
+    assert world.statement().unspent_flop == 0
+    return caught.value.detail
+
+
+def test_a_run_without_patience_never_stops_early():
+    world = World()
+    world.start(patience=0, rounds=9)
+    world.round()
+    world.round()
+    assert "behind 2 of 9 rounds run r1 shows no plateau by its patience of 0" in refused(world)
+
+
+def test_a_loss_that_still_falls_is_no_plateau():
+    world = World()
+    world.start(patience=1, rounds=9)
+    world.round()
+    refused(world)
+    world.round()  # The same loss once more.
+    world.say(world.coordinator, world.end(status="stopped"))
+    assert world.statement().unspent_flop > 0
+
+
+def test_a_run_stops_between_two_rounds_only():
+    """Members are at work in one that is open."""
+    world = World()
+    world.start(patience=1, rounds=9)
+    world.round()
+    world.round()
+    world.say(world.coordinator, world.opened())
+    assert "or a round is open" in refused(world)
+
+
+def test_a_run_that_is_trained_to_its_last_round_has_saved_nothing():
+    world = World()
+    world.start(patience=1, rounds=2)
+    world.round()
+    world.round()
+    assert "or none is left" in refused(world)
+    world.say(world.coordinator, world.end(status="completed"))
+    assert world.statement().unspent_flop == 0
