@@ -270,6 +270,7 @@ def _manifest(recipe: Recipe) -> Manifest:
         base=FIRST,
         loss_unats=0,
         teacher=FIRST,
+        steps=(),
     )
 
 

@@ -183,6 +183,7 @@ def found(count: int) -> Consortium:
             base="1" * 64,
             loss_unats=5_545_177,
             teacher=FIRST,
+            steps=(),
         ),
     )
     for name in members:

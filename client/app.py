@@ -33,7 +33,8 @@ def answer(message: Message, context: Context) -> Message:
 
 def _answer(task: Task, context: Context) -> Answer:
     opened, manifest = _said(task)
-    member, recipe = str(context.node_config["member"]), manifest.recipe
+    member = str(context.node_config["member"])
+    recipe = manifest.recipe_of(member)
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
     machine.check(recipe.batch, ours=recipe.ours)

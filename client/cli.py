@@ -155,10 +155,12 @@ def _policy_explain(args: Namespace) -> int:
             raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")
     receipts = home.receipts()
     rules, now_ms = policy.read(home.policy_path), time.time_ns() // 1_000_000
-    told = list(rules.told(receipts, now_ms, manifest))
+    told = list(rules.told(receipts, now_ms, manifest, home.settings.member))
     pause = policy.paused(home.path)
     may = pause is None and all(each.allows for each in told)
-    opens_ms = None if all(each.allows for each in told) else rules.opens_ms(receipts, now_ms, manifest)
+    opens_ms = (
+        None if all(each.allows for each in told) else rules.opens_ms(receipts, now_ms, manifest, home.settings.member)
+    )
     if args.json:
         says = {
             "schema": "consortium.policy/1",
@@ -828,7 +830,11 @@ def _said_of(home: "Home", asked: "Asked") -> "Iterator[str]":
     yield f"rounds          {manifest.rounds:,}, each of {manifest.deadline_ms / 1000:,.0f} s at most"
     work = f"{float(Fraction(asked.round_flop, FLOP_PER_NCU)):.3g} NCU"
     worth = f"{money(asked.round_worth(price), agreement.charter)} {agreement.charter.currency}"
-    yield f"a round         {work} of each member, {worth} at the charter's price"
+    steps = manifest.recipe_of(asked.member).inner_steps
+    yield f"a round         {steps:,} steps, {work} of you, {worth} at the charter's price"
+    if manifest.steps:
+        others = zip(manifest.members, manifest.steps, strict=True)
+        yield f"steps           {', '.join(f'{member} {each:,}' for member, each in others)}"
     yield f"begins with     {'weights that its seed draws' if manifest.start == FIRST else manifest.start}"
     yield f"recipe          {', '.join(f'{name} = {value}' for name, value in asdict(manifest.recipe).items())}"
 

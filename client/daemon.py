@@ -302,7 +302,7 @@ class Daemon:
         if (pause := policy.paused(self.home.path)) is not None:
             raise Refused(Refusal.POLICY, f"training is paused{': ' if pause.reason else ''}{pause.reason}")
         found = policy.read(self.home.policy_path)
-        found.check_now(self._signer.receipts(), _now_ms(), manifest)
+        found.check_now(self._signer.receipts(), _now_ms(), manifest, self.home.settings.member)
         taken = self._outgrown.get(manifest.run, 0) if manifest is not None else 0
         if found.memory is not None and taken > found.memory:
             raise found.too_much(taken)
@@ -374,7 +374,7 @@ class Daemon:
             manifest = entries.peek(leaf)
             if isinstance(manifest, Manifest):
                 rules = policy.read(self.home.policy_path)
-                rules.check_run(manifest)
+                rules.check_run(manifest, self.home.settings.member)
                 runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
                 self.home.check_tokenizer(manifest.recipe)
                 self.home.check_model(manifest.recipe)

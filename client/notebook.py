@@ -33,7 +33,6 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules import what_if
 from shared_models.rules.audit import Finding
 from shared_models.rules.books import Books, Run
-from shared_models.rules.pricing import tokens_asked
 
 WIDE, HIGH = 480, 160  # Of a picture, in pixels.
 
@@ -211,8 +210,7 @@ class Ledger:
         """The held-out loss of a run. Raises `Refused(UNKNOWN_RUN)`."""
         found = self.books.run(run)
         closed = [each.closed for each in found.rounds if each.closed is not None]
-        asked = tokens_asked(found.manifest.recipe)
-        tokens = [0, *accumulate(each.answers * asked for each in closed)]
+        tokens = [0, *accumulate(each.tokens for each in closed)]
         flop = [0, *accumulate(each.flop for each in closed)]
         unats = [found.manifest.loss_unats, *(each.loss_unats for each in closed)]
         return Curve(

@@ -57,6 +57,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -146,27 +147,33 @@ class Policy:
     tariff: Tariff  # What the signal says,
     silent: str  # or why it says nothing.
 
-    def check_run(self, manifest: Manifest) -> None:
-        """Whether this run may be trained here at all. Raises `Refused(POLICY)`."""
-        self._first(self._of_run(manifest))
+    def check_run(self, manifest: Manifest, member: str) -> None:
+        """Whether this run may be trained here, by this member, at all. Raises `Refused(POLICY)`."""
+        self._first(self._of_run(manifest, member))
 
-    def check_now(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> None:
+    def check_now(
+        self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None, member: str = ""
+    ) -> None:
         """Whether a round, of this run, may begin now, after this member's own receipts. Raises `Refused(POLICY)`.
 
         What a round will take is what the newest one of its run took; of the first one, nothing is known.
         """
-        self._first(self.told(receipts, now_ms, manifest))
+        self._first(self.told(receipts, now_ms, manifest, member))
 
-    def told(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> Iterator[Told]:
+    def told(
+        self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None, member: str = ""
+    ) -> Iterator[Told]:
         """Every line that decides, and what it says now."""
         if manifest is not None:
-            yield from self._of_run(manifest)
+            yield from self._of_run(manifest, member)
         now = self._time(now_ms)
         yield from self._of_hours(now)
         yield from self._of_signal(now_ms)
         yield from self._of_budget(list(receipts), now, manifest)
 
-    def opens_ms(self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None) -> int | None:
+    def opens_ms(
+        self, receipts: Iterable[Receipt], now_ms: int, manifest: Manifest | None = None, member: str = ""
+    ) -> int | None:
         """When every line will first let a round begin, if nothing is used until then; None: not in what is known.
 
         Asked of each time at which a line may begin to say something else, so far as the signal and a week reach.
@@ -179,7 +186,8 @@ class Policy:
         found = {round(each.timestamp() * 1000) for each in times} | {each.start_ms for each in self.tariff.slots}
         for ms in sorted(each for each in found if each > now_ms):
             by_time = (*self._of_hours(self._time(ms)), *self._of_signal(ms))
-            if all(each.allows for each in by_time) and all(each.allows for each in self.told(receipts, ms, manifest)):
+            told = chain(by_time, self.told(receipts, ms, manifest, member))
+            if all(each.allows for each in told):
                 return ms
         return None
 
@@ -191,8 +199,8 @@ class Policy:
             if not each.allows:
                 raise Refused(Refusal.POLICY, f"{self.path.name} line {each.line}, {each.rule}: {each.says}")
 
-    def _of_run(self, manifest: Manifest) -> Iterator[Told]:
-        name, asked = manifest.run, tokens_asked(manifest.recipe)
+    def _of_run(self, manifest: Manifest, member: str) -> Iterator[Told]:
+        name, asked = manifest.run, tokens_asked(manifest.recipe_of(member))
         for rule, wanted in (("runs.allow", True), ("runs.refuse", False)):
             if rule in self.rules:
                 line, names = self.rules[rule]

@@ -82,7 +82,7 @@ def show(
     `data.shard`.
     """
     said, groups = kept
-    recipe, base, memory = manifest.recipe, groups["base"], groups.get("memory", {})
+    recipe, base, memory = manifest.recipe_of(receipt.member), groups["base"], groups.get("memory", {})
     frozen = groups.get("frozen", {})
     with _threads(receipt.build):
         points, states = list[Point](), list[State]()
@@ -188,7 +188,7 @@ def replay(
     """
     line, groups = begun.split(shown)
     opening = canonical.decode(Opening, line)
-    recipe, trajectory = manifest.recipe, opening.trajectory
+    recipe, trajectory = manifest.recipe_of(receipt.member), opening.trajectory
     if opening.receipt != hashed or trajectory.root != receipt.trajectory:
         raise Refused(Refusal.WRONG_OPENING, f"it does not lead to the trajectory of receipt {hashed[:12]}…")
     if not trajectory.points or committed(opening.salt, trajectory.points[-1].data) != receipt.data:
@@ -283,15 +283,16 @@ def _picked(opening: Opening, receipt: Receipt, manifest: Manifest) -> Picked | 
         return () if not opening.picked else None
     if not opening.picked:
         raise Refused(Refusal.WRONG_OPENING, "it does not say what was picked")
-    return hardest.by_step(opening.picked, manifest.recipe, receipt.round, manifest.rounds)
+    return hardest.by_step(opening.picked, manifest.recipe_of(receipt.member), receipt.round, manifest.rounds)
 
 
 def _slice(tokens: Tokens | Shard, picked: Picked, receipt: Receipt, manifest: Manifest) -> tuple[Slice, ...]:
     """What a round of all these steps trains on, if there is one of it."""
     if not picked and (not isinstance(tokens, Shard) or tokens.synthetic is None):
         return ()  # It would be drawn, and cut anew, for nothing.
-    batches = Batches(tokens, manifest.recipe, picked, **_turn(receipt, manifest))
-    for _ in range(manifest.recipe.inner_steps):
+    recipe = manifest.recipe_of(receipt.member)
+    batches = Batches(tokens, recipe, picked, **_turn(receipt, manifest))
+    for _ in range(recipe.inner_steps):
         batches.draw()
     return () if batches.slice is None else (batches.slice,)
 
@@ -302,7 +303,7 @@ def _contradiction(opening: Opening, began: str, receipt: Receipt, manifest: Man
     """
     trajectory = opening.trajectory
     first = trajectory.points[0]
-    if tuple(point.step for point in trajectory.points) != ends(manifest.recipe):
+    if tuple(point.step for point in trajectory.points) != ends(manifest.recipe_of(receipt.member)):
         return "its points are not where the recipe puts them"
     if first.weights != began:
         return f"it began from {first.weights[:12]}…, and not from the round's base"
@@ -369,7 +370,7 @@ def _other_tokens(
         if said != right and said.tokens == right.tokens:
             was = f"{right.synthetic} of {right.trained} tokens are synthetic"
             return f"by its texts {was}, and it was signed that {said.synthetic} of {said.trained} are"
-    batches = Batches(tokens, manifest.recipe, picked, **_turn(receipt, manifest))
+    batches = Batches(tokens, manifest.recipe_of(receipt.member), picked, **_turn(receipt, manifest))
     fit, done = [], 0
     for point in opening.trajectory.points:
         for _ in range(done, point.step):
@@ -416,15 +417,16 @@ def _again(
 ) -> Found:
     start, end = (opening.trajectory.points[at] for at in (opening.segment, opening.segment + 1))
     before = groups.get("start", {}), groups.get("start_memory", {})
-    beside = gpt.beside(gpt.Shape.of(manifest.recipe), groups.get("frozen", {}))
+    recipe = manifest.recipe_of(receipt.member)
+    beside = gpt.beside(gpt.Shape.of(recipe), groups.get("frozen", {}))
     theirs = groups.get("end", {}), groups.get("end_memory", {})
     turn = _turn(receipt, manifest)
     if picked:
-        about = base | beside, manifest.recipe, tokens, machine, picked
+        about = base | beside, recipe, tokens, machine, picked
         if why := hardest.left_out(*about, start.step, end.step, **turn):
             return Found("differs", FARTHEST_PPM, why)
     turn |= {"step": start.step, "picked": picked}
-    with at_work(base | beside, manifest.recipe, tokens, {}, machine=machine, **turn) as model:
+    with at_work(base | beside, recipe, tokens, {}, machine=machine, **turn) as model:
         for _ in model.until(start.step + 1):
             pass
         shapes = [codecs.shapes(each) for each in model.state()]
@@ -432,14 +434,14 @@ def _again(
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is none of this model")
     if not all(np.isfinite(tensor).all() for each in before for tensor in each.values()):
         return Found("differs", FARTHEST_PPM, "the state it began the segment with is not finite")
-    with at_work(before[0] | beside, manifest.recipe, tokens, before[1], machine=machine, **turn) as training:
+    with at_work(before[0] | beside, recipe, tokens, before[1], machine=machine, **turn) as training:
         for _ in training.until(end.step):
             pass
         reached, ours = training.point(), training.state()
     if reached == end:
         return Found("matches", 0, "the same bits")
     distance = distance_ppm(before, ours, theirs)
-    here = build(manifest.recipe.precision, machine)
+    here = build(recipe.precision, machine)
     if receipt.build != here and distance <= TOLERANCE_PPM:
         return Found("close", distance, f"its build is {receipt.build}, this is {here}")
     why = "the same build, other bits" if receipt.build == here else f"farther than {TOLERANCE_PPM} ppm"

@@ -39,6 +39,7 @@ class Word:
 class Asked(NamedTuple):
     """A run that asks for this member, and how it stands with it."""
 
+    member: str  # Of whom it asks this.
     manifest: Manifest
     hash: str  # Leaf hash of the manifest.
     consented: bool
@@ -56,8 +57,8 @@ class Asked(NamedTuple):
 
     @property
     def round_flop(self) -> int:
-        """What a round takes each member, and of a curriculum the last one."""
-        return tokens_asked(self.manifest.recipe) * self.manifest.flop_per_token
+        """What a round takes this member, and of a curriculum the last one."""
+        return tokens_asked(self.manifest.recipe_of(self.member)) * self.manifest.flop_per_token
 
     def round_worth(self, price: Fraction) -> Fraction:
         """What that is worth at a price for one NCU, in minor units."""
@@ -103,10 +104,10 @@ def asked(home: Home, ledger: LedgerHttp) -> Iterator[Asked]:
     for manifest, leaf, consents in naming(member, ledger):
         hashed, against = leaf_hash(leaf).hex(), ""
         try:
-            rules.check_run(manifest)
+            rules.check_run(manifest, member)
         except Refused as refused:
             against = refused.detail
-        yield Asked(manifest, hashed, member in consents, every.get(hashed), against)
+        yield Asked(member, manifest, hashed, member in consents, every.get(hashed), against)
 
 
 def naming(member: str, ledger: LedgerHttp) -> Iterator[tuple[Manifest, bytes, list[str]]]:

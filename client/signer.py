@@ -179,7 +179,7 @@ class Signer:
                 build=claim.build,
                 tokens=claim.tokens,
                 steps=claim.steps,
-                flop=round_flop(task.manifest, task.opened.round),
+                flop=round_flop(task.manifest, task.opened.round, settings.member),
                 busy_ms=claim.busy_ms,
                 wall_ms=usage.wall_ms,
                 cpu_ms=usage.cpu_ms,

@@ -23,7 +23,7 @@ from shared_models.records import canonical
 from shared_models.records.canonical import Count, Name
 from shared_models.records.kinds import Build, Manifest, Positive, Recipe
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pricing import flop_per_token
+from shared_models.rules.pricing import flop_per_token, tokens_asked
 
 SECONDS, MOST_S = 3.0, 600.0
 SENT_S, MOST_BYTES = 0.5, 1 << 26  # What is sent to measure a way takes so long, or is so much.
@@ -161,8 +161,8 @@ def expected(home: Home, manifest: Manifest, speed: Speed, bytes_per_s: float, s
     """
     from shared_models.lm import codecs, models
 
-    recipe = manifest.recipe
-    flop = recipe.inner_steps * recipe.batch * recipe.context * manifest.flop_per_token
+    recipe = manifest.recipe_of(home.settings.member)
+    flop = tokens_asked(recipe) * manifest.flop_per_token
     if recipe.ours:
         up, down = (shapes(recipe, home.models_path) for shapes in (models.sent_shapes, models.shapes))
     else:

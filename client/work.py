@@ -113,7 +113,7 @@ def show(folder: Path, receipt: str, segment: int | None, to: Path) -> int:
     if to.exists():
         raise Refused(Refusal.BAD_FIELD, f"--to {to}: it is there already, and nothing is written over")
     segment = _asked(found, receipt) if segment is None else segment
-    if segment >= (segments := len(ends(found.manifest.recipe)) - 1):
+    if segment >= (segments := len(ends(found.manifest.recipe_of(found.receipt.member))) - 1):
         raise Refused(Refusal.BAD_FIELD, f"--segment {segment} of {segments}, the first one is 0")
     durable.write(to, _opened(home, found, segment))
     return segment

@@ -13,7 +13,7 @@ from ledger.projections import Spent
 from ledger.shown import ROWS, Shown, amount, count, energy, hours, loss, work
 from shared_models.records.kinds import Charter, Manifest
 from shared_models.rules.books import Books, Closed, Run
-from shared_models.rules.pricing import tokens_asked, value
+from shared_models.rules.pricing import value
 
 WIDE, HIGH = 600, 150  # Of the picture, in units of its own.
 AXES = ("rounds", "tokens", "work", "cost", "kwh", "hours")
@@ -66,7 +66,7 @@ def drawn(run: Track, against: str = "rounds", spent: Mapping[int, Spent] | None
         return None
     chosen = _chosen(done)
     flop = _upto(chosen, (each.flop for each in run.closed))
-    tokens = [each * tokens_asked(run.manifest.recipe) for each in _upto(chosen, (each.answers for each in run.closed))]
+    tokens = _upto(chosen, (each.tokens for each in run.closed))
     cost = worth(run, chosen)
     said = None if spent is None else [Spent(), *(spent.get(at, Spent()) for at in closes(run))]
     losses = [run.manifest.loss_unats, *(run.closed[number - 1].loss_unats for number in chosen[1:])]

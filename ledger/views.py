@@ -43,7 +43,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.agreement import CLAUSES, SERVED, WORTH
 from shared_models.rules.books import Books, Run
 from shared_models.rules.currency import money
-from shared_models.rules.pricing import FLOP_PER_NCU, tokens_asked, value
+from shared_models.rules.pricing import FLOP_PER_NCU, value
 from shared_models.rules.served import MILLION
 from shared_models.rules.settlement import Open
 from shared_models.rules.worth import whole
@@ -85,7 +85,7 @@ def run_page(books: Books, name: str, before: int | None) -> dict[str, Any]:
                 "excluded": names([f"{who}: {why}" for who, why in turn.closed.excluded]) if turn.closed else None,
                 "before": loss(base.loss_unats if base else run.manifest.loss_unats),
                 "after": loss(turn.closed.loss_unats) if turn.closed else None,
-                "tokens": count(turn.closed.answers * tokens_asked(run.manifest.recipe)) if turn.closed else None,
+                "tokens": count(turn.closed.tokens) if turn.closed else None,
                 "work": work(turn.closed.flop) if turn.closed else None,
             }
         )

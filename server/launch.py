@@ -68,6 +68,7 @@ def propose(
     files: Path = Path(),
     members: tuple[str, ...] | None = None,
     processor: str = "cpu",
+    steps: tuple[int, ...] = (),
 ) -> Manifest:
     """The manifest of a run for these members, or all present; its first checkpoint is made here once, to be named and
     scored.
@@ -76,7 +77,9 @@ def propose(
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
     `teacher`, a file. `tokenizers` holds the one that the recipe names, and `files` what builds a model that is not
     ours: its code runs here, and is checked. The first checkpoint is scored on this processor, as `Outer` scores those
-    behind it. Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is given,
+    behind it. `steps` are those of each member, in order; none: the recipe's.
+
+    Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is given,
     UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep`, `models.check` and `check_start`.
     """
     check_recipe(recipe)  # Now there is a model of it.
@@ -111,6 +114,7 @@ def propose(
         base=weights.digest(first),
         loss_unats=round(1e6 * outer.held_out_loss(model, first, recipe, texts=texts, tokenizers=tokenizers)),
         teacher=teaching,
+        steps=steps,
     )
     check_start(manifest)
     return manifest

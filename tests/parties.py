@@ -91,6 +91,7 @@ class Parties:
             base=weights.digest(self.base),
             loss_unats=5_545_177,
             teacher=FIRST,
+            steps=(),
         )
         self.manifest_leaf, _ = self.say(self.manifest)
 

@@ -208,6 +208,7 @@ class World:
             base=digest("base"),
             loss_unats=5_545_177,
             teacher=FIRST,
+            steps=(),
         )
         return replace(whole, **changes)
 
@@ -240,7 +241,7 @@ class World:
     def receipt(self, member: str, run: str = "r1", **changes: Any) -> Receipt:
         state = self.books.runs[run]
         turn = state.rounds[-1]
-        tokens = tokens_asked(state.manifest.recipe)
+        recipe = state.manifest.recipe_of(member)
         size = self.books.tree.size
         whole = Receipt(
             seq=0,
@@ -255,9 +256,9 @@ class World:
             data=digest(f"data {member} {turn.number}"),
             trajectory=digest(f"trajectory {member} {turn.number}"),
             build=BUILD,
-            tokens=tokens,
-            steps=state.manifest.recipe.inner_steps,
-            flop=round_flop(state.manifest, turn.number),
+            tokens=tokens_asked(recipe),
+            steps=recipe.inner_steps,
+            flop=round_flop(state.manifest, turn.number, member),
             busy_ms=900,
             wall_ms=1_200,
             cpu_ms=1_000,

@@ -180,9 +180,10 @@ export function plateau(losses, patience) {
   return 0 < patience && patience < losses.length && least(losses.slice(-patience)) >= least(losses.slice(0, -patience));
 }
 
-export function workOf({ recipe, rounds, flop_per_token }, first, last = first) {
-  // Of each member in these rounds: pricing.rounds_flop. Of a curriculum's shorter sequences attention has less to look at.
-  const { context, batch, inner_steps: steps } = recipe;
+export function workOf({ recipe, rounds, flop_per_token, members, steps: own }, member, first, last = first) {
+  // Of this member in these rounds: pricing.rounds_flop. Of a curriculum's shorter sequences attention has less to look at.
+  const { context, batch } = recipe;
+  const steps = own.length ? (own[members.indexOf(member)] ?? 0) : recipe.inner_steps;
   const lengths = [recipe.shortest || context];
   while (lengths.at(-1) < context) lengths.push(2 * lengths.at(-1));
   const [begin, end, whole, many] = [first - 1, last, rounds].map((each) => BigInt(each) * BigInt(steps)).concat(BigInt(lengths.length));
@@ -193,7 +194,8 @@ export function workOf({ recipe, rounds, flop_per_token }, first, last = first) 
     if (low < high) missing += (high - low) * BigInt(context - length);
   }
   const attended = (heads, width) => (recipe.head_dim ? heads * recipe.head_dim : width);
-  const attention = 6 * recipe.layers * attended(recipe.heads, recipe.width) + 2 * recipe.teacher_layers * attended(recipe.teacher_heads, recipe.teacher_width);
+  const forward = recipe.candidates > 1 ? 2 * recipe.candidates : 0; // To pick the hardest.
+  const attention = (6 + forward) * recipe.layers * attended(recipe.heads, recipe.width) + 2 * recipe.teacher_layers * attended(recipe.teacher_heads, recipe.teacher_width);
   const looked = recipe.model === "gpt" ? attention : recipe.model_flop_per_position;
   const [step, tokens] = [BigInt(batch * context), (end - begin) * BigInt(batch * context)];
   return { tokens, flop: tokens * BigInt(flop_per_token) - BigInt(looked) * step * missing };
@@ -417,7 +419,7 @@ export class Books {
     const { index, key, record } = this.receipts.get(receipt) ?? {};
     if (record?.member !== member) throw new Wrong(`it counts a receipt of ${member} that is not there, or has counted`);
     this.receipts.delete(receipt);
-    const { tokens, flop } = workOf(this.runs[record.run], record.round);
+    const { tokens, flop } = workOf(this.runs[record.run], member, record.round);
     if (BigInt(record.tokens) !== tokens || BigInt(record.flop) !== flop) {
       throw new Wrong(`entry ${index} says ${record.tokens} tokens and ${record.flop} FLOP, its round takes ${tokens} and ${flop}`);
     }
@@ -429,8 +431,8 @@ export class Books {
     // A run stops before its last round: what it has not trained is not spent (stopping.unspent).
     const trained = run.losses.length - 1;
     if (run.opened > trained || trained >= run.rounds || !plateau(run.losses, run.patience)) throw new Wrong("the losses show no plateau");
-    const members = run.consented.filter((each) => !(each in this.left)).length;
-    this.unspent.push({ index, flop: BigInt(members) * workOf(run, trained + 1, run.rounds).flop });
+    const members = run.consented.filter((each) => !(each in this.left));
+    this.unspent.push({ index, flop: total(members.map((each) => workOf(run, each, trained + 1, run.rounds).flop)) });
   }
 
   held({ about, key, index }, end) {

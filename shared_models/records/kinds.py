@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Annotated, ClassVar
 
 from shared_models.records.canonical import Count, Decimal, Hash, Line, Name, Pattern, Range, Signed
+from shared_models.records.refusals import Refusal, Refused
 
 FIRST = "0" * 64  # The `prev` of an author's first entry.
 
@@ -223,7 +224,7 @@ class Recipe:
     experts_per_token: Count
     adapter: Count  # Rank of what alone is trained, beside each matrix of the layers; 0: all weights are.
     batch: Positive  # Sequences in one step.
-    inner_steps: Positive  # Steps a member trains in one round.
+    inner_steps: Positive  # Steps a member trains in one round; where `Manifest.steps` says how many, the most.
     inner: Annotated[str, Pattern("adamw|muon")]  # How a member steps: shared_models.lm.inner.
     inner_rate: Decimal  # Its learning rate at the highest.
     outer: Annotated[str, Pattern("adam|mean|nesterov")]  # How a round's mean update is followed: server.outer.
@@ -322,6 +323,7 @@ class Manifest:
     base: Hash  # Digest of the first checkpoint,
     loss_unats: Count  # and its held-out loss, in millionths of a nat per byte.
     teacher: Hash  # Digest of the teacher's weights, a checkpoint of a closed round; `FIRST`: there is none.
+    steps: tuple[Positive, ...]  # Of each member in a round, in the order of `members`; none: the recipe's, of each.
 
     @property
     def idem(self) -> str:
@@ -331,6 +333,17 @@ class Manifest:
     def frozen(self) -> str:
         """The digest of what stands beside what is trained: a teacher, or the given weights; or `FIRST`."""
         return self.start if self.recipe.beside else self.teacher
+
+    def recipe_of(self, member: str) -> Recipe:
+        """By what this member of the run trains: the recipe, with its own steps. What a schedule counts in steps, the
+        rate and the length of sequences, it has gone through as far as the others in each round. Raises
+        `Refused(NOT_INVITED)`.
+        """
+        if not self.steps:
+            return self.recipe
+        if member not in self.members:
+            raise Refused(Refusal.NOT_INVITED, f"{member} is no member of run {self.run}")
+        return replace(self.recipe, inner_steps=self.steps[self.members.index(member)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

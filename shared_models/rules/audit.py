@@ -367,7 +367,10 @@ def _named(books: Books, leaf: bytes, refused: Refused) -> Iterator[Refused]:
             if sentence != refused.detail:
                 yield Refused(Refusal.WRONG_STATEMENT, sentence)
     elif isinstance(claimed, Receipt) and claimed.run in books.runs and refused.refusal is Refusal.BAD_SIGNATURE:
-        asked = round_flop(books.runs[claimed.run].manifest, claimed.round)
+        manifest = books.runs[claimed.run].manifest
+        if claimed.member not in manifest.members:
+            return
+        asked = round_flop(manifest, claimed.round, claimed.member)
         yield Refused(
             Refusal.BAD_SIGNATURE,
             f"what it now says: {claimed.member} trained {claimed.tokens} tokens in round {claimed.round},"

@@ -61,7 +61,7 @@ from shared_models.rules.accounts import Accounts, Work
 from shared_models.rules.agreement import Agreement, check_charter
 from shared_models.rules.challenge import Challenge, auditors, check_verdict, drawn, ends
 from shared_models.rules.keyring import Keyring
-from shared_models.rules.pricing import check_claim, flop_per_token
+from shared_models.rules.pricing import check_claim, flop_per_token, tokens_asked
 from shared_models.rules.recipes import check_recipe, check_start
 from shared_models.rules.served import check_served
 from shared_models.rules.skim import MANY, Context, Receipts, Skimmed, Turn
@@ -81,7 +81,7 @@ class Closed(NamedTuple):
     loss_unats: int
     flop: int  # Of the receipts that it counts, of this round and of earlier ones.
     at: int  # Index of the round.close.
-    answers: int  # So many receipts it counts.
+    tokens: int  # Of the same.
 
 
 @dataclass(slots=True)
@@ -575,7 +575,7 @@ class Books:
             if about in (None, named):
                 receipt, size = self.tree.leaf(work.at).hex(), accepted.index + 1
                 run, seed = self.run(accepted.run), self.tree.root(size)
-                segment = drawn(seed, receipt, len(ends(run.manifest.recipe)) - 1)
+                segment = drawn(seed, receipt, len(ends(run.manifest.recipe_of(work.member))) - 1)
                 others = run.rounds[accepted.round - 1].invited - {work.member}
                 who = auditors(seed, receipt, others) if segment is not None else ()
                 yield Challenge(*named, receipt, size, segment, who)
@@ -737,7 +737,7 @@ class Books:
         run = self.runs[end.run]
         members = run.consents - self.agreement.left.keys()
         if members and end.status == "stopped" and run.stops():
-            self.accounts.unspent.append(unspent(index, run.manifest, len(run.rounds), len(members)))
+            self.accounts.unspent.append(unspent(index, run.manifest, len(run.rounds), members))
         run.ended = end
         self.library.add_end(end.run)
 
@@ -794,7 +794,7 @@ class Books:
             close.loss_unats,
             sum(work.flop for works in late.values() for work in works),
             index,
-            sum(map(len, late.values())),
+            sum(tokens_asked(run.manifest.recipe_of(work.member)) for works in late.values() for work in works),
         )
         for number in sorted(late):
             if late[number]:

@@ -123,17 +123,17 @@ def length_at(recipe: Recipe, rounds: int, step: int) -> int:
     return every[step * len(every) // (rounds * recipe.inner_steps)]
 
 
-def round_flop(manifest: Manifest, round_: int) -> int:
-    """FLOP of one member in this round, counted from 1."""
-    return rounds_flop(manifest, round_, round_)
+def round_flop(manifest: Manifest, round_: int, member: str) -> int:
+    """FLOP of this member in this round, counted from 1."""
+    return rounds_flop(manifest, round_, round_, member)
 
 
-def rounds_flop(manifest: Manifest, from_: int, to: int) -> int:
-    """FLOP of one member in these rounds, the last one included: tokens × the manifest's FLOP per token; where
+def rounds_flop(manifest: Manifest, from_: int, to: int, member: str) -> int:
+    """FLOP of this member in these rounds, the last one included: tokens × the manifest's FLOP per token; where
     sequences are shorter, attention has as much less to look at, or of a model that is not ours what looks back at each
     position.
     """
-    recipe = manifest.recipe
+    recipe = manifest.recipe_of(member)
     every, whole = lengths(recipe), manifest.rounds * recipe.inner_steps
     begin, end = (from_ - 1) * recipe.inner_steps, to * recipe.inner_steps
     missing = 0  # Tokens from the lengths of a step's sequences to the context, over the rounds' steps.
@@ -157,24 +157,25 @@ def value(flop: int, price: Fraction) -> Fraction:
 
 
 def tokens_asked(recipe: Recipe) -> int:
-    """The tokens of one member in one round."""
+    """The tokens of one member in one round, by its own recipe (`Manifest.recipe_of`)."""
     return recipe.inner_steps * recipe.batch * recipe.context
 
 
 def check_claim(receipt: Receipt, manifest: Manifest, charter: Charter) -> None:
     """Refuse what no honest machine can have done. Anyone who holds the log can ask the same. Raises `Refused`.
 
-    1. Tokens are exactly those the round asked for, in whole steps.
+    1. It is of a member of the run, and tokens are exactly those the round asked of it, in whole steps.
     2. FLOP are what these take (`round_flop`).
     3. The time can have been spent so (`check_time`).
     """
-    if receipt.steps != manifest.recipe.inner_steps or receipt.tokens != tokens_asked(manifest.recipe):
+    recipe = manifest.recipe_of(receipt.member)
+    if receipt.steps != recipe.inner_steps or receipt.tokens != tokens_asked(recipe):
         raise Refused(
             Refusal.IMPLAUSIBLE,
-            f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(manifest.recipe)}"
-            f" in {manifest.recipe.inner_steps}",
+            f"{receipt.tokens} tokens in {receipt.steps} steps, asked for {tokens_asked(recipe)}"
+            f" in {recipe.inner_steps}",
         )
-    if receipt.flop != (right := round_flop(manifest, receipt.round)):
+    if receipt.flop != (right := round_flop(manifest, receipt.round, receipt.member)):
         raise Refused(
             Refusal.WRONG_FLOP,
             f"{receipt.flop} FLOP for {receipt.tokens} tokens in round {receipt.round}: it is {right}",

@@ -238,8 +238,8 @@ def _check_member_experts(recipe: Recipe) -> None:
 
 def check_start(manifest: Manifest) -> None:
     """Refuse a run that says it begins with weights that were given, and begins with others; or that has something to
-    put beside given weights, and none; or members' experts that are not one for each. Raises `Refused`: WRONG_BASE,
-    BAD_FIELD.
+    put beside given weights, and none; or members' experts, or steps, that are not one for each. Raises `Refused`:
+    WRONG_BASE, BAD_FIELD.
 
     Beside given weights, which stay as they are, the first checkpoint is that of what is trained.
     """
@@ -247,6 +247,7 @@ def check_start(manifest: Manifest) -> None:
     if recipe.member_experts and recipe.member_experts != len(manifest.members):
         cause = f"member_experts = {recipe.member_experts}, and the run has {len(manifest.members)} members"
         raise Refused(Refusal.BAD_FIELD, cause)
+    _check_steps(manifest)
     if (recipe.teacher is None) != (manifest.teacher == FIRST):
         cause = f"teacher_layers = {recipe.teacher_layers}, and the teacher is {manifest.teacher[:12]}…"
         raise Refused(Refusal.WRONG_BASE, f"{cause}: `--teacher`")
@@ -258,3 +259,17 @@ def check_start(manifest: Manifest) -> None:
     elif manifest.start not in (FIRST, manifest.base):
         cause = f"given are the weights {manifest.start[:12]}…, and the first checkpoint is {manifest.base[:12]}…"
         raise Refused(Refusal.WRONG_BASE, cause)
+
+
+def _check_steps(manifest: Manifest) -> None:
+    """What members train in a round is said in one way: the recipe says the most, and no steps where all do that."""
+    said, most = manifest.steps, manifest.recipe.inner_steps
+    if said and len(said) != len(manifest.members):
+        cause = f"steps = {', '.join(map(str, said))}, and the run has {len(manifest.members)} members"
+        raise Refused(Refusal.BAD_FIELD, cause)
+    if said and manifest.recipe.aggregate in ("median", "trimmed"):
+        cause = f'aggregate = "{manifest.recipe.aggregate}" sorts values of members that train equally long'
+        raise Refused(Refusal.BAD_FIELD, f"{cause}, and steps = {', '.join(map(str, said))}")
+    if said and not min(said) < max(said) == most:
+        cause = f"steps = {', '.join(map(str, said))}: the most are not inner_steps = {most}, or all are"
+        raise Refused(Refusal.BAD_FIELD, cause)

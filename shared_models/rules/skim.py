@@ -129,6 +129,7 @@ class Context:
     runs: Mapping[str, Manifest]
     leaf: re.Pattern[str] = field(init=False, repr=False, compare=False)  # Of a receipt.
     compute: Mapping[tuple[str, bytes], VerifyKey] = field(init=False, repr=False, compare=False)  # By member and id.
+    steps: Mapping[str, Mapping[str, int]] = field(init=False, repr=False, compare=False)  # Of members, if by name.
     _turns: dict[tuple[str, ...], Turn | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,24 +138,41 @@ class Context:
         compute = {(member, key.id): key for member, _, role, key in found if role == "compute"}
         object.__setattr__(self, "leaf", leaf)
         object.__setattr__(self, "compute", compute)
+        own = {name: dict(zip(run.members, run.steps, strict=True)) for name, run in self.runs.items() if run.steps}
+        object.__setattr__(self, "steps", own)
 
-    def turn(self, *said: str) -> Turn | None:
-        """What a receipt says of its round and its work, if there is such a run, and that is what it asks for."""
+    def turn(self, member: str, *said: str) -> Turn | None:
+        """What a receipt of this member says of its round and its work, if there is such a run, and that is what it
+        asks for. Members of whom it asks for as many steps say the same.
+        """
+        run, steps = said[0], said[-2]
+        if run in self.steps and [self.steps[run].get(member)] != _whole(steps):
+            return None
         try:
             return self._turns[said]
         except KeyError:
             if len(self._turns) > MANY:
                 self._turns.clear()
-            return self._turns.setdefault(said, self._turn(*said))
+            return self._turns.setdefault(said, self._turn(member, *said))
 
     def _turn(
-        self, run: str, number: str, opened: str, base: str, size: str, root: str, tokens: str, steps: str, flop: str
+        self,
+        member: str,
+        run: str,
+        number: str,
+        opened: str,
+        base: str,
+        size: str,
+        root: str,
+        tokens: str,
+        steps: str,
+        flop: str,
     ) -> Turn | None:
         if (manifest := self.runs.get(run)) is None:
             return None
-        asked = tokens_asked(manifest.recipe)
+        recipe = manifest.recipe_of(member)
         of_round, of_head = _whole(number, size)
-        work = asked, manifest.recipe.inner_steps, round_flop(manifest, of_round)
+        work = tokens_asked(recipe), recipe.inner_steps, round_flop(manifest, of_round, member)
         if tuple(_whole(tokens, steps, flop)) != work or not _is_hex(opened + base + root):
             return None
         return Turn(run, of_round, opened, base, of_head, root, work[-1])
@@ -192,7 +210,7 @@ def skim(
     # Canonical records are in alphabetical order.
     base, busy, data, device, devices, ended, flop, member, node, opened, prev, number, run, seq, *more = found.groups()
     started, steps, tokens, trajectory, update, wall, root, size, signature = more
-    turn = context.turn(run, number, opened, base, size, root, tokens, steps, flop)
+    turn = context.turn(member, run, number, opened, base, size, root, tokens, steps, flop)
     key = context.compute.get((member, binascii.a2b_base64(signature[:8])[:4]))
     if turn is None or key is None or not _is_hex(prev + update + data + trajectory):
         return None

@@ -4,7 +4,7 @@ It follows from the losses that the log holds, which are the coordinator's word:
 text can score them again. It moves no money: nobody is paid for what was not done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from shared_models.records.kinds import Manifest
@@ -31,7 +31,7 @@ def plateau(losses: Sequence[int], patience: int) -> bool:
     return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
-def unspent(entry: int, manifest: Manifest, trained: int, members: int) -> Unspent:
-    """What is left of a run behind so many rounds, if so many members had answered in each, as they had agreed to."""
-    flop = members * rounds_flop(manifest, trained + 1, manifest.rounds)
-    return Unspent(entry, manifest.run, trained, manifest.rounds, members, flop)
+def unspent(entry: int, manifest: Manifest, trained: int, members: Collection[str]) -> Unspent:
+    """What is left of a run behind so many rounds, if these members had answered in each, as they had agreed to."""
+    flop = sum(rounds_flop(manifest, trained + 1, manifest.rounds, member) for member in members)
+    return Unspent(entry, manifest.run, trained, manifest.rounds, len(members), flop)

@@ -161,6 +161,7 @@ class Play:
             base=FIRST,
             loss_unats=0,
             teacher=FIRST,
+            steps=(),
         )
         hashed = self.say(COORDINATOR, manifest)
         for name in trains:

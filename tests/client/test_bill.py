@@ -555,7 +555,7 @@ def test_a_run_that_stopped_early_is_booked_as_not_spent_run_by_run(tmp_path, ca
     world.round()
     world.round()  # Its loss is the one of the round before.
     world.say(world.coordinator, world.end(status="stopped"))
-    at, each = world.books.tree.size - 1, 3 * round_flop(world.books.runs["r1"].manifest, 1)
+    at, each = world.books.tree.size - 1, 3 * round_flop(world.books.runs["r1"].manifest, 1, "acme")
     world.bill("2026-11")
     publish(tmp_path, world.leaves, LOG)
     assert main(["bill", str(tmp_path)]) == 0

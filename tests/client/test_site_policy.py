@@ -63,7 +63,7 @@ def why(act, *arguments) -> str:
 
 def test_without_a_file_everything_may_be_trained(tmp_path, done):
     found = policy.read(tmp_path / "policy.toml")
-    found.check_run(done[0])
+    found.check_run(done[0], "acme")
     found.check_now([done[1]] * 1000, WEDNESDAY, done[0])
     assert list(found.told([done[1]], WEDNESDAY, done[0])) == []
 
@@ -92,10 +92,10 @@ def test_a_run_is_named_and_bounded(read, done, rules, refused):
     manifest = replace(done[0], rounds=2)
     found = read(f"[runs]\n{rules}\n")
     if not refused:
-        found.check_run(manifest)
+        found.check_run(manifest, "acme")
         found.check_now([], WEDNESDAY, manifest)
     else:
-        assert refused in why(found.check_run, manifest)
+        assert refused in why(found.check_run, manifest, "acme")
         assert refused in why(found.check_now, [], WEDNESDAY, manifest)
         found.check_now([], WEDNESDAY)  # Of no run in particular.
 
@@ -207,8 +207,8 @@ def test_the_page_for_operators_shows_a_policy(read, done):
     named = {f"{section}.{key}" if section else key for section, keys in policy.KINDS.items() for key in keys}
     left_out = {"budget.hours_a_month", "budget.kwh_a_month", "budget.money_a_day", "signal.url"}
     assert found.rules.keys() == named - left_out | {"hours"}
-    assert "runs.allow = pilot-*" in why(found.check_run, done[0])
-    found.check_run(replace(done[0], run="pilot-1"))
+    assert "runs.allow = pilot-*" in why(found.check_run, done[0], "acme")
+    found.check_run(replace(done[0], run="pilot-1"), "acme")
 
 
 # What is no policy.

@@ -410,7 +410,7 @@ def test_a_bill_shows_what_was_not_spent_run_by_run_and_only_where_there_is_some
     world.bill("2026-10")
     world.round()  # Its loss is the one of the round before.
     world.say(world.coordinator, world.end(status="stopped"))
-    at, flop = world.books.tree.size - 1, 4 * 3 * round_flop(world.books.runs["r1"].manifest, 1)
+    at, flop = world.books.tree.size - 1, 4 * 3 * round_flop(world.books.runs["r1"].manifest, 1, "acme")
     world.bill("2026-11")
     with served(world, tmp_path) as ledger:
         before, page = (get(ledger, f"/bills/{period}")[2] for period in ("2026-10", "2026-11"))

@@ -4,6 +4,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from world import TOY, World
 
 from shared_models.records.refusals import Refusal, Refused
@@ -161,7 +163,7 @@ def test_a_round_of_a_curriculum_costs_what_its_steps_cost_each_by_its_length(sh
     for round_ in range(1, rounds + 1):
         at = range((round_ - 1) * steps, round_ * steps)
         each = [flop_per_token(replace(recipe, context=length_at(recipe, rounds, step))) for step in at]
-        costs.append(round_flop(manifest, round_))
+        costs.append(round_flop(manifest, round_, "acme"))
         assert costs[-1] == recipe.batch * recipe.context * sum(each)
     assert costs == sorted(costs)
     assert (costs[0] < tokens_asked(recipe) * manifest.flop_per_token) == (shortest > 0)
@@ -172,11 +174,49 @@ def test_who_claims_a_round_of_shorter_sequences_as_one_of_long_ones_is_refused(
     world.start(rounds=2, recipe=replace(TOY, shortest=8))
     world.say(world.coordinator, world.opened())
     manifest, honest = world.books.runs["r1"].manifest, world.receipt("acme")
-    assert honest.flop == round_flop(manifest, 1) < round_flop(manifest, 2)
+    assert honest.flop == round_flop(manifest, 1, "acme") < round_flop(manifest, 2, "acme")
     check_claim(honest, manifest, world.charter)
     with pytest.raises(Refused, match=f"in round 1: it is {honest.flop}") as caught:
         check_claim(replace(honest, flop=honest.tokens * manifest.flop_per_token), manifest, world.charter)
     assert caught.value.refusal is Refusal.WRONG_FLOP
+
+
+@given(
+    st.tuples(*3 * [st.integers(1, 9)]),
+    st.integers(1, 5),
+    st.sampled_from([0, 2, 4, 8]),
+)
+def test_over_a_run_each_member_is_asked_its_own_steps_tokens_and_each_costs_what_it_takes(steps, rounds, shortest):
+    recipe = replace(TOY, layers=2, inner_steps=max(steps), shortest=shortest)
+    manifest = replace(World().manifest(recipe=recipe), rounds=rounds, steps=steps)
+    for member, own in zip(manifest.members, steps, strict=True):
+        mine = manifest.recipe_of(member)
+        assert tokens_asked(mine) == own * recipe.batch * recipe.context
+        spans = [length_at(mine, rounds, step) for step in range(rounds * own)]
+        each = [recipe.batch * recipe.context * flop_per_token(replace(recipe, context=length)) for length in spans]
+        work = [round_flop(manifest, number, member) for number in range(1, rounds + 1)]
+        assert work == [sum(each[number * own : (number + 1) * own]) for number in range(rounds)]
+        if not shortest:
+            assert sum(work) == rounds * tokens_asked(mine) * manifest.flop_per_token
+
+
+def test_who_claims_the_steps_of_another_member_is_refused():
+    world = World()
+    world.start(rounds=2, recipe=replace(TOY, shortest=8, inner_steps=6), steps=(6, 2, 3))
+    world.say(world.coordinator, world.opened())
+    manifest = world.books.runs["r1"].manifest
+    fast, slow = world.receipt("acme"), world.receipt("birch")
+    for honest in (fast, slow):
+        check_claim(honest, manifest, world.charter)
+    assert (fast.steps, slow.steps, fast.tokens) == (6, 2, 3 * slow.tokens)
+    for wrong, refusal, why in (
+        (replace(slow, steps=6, tokens=fast.tokens, flop=fast.flop), Refusal.IMPLAUSIBLE, "asked for 64 in 2"),
+        (replace(slow, flop=fast.flop), Refusal.WRONG_FLOP, f"it is {slow.flop}"),
+        (replace(fast, member="dogwood"), Refusal.NOT_INVITED, "dogwood is no member"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            check_claim(wrong, manifest, world.charter)
+        assert caught.value.refusal is refusal
 
 
 def test_value_is_exact():

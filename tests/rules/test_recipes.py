@@ -223,3 +223,45 @@ def test_members_experts_are_one_for_each_beside_what_was_given():
         with pytest.raises(Refused, match=why) as caught:
             check_start(replace(manifest, **wrong))
         assert caught.value.refusal is refusal
+
+
+def test_steps_are_one_for_each_member_and_the_most_are_the_recipes():
+    manifest = World().manifest(recipe=replace(RECIPE, inner_steps=8))
+    for right in ((), (8, 2, 1), (1, 8, 8)):
+        check_start(replace(manifest, steps=right))
+    for wrong, why in (
+        ((8, 2), "steps = 8, 2, and the run has 3 members"),
+        ((8, 2, 1, 1), "steps = 8, 2, 1, 1, and the run has 3 members"),
+        ((8, 9, 1), "the most are not inner_steps = 8"),
+        ((7, 2, 1), "the most are not inner_steps = 8"),
+        ((8, 8, 8), "or all are"),
+    ):
+        with pytest.raises(Refused, match=why) as caught:
+            check_start(replace(manifest, steps=wrong))
+        assert caught.value.refusal is Refusal.BAD_FIELD
+
+
+@pytest.mark.parametrize("aggregate", ["median", "trimmed"])
+def test_values_of_members_with_other_steps_are_not_sorted(aggregate):
+    manifest = World().manifest(recipe=replace(RECIPE, inner_steps=8, aggregate=aggregate))
+    check_start(manifest)
+    with pytest.raises(Refused, match=f'aggregate = "{aggregate}" sorts values') as caught:
+        check_start(replace(manifest, steps=(8, 2, 1)))
+    assert caught.value.refusal is Refusal.BAD_FIELD
+
+
+def test_a_member_trains_by_the_recipe_with_its_own_steps():
+    manifest = World().manifest(recipe=replace(RECIPE, inner_steps=8))
+    assert manifest.recipe_of("acme") == manifest.recipe
+    unequal = replace(manifest, steps=(8, 2, 1))
+    assert [unequal.recipe_of(each) for each in unequal.members] == [
+        replace(manifest.recipe, inner_steps=steps) for steps in (8, 2, 1)
+    ]
+    with pytest.raises(Refused, match="dogwood is no member of run r1") as caught:
+        unequal.recipe_of("dogwood")
+    assert caught.value.refusal is Refusal.NOT_INVITED
+
+
+def test_steps_of_none_cannot_be_said():
+    with pytest.raises(Refused, match="steps"):
+        World().sign("commons.example/coordinator", World().manifest(steps=(3, 0, 1)))

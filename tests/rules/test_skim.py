@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import CONSORTIUM, World, digest, key, revoked
+from world import CONSORTIUM, TOY, World, digest, key, revoked
 
 from shared_models.records import entry as entries
 from shared_models.records import note
@@ -283,3 +283,24 @@ def test_what_comes_after_the_round_closed_is_not_taken_together():
     assert not made.books.take_all(Receipts.of(receipts))
     assert state(made.books) == before
     assert [made.books.take(each) for each in receipts] == [before[1], before[1] + 1, before[1] + 2]
+
+
+def test_where_members_have_steps_of_their_own_each_claims_its_own():
+    made = World()
+    made.start(recipe=replace(TOY, inner_steps=4), steps=(4, 1, 4))
+    made.say(made.coordinator, made.opened())
+    context = made.books.context
+    leaves = {member: made.sign(f"{member}/compute", made.receipt(member)) for member in made.members}
+    found = {member: skim(leaf, context) for member, leaf in leaves.items()}
+    assert found == {member: slowly(leaf, context) for member, leaf in leaves.items()}
+    assert None not in found.values()
+    assert found["acme"].turn is found["cedar"].turn
+    assert found["acme"].turn.flop == 4 * found["birch"].turn.flop
+    fast = made.receipt("acme")
+    for member, claimed in (("birch", fast), ("acme", made.receipt("birch"))):
+        wrong = replace(claimed, member=member)
+        assert skim(entries.sign(wrong, CONSORTIUM, [key(f"{member}/compute")]), context) is None
+    for member in made.members:
+        made.books.take(found[member])
+    made.say(made.coordinator, made.close({each: found[each].hash.hex() for each in made.members}))
+    assert made.books.runs["r1"].rounds[0].closed.tokens == sum(made.receipt(each).tokens for each in made.members)

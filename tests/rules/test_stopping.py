@@ -53,9 +53,9 @@ def test_the_work_of_some_rounds_is_that_of_each_of_them_whatever_their_lengths(
     manifest = World().manifest(recipe=recipe, rounds=rounds, flop_per_token=flop_per_token(recipe))
     first = data.draw(st.integers(1, rounds))
     last = data.draw(st.integers(first, rounds))
-    each = [round_flop(manifest, number) for number in range(first, last + 1)]
-    assert rounds_flop(manifest, first, last) == sum(each)
-    assert rounds_flop(manifest, last + 1, last) == 0
+    each = [round_flop(manifest, number, "acme") for number in range(first, last + 1)]
+    assert rounds_flop(manifest, first, last, "acme") == sum(each)
+    assert rounds_flop(manifest, last + 1, last, "acme") == 0
 
 
 @given(
@@ -78,7 +78,7 @@ def test_what_is_not_spent_is_what_all_members_would_have_trained_in_the_rounds_
     if leaves:
         world.say("cedar/admin", Leave(seq=0, prev="0" * 64, member="cedar", reason=""))
     entry, members = stop(world), 2 if leaves else 3
-    left = [round_flop(run.manifest, number) for number in range(len(losses), 21)]
+    left = [round_flop(run.manifest, number, "acme") for number in range(len(losses), 21)]
     booked = Unspent(entry, "r1", len(losses) - 1, 20, members, members * sum(left))
     assert [*world.books.accounts.unspent] == [booked]
     assert world.bill("2026-11").unspent_flop == booked.flop
@@ -113,7 +113,7 @@ def test_a_manifest_that_agrees_to_more_than_anybody_could_train_does_not_keep_a
     world = World()
     trained(world, (50, 40, 40), patience=1, rounds=2**63 - 1)
     stop(world)
-    flop = 3 * (2**63 - 3) * round_flop(world.books.runs["r1"].manifest, 1)
+    flop = 3 * (2**63 - 3) * round_flop(world.books.runs["r1"].manifest, 1, "acme")
     assert world.bill("2026-11").unspent_flop == flop
     more = replace(world.books.accounts.stated[0], unspent=(world.books.accounts.unspent[0]._replace(flop=MOST + 1),))
     stated = statement(more, root="0" * 64, cosignatures=(), seq=0, prev="0" * 64)

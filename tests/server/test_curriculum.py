@@ -36,7 +36,7 @@ def receipts(run: Result) -> list[tuple[Receipt, str]]:
 
 def test_each_receipt_is_billed_by_its_round_and_anyone_comes_to_the_same_bill_and_checkpoints(run):
     assert (run.report.findings, run.excluded) == ([], ())
-    work = [round_flop(run.manifest, number) for number in (1, 2, 3)]
+    work = [round_flop(run.manifest, number, "acme") for number in (1, 2, 3)]
     assert work[0] < work[1] < work[2] == tokens_asked(RECIPE) * run.manifest.flop_per_token
     assert [(each.round, each.flop) for each, _ in receipts(run)] == [(n, work[n - 1]) for n in (1, 1, 2, 2, 3, 3)]
     assert [each.flop for each in run.bill.balances] == [sum(work)] * 2
@@ -68,7 +68,7 @@ def test_tokens_are_counted_and_not_reckoned_from_the_work(run):
 
 def test_the_bill_says_what_shorter_sequences_spare(run):
     said = run.ledger().bill().explain("acme/compute")
-    work, asked = round_flop(run.manifest, 1), tokens_asked(RECIPE)
+    work, asked = round_flop(run.manifest, 1, "acme"), tokens_asked(RECIPE)
     each, whole = f"{asked:,} tokens x {run.manifest.flop_per_token:,}", asked * run.manifest.flop_per_token
     assert f"{each} - {whole - work:,} for shorter sequences = {work:,} FLOP" in said
     assert f"{each} = {whole:,} FLOP" in said

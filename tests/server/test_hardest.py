@@ -192,8 +192,8 @@ def shown(run: Result, member: str, segment: int) -> bytes:
 def test_a_run_is_billed_by_what_it_picks_from_and_anyone_comes_to_the_same(run):
     assert (run.report.findings, run.excluded) == ([], ())
     assert run.manifest.flop_per_token == flop_per_token(RECIPE) == _counted()
-    assert [each.flop for each in run.bill.balances] == [2 * round_flop(run.manifest, 1)] * 2
-    assert round_flop(run.manifest, 1) == tokens_asked(RECIPE) * run.manifest.flop_per_token
+    assert [each.flop for each in run.bill.balances] == [2 * round_flop(run.manifest, 1, "acme")] * 2
+    assert round_flop(run.manifest, 1, "acme") == tokens_asked(RECIPE) * run.manifest.flop_per_token
     log = fetch(reader(str(run.founded.ledger / "log"))).leaves
     assert [each.wrong for each in repeat(logged(log, "r1"), run.founded.coordinator.path)] == ["", ""]
 

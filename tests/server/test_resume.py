@@ -193,7 +193,7 @@ def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_
     assert (len(run.rounds), run.ended.status) == (2, "stopped")
     assert run.ended.reason == "the held-out loss was no lower for 2 rounds"
     members = len(run.manifest.members)
-    assert result.bill.unspent_flop == members * 7 * round_flop(run.manifest, 1) > 0
+    assert result.bill.unspent_flop == members * 7 * round_flop(run.manifest, 1, "acme") > 0
     unhurried = toy(tmp_path / "b", recipe=still, patience=0)
     assert len(unhurried.report.books.runs["r1"].rounds) == 3
     assert unhurried.bill.unspent_flop == 0

@@ -316,21 +316,23 @@ def flop() -> Iterator[dict[str, int | str]]:
 
 
 def curriculum() -> Iterator[dict[str, int | list[int]]]:
-    """What each round of a run costs a member: its sequences grow from the shortest to the context."""
+    """What each round of a run costs its first member: its sequences grow from the shortest to the context."""
     names = ("layers", "width", "context", "batch", "inner_steps", "shortest", "teacher_layers", "teacher_width")
     names += ("model", "model_flop", "model_flop_per_position")
     teacher = {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24, "temperature": "2", "taught": "0.5"}
     cases = (({}, 2), ({"shortest": 8}, 3), ({"shortest": 2, "inner_steps": 7}, 5), (teacher | {"shortest": 4}, 4))
     theirs = {"model": f"sha256:{64 * '7'}:build", "model_flop": 12_345, "model_flop_per_position": 67}
-    cases += ((theirs | {"shortest": 4}, 3),)
+    cases += ((theirs | {"shortest": 4}, 3), ({"shortest": 4, "steps": (1, 3, 2)}, 2), ({"steps": (2, 3, 3)}, 1))
     for changes, rounds in cases:
+        steps = changes.pop("steps", ())
         recipe = replace(TOY, **changes)
-        manifest = replace(World().manifest(recipe=recipe), rounds=rounds)
+        manifest = replace(World().manifest(recipe=recipe), rounds=rounds, steps=steps)
         yield {
             **{name: getattr(recipe, name) for name in names},
             "rounds": rounds,
+            "steps": steps,
             "flop_per_token": manifest.flop_per_token,
-            "round_flop": [round_flop(manifest, number) for number in range(1, rounds + 1)],
+            "round_flop": [round_flop(manifest, number, manifest.members[0]) for number in range(1, rounds + 1)],
         }
 
 
