@@ -181,8 +181,10 @@ def _misjudged(
     beside = weights.stored(files / "checkpoints", said.manifest.start) if recipe.beside else None
     model = models.made(recipe, read) if beside is None else models.begun(recipe, read, beside)
     loss = hygiene.hidden_loss(model, base, recipe.context, seed, *scored)
-    found = hygiene.judge(updates, recipe, invited, seed, loss, ages)
-    for each in (*close.included, *close.late):
+    counted = (*close.included, *close.late)
+    trained = {each.receipt: said.manifest.recipe_of(each.member).inner_steps for each in counted}
+    found = hygiene.judge(updates, recipe, invited, seed, loss, ages, trained)
+    for each in counted:
         right = found[each.receipt]
         if right.note != each.judged or abs(right.weight - each.weight) > BORNE:
             return (

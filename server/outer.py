@@ -95,13 +95,19 @@ class Outer:
         )
 
     def judge(
-        self, base: str, updates: Mapping[str, weights.Tensors], invited: int, seed: str, ages: Mapping[str, int]
+        self,
+        base: str,
+        updates: Mapping[str, weights.Tensors],
+        invited: int,
+        seed: str,
+        ages: Mapping[str, int],
+        steps: Mapping[str, int] | None = None,
     ) -> dict[str, hygiene.Judged]:
         """What each of these updates counts (`hygiene.judge`) in a step from a base, by text that the seed draws."""
         drawn = bytes.fromhex(seed)
         scored = held_out(self._recipe, self._texts, self._tokenizers)
         loss = hygiene.hidden_loss(self._scorer, self.checkpoint(base), self._recipe.context, drawn, *scored)
-        return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages)
+        return hygiene.judge(updates, self._recipe, invited, drawn, loss, ages, steps)
 
     def step(
         self, number: int, base: str, state: str, updates: Sequence[tuple[int, weights.Tensors]], sent: Path

@@ -191,7 +191,8 @@ class Coordinator:
         number_of = self.manifest.members.index
         updates = {name: self._outer.placed(work.update, number_of(work.member)) for name, work in works.items()}
         invited = len(asked.opened.invited) + len(late)
-        judged = self._outer.judge(self._checkpoint, updates, invited, turn.seed(), ages)
+        steps = {name: self.manifest.recipe_of(work.member).inner_steps for name, work in works.items()}
+        judged = self._outer.judge(self._checkpoint, updates, invited, turn.seed(), ages, steps)
         included = {
             name: Included(
                 member=work.member,

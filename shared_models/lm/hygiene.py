@@ -58,6 +58,7 @@ def judge(
     seed: bytes,
     loss: Loss,
     ages: Mapping[str, int] | None = None,
+    steps: Mapping[str, int] | None = None,
 ) -> dict[str, Judged]:
     """What each of these updates counts, by member, in the order given; one at least counts if not all are empty.
 
@@ -73,6 +74,10 @@ def judge(
        whichever is more. But for `krum`, whose point is that one counts.
     7. `stale`: of an earlier round, so many steps (`ages`) behind. It counts 1/√(1 + steps) of that (arXiv:2106.06639).
 
+    Who trained other `steps` than others is held against what these would have come to with as many: who was asked for
+    fewer is not taken for one that did nothing, nor who was asked for more for one that is too loud. By members; None:
+    all trained as many.
+
     Of members' experts each update moves its own, and none is in another's way. So it counts whole, or nothing: it is
     `empty`, or `harmful` by far, beside the experts of the others as they are.
 
@@ -84,17 +89,19 @@ def judge(
     products = gram(updates)
     lengths = np.sqrt(products.diagonal())
     some = lengths > 0
-    limit = CLIP * np.quantile(lengths[some], 0.5, method="lower") if some.any() else 0.0
-    scales = np.minimum(1.0, np.divide(limit, lengths, out=np.zeros_like(lengths), where=some))
+    trained = np.array([steps[name] if steps else 1 for name in updates], float)
+    limits = CLIP * usual_lengths(lengths, trained, np.flatnonzero(some))
+    scales = np.minimum(1.0, np.divide(limits, lengths, out=np.zeros_like(lengths), where=some))
     gains = _gains(updates, scales, loss)
     cosines = products / np.outer(*2 * [np.where(some, lengths, 1.0)])
 
-    live = harmless(cosines, gains, np.flatnonzero(some))
+    live = harmless(cosines, gains, np.flatnonzero(some), trained)
     marks = [largest(each, seed) for number, each in enumerate(updates.values()) if number in live]
-    groups = copies(cosines[np.ix_(live, live)], overlaps(marks))
+    groups = copies(cosines[np.ix_(live, live)], overlaps(marks), trained[live])
     shares = np.zeros(len(lengths))
     if live:
-        clipped = products * np.outer(scales, scales)
+        paced = scales * trained.max() / trained  # What a rule compares is as long as with the most steps.
+        clipped = products * np.outer(paced, paced)
         shares[live] = RULES[recipe.aggregate](clipped[np.ix_(live, live)], groups)
     cap = 1.0 if recipe.aggregate == "krum" else max(float(recipe.influence), 1 / invited)
 
@@ -265,7 +272,34 @@ def _gains(updates: Mapping[str, Update], scales: Matrix, loss: Loss) -> Matrix:
 # What is decided.
 
 
-def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> list[int]:
+def usual_lengths(lengths: Matrix, steps: Matrix, live: npt.NDArray[np.int64]) -> Matrix:
+    """How long, at the most, the median one of those that are live would be with each one's steps; of an even number
+    the lower one.
+
+    The path of so many times the steps is so many times as long, where each goes where the one before did, and the root
+    of that where each goes elsewhere. Measured, it is near the first (docs/experiments.md); honest ones lie between.
+    """
+    if not len(live):
+        return np.zeros_like(lengths)
+    more = steps[:, None] / steps[live]
+    usual: Matrix = np.quantile(lengths[live] * np.maximum(more, np.sqrt(more)), 0.5, axis=1, method="lower")
+    return usual
+
+
+def usual_gains(gains: Matrix, steps: Matrix, live: npt.NDArray[np.int64]) -> Matrix:
+    """What, at the least, the median one of those that are live would gain with each one's steps.
+
+    The first steps gain the most, so with a part of the steps it is that part of a gain or more. What is worse than
+    nothing is noise, which more steps may make so many times worse.
+    """
+    if not len(live):
+        return np.zeros_like(gains)
+    more = steps[:, None] / steps[live]
+    usual: Matrix = np.median(gains[live] * np.where(gains[live] > 0, np.minimum(1, more), np.maximum(1, more)), axis=1)
+    return usual
+
+
+def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64], steps: Matrix) -> list[int]:
     """Which of these updates stay, by their number.
 
     Loss alone does not tell: from random weights the opposite of an update may be as good by itself (two matrices that
@@ -276,12 +310,12 @@ def harmless(cosines: Matrix, gains: Matrix, live: npt.NDArray[np.int64]) -> lis
     again without it: one liar makes two honest members look opposed who would not be. The median is the lower one, so
     that two who agree on everything, such as copies, do not make two others look opposed.
     """
-    median = np.median(gains[live]) if len(live) else 0.0
-    stay = [int(each) for each in live if gains[each] >= median - FAR_NATS]
+    usual = usual_gains(gains, steps, live)
+    stay = [int(each) for each in live if gains[each] >= usual[each] - FAR_NATS]
     while len(stay) > 1:
         along = agreement(cosines[np.ix_(stay, stay)])
         bound = AGREES * float(np.quantile(along, 0.5, method="lower"))
-        against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < median - SURE_NATS]
+        against = [at for at in range(len(stay)) if along[at] < bound and gains[stay[at]] < usual[stay[at]] - SURE_NATS]
         if not against:
             break
         del stay[min(against, key=lambda at: along[at])]
@@ -295,21 +329,26 @@ def agreement(cosines: Matrix) -> Matrix:
     return agreed
 
 
-def copies(cosines: Matrix, shared: Matrix) -> list[list[int]]:
+def copies(cosines: Matrix, shared: Matrix, steps: Matrix) -> list[list[int]]:
     """The updates in groups of nearly the same ones, the first of each in order; who is like nobody is alone.
 
     How alike honest updates are depends on the run: those of large batches of similar text are nearly parallel at
-    first. So a copy is what is alike (ALIKE) and stands out from the round (APART); of two updates none can.
+    first. So a copy is what is alike (ALIKE) and stands out from the round (APART); of two updates none can. Two that
+    trained longer are nearer, for their noise is averaged away, by as much as the mean of a sample: so what stands out
+    must do so with that and without.
     """
     count = len(cosines)
     group = list(range(count))
+    noise = (steps.max() / steps if count else steps) / 2
+    noise = noise[:, None] + noise
     for likeness, least in zip((cosines, shared), ALIKE, strict=True):
-        pairs = 1 - likeness[np.triu_indices(count, 1)]
-        near = APART * float(np.median(pairs)) if pairs.size else 0.0
+        pairs = np.triu_indices(count, 1)
+        apart = 1 - likeness[pairs]
+        usual = np.minimum(np.median(apart), np.median(apart / noise[pairs]) * noise) if apart.size else noise
         for row in range(count):
             for column in range(row + 1, count):
                 alike = likeness[row, column]
-                if alike >= SAME or (alike >= least and 1 - alike <= near):
+                if alike >= SAME or (alike >= least and 1 - alike <= APART * usual[row, column]):
                     old, new = sorted((group[row], group[column]))[::-1]
                     group = [new if each == old else each for each in group]
     return [[each for each in range(count) if group[each] == first] for first in sorted(set(group))]

@@ -11,7 +11,7 @@ from world import TOY
 
 from server import outer
 from shared_models.lm import codecs, corpus, hygiene, weights
-from shared_models.lm.hygiene import Judged, copies, gram, harmless, judge
+from shared_models.lm.hygiene import Judged, gram, judge
 from shared_models.lm.robust import WHOLE
 
 SEED = bytes(32)
@@ -27,6 +27,15 @@ def update(number: int, noise: float = 1.5) -> dict[str, np.ndarray]:
         name: (0.1 * (tensor + noise * random.standard_normal(tensor.shape))).astype(np.float32)
         for name, tensor in TOWARDS.items()
     }
+
+
+def harmless(cosines: np.ndarray, gains: np.ndarray, live: np.ndarray) -> list[int]:
+    """As all trained as many steps."""
+    return hygiene.harmless(cosines, gains, live, np.ones(len(gains)))
+
+
+def copies(cosines: np.ndarray, shared: np.ndarray) -> list[list[int]]:
+    return hygiene.copies(cosines, shared, np.ones(len(cosines)))
 
 
 def loss(change: Mapping[str, np.ndarray] | None) -> float:
@@ -373,3 +382,87 @@ def test_the_loss_is_that_of_base_and_update_together():
     weights.put({name: base[name] + change[name] for name in base}, model)
     assert (scored(None), scored(change)) == (before, after)
     assert before != after
+
+
+# Members with other steps.
+
+
+def trained(steps: int, number: int, noise: float = 0.3) -> dict[str, np.ndarray]:
+    """What so many steps come to, each a little towards the best point and by chance elsewhere."""
+    random = np.random.default_rng(number)
+    return {
+        name: (0.01 * (steps * tensor + noise * steps**0.5 * random.standard_normal(tensor.shape))).astype(np.float32)
+        for name, tensor in TOWARDS.items()
+    }
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3, 3, 30])
+@pytest.mark.parametrize("aggregate", ["mean", "centred"])
+@pytest.mark.parametrize("steps", [(20, 20, 20, 5), (20, 5, 5, 5), (64, 64, 4, 4), (50, 50, 50, 50, 1, 1, 1, 1)])
+def test_who_trains_fewer_steps_or_more_is_whole(steps, aggregate, noise):
+    updates = {f"m{number}": trained(each, number, noise) for number, each in enumerate(steps)}
+    told = dict(zip(updates, steps, strict=True))
+    found = judge(updates, replace(TOY, aggregate=aggregate), len(steps), SEED, loss, steps=told)
+    assert {each.note for each in found.values()} == {"whole"}
+    if aggregate == "mean":
+        assert {each.weight for each in found.values()} == {WHOLE // len(steps)}
+
+
+def test_without_that_the_fast_one_among_slow_ones_would_be_clipped():
+    updates = {f"m{number}": trained(each, number) for number, each in enumerate((20, 5, 5, 5))}
+    assert judge(updates, TOY, 4, SEED, loss)["m0"].note == "clipped"
+
+
+def test_who_trains_few_steps_and_hands_in_what_is_as_long_as_many_is_clipped_to_what_few_can_be():
+    steps = {"a": 16, "b": 16, "c": 16, "d": 4}
+    updates = {name: trained(each, number) for number, (name, each) in enumerate(steps.items())}
+    loud = judge({**updates, "d": times(16, updates["d"])}, TOY, 4, SEED, loss, steps=steps)
+    assert loud["d"].note == "clipped"
+    lengths = np.sqrt(gram({**updates, "d": times(16, updates["d"])}).diagonal())
+    usual = sorted(lengths[:3])[1]  # Of four the lower median, with its own beside them: it says nothing for itself.
+    assert loud["d"].weight == pytest.approx(WHOLE / 4 * 1.5 * usual / 2 / lengths[3], rel=1e-3)
+
+
+@pytest.mark.parametrize("more", [1, 4, 25])
+def test_how_long_an_update_may_be_lies_between_the_root_of_the_steps_and_the_steps(more):
+    lengths, steps, live = np.array([2.0, 2.0, 2.0, 0.0]), np.array([1, 1, 1, more]), np.arange(3)
+    assert hygiene.usual_lengths(lengths, steps, live).tolist() == [2, 2, 2, 2 * more]
+    steps = np.array([more, more, more, 1])
+    assert hygiene.usual_lengths(lengths, steps, live).tolist() == [2, 2, 2, 2 / more**0.5]
+
+
+def test_a_quarter_of_the_steps_may_gain_a_quarter_and_four_times_as_many_may_harm_as_much():
+    live, everybody = np.arange(3), np.eye(4)
+    few, many = np.array([8.0, 8, 8, 2]), np.array([2.0, 2, 2, 8])
+    gained, harmed = np.array([2.0, 2, 2, 0]), np.array([-0.2, -0.2, -0.2, 0])
+    assert hygiene.usual_gains(gained, few, live).tolist() == [2, 2, 2, 0.5]
+    assert hygiene.usual_gains(gained, many, live).tolist() == [2, 2, 2, 2]
+    assert hygiene.usual_gains(harmed, few, live) == pytest.approx([-0.2] * 4)
+    assert hygiene.usual_gains(harmed, many, live) == pytest.approx([-0.2, -0.2, -0.2, -0.8])
+    assert hygiene.harmless(everybody, np.array([2.0, 2, 2, 0.1]), np.arange(4), few) == [0, 1, 2, 3]
+    assert hygiene.harmless(everybody, np.array([2.0, 2, 2, -0.1]), np.arange(4), few) == [0, 1, 2]
+
+
+def test_two_that_trained_longer_are_nearer_and_no_copies_and_a_copy_still_is_one():
+    """As far apart as the noise of 1/steps is: of the first two much less than of the others."""
+    steps = np.array([64.0, 64, 4, 4])
+    apart = 0.2 * (1 / steps[:, None] + 1 / steps)
+    cosines = 1 - apart * (1 - np.eye(4))
+    assert hygiene.copies(cosines, cosines, np.ones(4)) == [[0, 1], [2], [3]]
+    assert hygiene.copies(cosines, cosines, steps) == [[0], [1], [2], [3]]
+    alike = np.full((4, 4), 0.95) + 0.05 * np.eye(4)  # Two that trained less may be no nearer than others.
+    assert hygiene.copies(alike, alike, steps) == [[0], [1], [2], [3]]
+    for one, other in ((0, 1), (2, 3), (0, 3)):
+        stolen = cosines.copy()
+        stolen[one, other] = stolen[other, one] = 0.9999
+        assert [one, other] in hygiene.copies(stolen, stolen, steps)
+
+
+def test_krum_takes_no_update_for_being_short():
+    """A short one is near to all."""
+    steps = {"a": 16, "b": 16, "c": 16, "d": 2}
+    updates = {name: trained(each, number, 9) for number, (name, each) in enumerate(steps.items())}
+    short = judge(updates, replace(TOY, aggregate="krum"), 4, SEED, loss)
+    found = judge(updates, replace(TOY, aggregate="krum"), 4, SEED, loss, steps=steps)
+    assert short["d"].weight == WHOLE
+    assert (found["d"].note, sum(each.weight for each in found.values())) == ("outlier", WHOLE)
