@@ -164,6 +164,8 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
         "--from", dest="start", type=Path, metavar="PATH", help="begin with these weights: a checkpoint, or a folder"
     )
     parser.add_argument("--teacher-rounds", type=int, default=0, metavar="N", help="train the recipe's teacher so long")
+    parser.add_argument("--steps", default="", metavar="MEMBER=N,...", help="steps of members in a round")
+    parser.add_argument("--paced", action="store_true", help="the same by their speed, of which a first round tells")
     parser.add_argument("--engine", default="threads", help="threads of this process, or Flower's ray; default threads")
     parser.add_argument("--keep", type=Path, help="where to leave the folders of all parties")
 
@@ -175,7 +177,7 @@ def _simulate(args: Namespace) -> int:
     from client.bill import text
     from consortium.faults import LIES, POISONS, How, Slow
     from consortium.simulate import simulate
-    from server.launch import read_recipe
+    from server.launch import read_recipe, read_steps
     from shared_models.records.refusals import Refusal, Refused
 
     names = [NAMES[i] if args.members <= len(NAMES) else f"m{i:03}" for i in range(args.members)]
@@ -210,6 +212,8 @@ def _simulate(args: Namespace) -> int:
             teacher_rounds=args.teacher_rounds,
             cut=args.tokenizer,
             model=args.model,
+            steps=read_steps(args.steps),
+            paced=args.paced,
         )
     print("held-out loss, nats per byte:", *(f"{loss:.3f}" for loss in result.losses))
     print(text(result.bill, result.report.books.charter))

@@ -72,23 +72,12 @@ def late(seconds: float) -> Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Answers honestly, and takes so many times as long: by what its receipt says its training took."""
+    """Answers honestly, and its training takes so many times as long, as its receipts say (`trained_by`)."""
 
     times: float
 
     def __str__(self) -> str:
         return f"{self.times:g} times as slow"
-
-    def behaviour(self) -> Behaviour:
-        def behave(message: Message, answer: Honest) -> Message | Offline:
-            reply = answer(message)
-            if not reply.has_error():
-                receipt = entries.peek(Answer.from_record(reply.content, 2**40).entries[-1])
-                assert isinstance(receipt, Receipt)
-                time.sleep((self.times - 1) * receipt.busy_ms / 1000)
-            return reply
-
-        return behave
 
 
 def forgetful() -> Behaviour:
@@ -282,15 +271,21 @@ POISONS: Mapping[str, Poison] = {"flipped": flipped, "noise": noise, "scaled": s
 
 
 @contextmanager
-def poisoning(poisons: Mapping[str, Poison]) -> Iterator[None]:
-    """While this lasts, the training processes of these members hand in poison: a machine runs what its owner likes."""
+def trained_by(members: Mapping[str, How]) -> Iterator[None]:
+    """While this lasts, the training processes of these members hand in poison, for a machine runs what its owner
+    likes, or are slow.
+    """
     process = vars(client.app)
     honest = process["train"]
 
     def train(*what: Any, member: str, **more: Any) -> Trained:
         trained: Trained = honest(*what, member=member, **more)
-        if member in poisons:
-            poisons[member](trained.update)
+        match members.get(member):
+            case str(poison) if poison in POISONS:
+                POISONS[poison](trained.update)
+            case Slow(times):
+                time.sleep((times - 1) * trained.busy_ms / 1000)
+                trained = replace(trained, busy_ms=round(times * trained.busy_ms))
         return trained
 
     process["train"] = train

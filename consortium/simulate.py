@@ -34,7 +34,7 @@ from server import blobs
 from server.app import HOME
 from server.app import app as server_app
 from server.home import Home
-from server.launch import keep_text, propose, taught
+from server.launch import keep_text, propose, steps_of, taught
 from shared_models import processes
 from shared_models.artefacts import publish
 from shared_models.bundle import build
@@ -48,7 +48,7 @@ from shared_models.records.refusals import Refusal, Refused
 from shared_models.rules.audit import Report, audit
 from shared_models.rules.recipes import SMALL
 
-RUN, TEACHER = "r1", "teacher"
+RUN, TEACHER, PACE = "r1", "teacher", "pace"
 ENGINES = ("threads", "ray")
 
 
@@ -100,6 +100,8 @@ def simulate(
     teacher_rounds: int = 0,
     cut: Path | None = None,
     model: str | None = None,
+    steps: Mapping[str, int] | None = None,
+    paced: bool = False,
 ) -> Result:
     """Train `rounds` rounds with these members (name: what it pays by) in a new folder, bill them, and audit the bill.
 
@@ -113,6 +115,8 @@ def simulate(
     simulation engine, for honest members only. With `teacher_rounds` the recipe's teacher is trained first, in a run
     of so many rounds, and its last checkpoint is published. `cut` is the file of a tokenizer, of which each keeps a
     copy, and so is `model`, FILE:FUNCTION, of what builds the model; FLOP are counted, if the recipe does not say them.
+    `steps` says of members how many they train in a round; with `paced` a run of one round, in which all train as many,
+    says it first of the others (`launch.steps_of`).
     Raises `Refused` for what a real run would refuse as a whole.
     """
     if engine not in ENGINES:
@@ -163,9 +167,12 @@ def simulate(
             run: str, recipe: Recipe, rounds: int, how: Mapping[str, faults.How], teacher: Path | None = None
         ) -> Manifest:
             """One run, from its manifest to its end."""
+            agreement, own = coordinator.keyring.agreement, run == RUN
+            members = taught(ledger, agreement, teacher) if teacher else agreement.present()
+            unequal = steps_of(ledger, members, recipe, steps or {}, paced=paced) if own else ()
             with ExitStack() as stack:
                 manifest = propose(
-                    coordinator.keyring.agreement,
+                    agreement,
                     run,
                     recipe,
                     bundle,
@@ -176,12 +183,13 @@ def simulate(
                     late=late,
                     patience=patience if run == RUN else 0,
                     texts=texts_path,
-                    start=start if run == RUN else None,
+                    start=start if own else None,
                     checkpoints=coordinator.path / "checkpoints",
                     tokenizers=coordinator.tokenizers_path,
                     files=coordinator.models_path,
                     teacher=teacher,
-                    members=taught(ledger, coordinator.keyring.agreement, teacher) if teacher else None,
+                    members=members,
+                    steps=unequal,
                 )
                 leaf, _ = coordinator.say(ledger, coordinator.key, manifest)
                 sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="consortium-")))
@@ -206,12 +214,7 @@ def simulate(
                         )
                     )
 
-                poisons = {
-                    name: faults.POISONS[each]
-                    for name, each in how.items()
-                    if isinstance(each, str) and each in faults.POISONS
-                }
-                with _environment(HOME, str(coordinator.path)), faults.poisoning(poisons):
+                with _environment(HOME, str(coordinator.path)), faults.trained_by(how):
                     if engine == "ray":
                         configs = {node.name: node.config for node in nodes}
                         attempt(lambda: ray_engine.train(server_app, client_app, configs, run, workers))
@@ -234,6 +237,8 @@ def simulate(
                 raise Refused(Refusal.BAD_FIELD, f"{teacher_rounds} rounds for a teacher, and teacher_layers are 0")
             train(TEACHER, recipe.teacher, teacher_rounds, {})
             teacher = _published(coordinator, ledger, teacher_rounds)
+        if paced:
+            train(PACE, recipe, 1, misbehave or {}, teacher)
         manifest = train(RUN, recipe, rounds, misbehave or {}, teacher)
 
         for name, witness in zip(founded.members, witnesses, strict=True):
@@ -270,9 +275,9 @@ def _published(coordinator: Home, ledger: LedgerHttp, rounds: int) -> Path:
 def _behaviour(how: faults.How | None, key: SigningKey, deadline_s: float) -> Behaviour:
     if isinstance(how, float):
         return faults.late(how)
-    if isinstance(how, faults.Away | faults.Slow):
+    if isinstance(how, faults.Away):
         return how.behaviour()
-    if how is None or how in faults.POISONS:
+    if how is None or isinstance(how, faults.Slow) or how in faults.POISONS:
         return honest
     if how == "dead":
         return faults.dead

@@ -144,6 +144,12 @@ def _run_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="FILE:FUNCTION", help="what builds the model, which every member keeps")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="a published checkpoint that the run is taught by")
+    parser.add_argument(
+        "--steps", default="", metavar="MEMBER=N,...", help="so many steps in a round, and not the recipe's inner_steps"
+    )
+    parser.add_argument(
+        "--paced", action="store_true", help="fewer steps for who is slower, by its last receipts: all end together"
+    )
     parser.add_argument("--show-updates", action="store_true", help="of each round, as consortium show-updates does")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument(
@@ -180,6 +186,8 @@ def _run(args: Namespace) -> int:
             cut=args.tokenizer,
             model=args.model,
             show_updates=args.show_updates,
+            steps=args.steps,
+            paced=args.paced,
         )
     print(f"run {args.run}: {status} {details}".rstrip())
     return RIGHT if status == "finished:completed" else WRONG

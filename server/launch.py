@@ -5,7 +5,7 @@ import json
 import logging
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from shared_models import durable, huggingface
 from shared_models.bundle import Bundle, build
 from shared_models.ledger_http import LedgerHttp
 from shared_models.lm import gpt, models, tokenizer, weights
-from shared_models.records.kinds import FIRST, Manifest, Recipe
+from shared_models.published import bundles
+from shared_models.records import entry as entries
+from shared_models.records.kinds import FIRST, Manifest, Receipt, Recipe
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules import pace
 from shared_models.rules.agreement import Agreement
 from shared_models.rules.pricing import flop_per_token
 from shared_models.rules.recipes import SMALL, check_recipe, check_start
@@ -77,10 +80,9 @@ def propose(
     of which `checkpoints` then holds a copy (`huggingface.keep`); else the recipe's seed draws them. So it does of
     `teacher`, a file. `tokenizers` holds the one that the recipe names, and `files` what builds a model that is not
     ours: its code runs here, and is checked. The first checkpoint is scored on this processor, as `Outer` scores those
-    behind it. `steps` are those of each member, in order; none: the recipe's.
-
-    Raises `Refused`: BAD_FIELD for a recipe that cannot be followed, or has no teacher where one is given,
-    UNKNOWN_CODEC; as `outer.held_out`, `huggingface.keep`, `models.check` and `check_start`.
+    behind it. `steps` are those of each member, in order; none: the recipe's. Raises `Refused`: BAD_FIELD for a recipe
+    that cannot be followed, or has no teacher where one is given, UNKNOWN_CODEC; as `outer.held_out`,
+    `huggingface.keep`, `models.check` and `check_start`.
     """
     check_recipe(recipe)  # Now there is a model of it.
     models.check(recipe, files)
@@ -140,6 +142,29 @@ def taught(ledger: LedgerHttp, agreement: Agreement, teacher: Path) -> tuple[str
     return tuple(found)
 
 
+def read_steps(text: str) -> dict[str, int]:
+    """What `acme=40,birch=10` says of members' steps; nothing of it, if it is empty. Raises `Refused(BAD_FIELD)`."""
+    found = dict[str, int]()
+    for each in filter(None, text.split(",")):
+        member, _, number = each.partition("=")
+        if not number.isdecimal() or not int(number) or member in found:
+            cause = f"--steps {text}: {each} is not of the form MEMBER=STEPS, once of each, from 1"
+            raise Refused(Refusal.BAD_FIELD, cause)
+        found[member] = int(number)
+    return found
+
+
+def steps_of(
+    ledger: LedgerHttp, members: tuple[str, ...], recipe: Recipe, named: Mapping[str, int], *, paced: bool
+) -> tuple[int, ...]:
+    """The steps of each of these members, as `pace.steps`; `paced`: by what receipts in the log say of their speed."""
+    if not paced:
+        return pace.steps(members, recipe.inner_steps, named)
+    leaves = (leaf for bundle in bundles(ledger.read, ledger.size()) for leaf in bundle.leaves)
+    said = pace.speeds(record for leaf in leaves if isinstance(record := entries.peek(leaf), Receipt))
+    return pace.steps(members, recipe.inner_steps, named, said)
+
+
 def launch(
     folder: Path,
     run: str,
@@ -158,15 +183,18 @@ def launch(
     cut: Path | None = None,
     model: str | None = None,
     show_updates: bool = False,
+    steps: str = "",
+    paced: bool = False,
 ) -> tuple[str, str]:
     """Launch a run and wait for its end: (Flower's status, details). Raises `Refused`.
 
     With `held_out` its checkpoints are scored on that file, with `start` it begins with the weights there, and by those
     of `teacher` it is taught, as `propose`; its tokens are those of the tokenizer in the file `cut`, and its model that
     of `model`, FILE:FUNCTION. The coordinator's folder keeps a copy of each. `recipe` is read by `read_recipe`. With
-    `show_updates` members are shown the updates of each round that has closed.
+    `show_updates` members are shown the updates of each round that has closed. `steps` says of members how many they
+    train in a round (`read_steps`); with `paced` the log says it of the others (`steps_of`).
     """
-    home = Home(folder)
+    home, named = Home(folder), read_steps(steps)
     gpt.check_processor(home.settings.processor)
     ledger, bundle = home.ledger(), build()
     home.learn_keys(ledger)
@@ -177,6 +205,7 @@ def launch(
         asked = replace(asked, tokenizer=tokenizer.keep(cut, home.tokenizers_path).name)
     if model is not None:
         asked = models.stated(replace(asked, model=models.keep(model, home.models_path)), home.models_path)
+    members = taught(ledger, home.keyring.agreement, teacher) if teacher else home.keyring.agreement.present()
     manifest = propose(
         home.keyring.agreement,
         run,
@@ -194,11 +223,15 @@ def launch(
         tokenizers=home.tokenizers_path,
         files=home.models_path,
         teacher=teacher,
-        members=taught(ledger, home.keyring.agreement, teacher) if teacher else None,
+        members=members,
         processor=home.settings.processor,
+        steps=steps_of(ledger, members, asked, named, paced=paced),
     )
     leaf, proof = home.say(ledger, home.key, manifest)
     log.info("the manifest of run %s is entry %d", run, proof.index)
+    if manifest.steps:
+        each = zip(manifest.members, manifest.steps, strict=True)
+        log.info("steps in a round: %s", ", ".join(f"{member} {number}" for member, number in each))
     if start is not None:
         log.info("it begins with the weights %s…, held-out loss %.3f", manifest.start[:12], manifest.loss_unats / 1e6)
     until, consents = time.monotonic() + consents_s, list[str]()

@@ -102,6 +102,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/skim.py": ["tests/rules/test_skim.py", "tests/rules"],
     "shared_models/rules/pricing.py": ["tests/rules/test_pricing.py", "tests/rules"],
     "shared_models/rules/recipes.py": ["tests/rules/test_recipes.py"],
+    "shared_models/rules/pace.py": ["tests/rules/test_pace.py"],
     "shared_models/rules/challenge.py": ["tests/rules/test_challenge.py"],
     "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules/test_challenge.py", "tests/rules"],
     "shared_models/rules/audit.py": [

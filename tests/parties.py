@@ -65,7 +65,7 @@ class FakeTime:
 class Parties:
     """acme, birch, cedar and their operators, up to an open round."""
 
-    def __init__(self, folder: Path, recipe: Recipe = TOY) -> None:
+    def __init__(self, folder: Path, recipe: Recipe = TOY, steps: tuple[int, ...] = ()) -> None:
         self.founded = found(
             folder / "parties", {"acme": 2, "birch": 1, "cedar": 1}, ledger_url="", superlink="127.0.0.1:0", price=PRICE
         )
@@ -91,7 +91,7 @@ class Parties:
             base=weights.digest(self.base),
             loss_unats=5_545_177,
             teacher=FIRST,
-            steps=(),
+            steps=steps,
         )
         self.manifest_leaf, _ = self.say(self.manifest)
 

@@ -110,6 +110,7 @@ BUNDLE = [
     "shared_models/rules/games.py",
     "shared_models/rules/keyring.py",
     "shared_models/rules/netting.py",
+    "shared_models/rules/pace.py",
     "shared_models/rules/pricing.py",
     "shared_models/rules/quote.py",
     "shared_models/rules/quotes.py",

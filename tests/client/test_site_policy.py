@@ -100,6 +100,18 @@ def test_a_run_is_named_and_bounded(read, done, rules, refused):
         found.check_now([], WEDNESDAY)  # Of no run in particular.
 
 
+def test_what_a_member_is_asked_for_are_its_own_steps(read, done):
+    manifest = replace(done[0], steps=(3, 1, 3))
+    found = read("[runs]\ntokens = 32\n")
+    found.check_run(manifest, "birch")
+    found.check_now([], WEDNESDAY, manifest, "birch")
+    refused = "runs.tokens = 32: the run r1 has 96 tokens a round"
+    assert refused in why(found.check_run, manifest, "acme")
+    assert refused in why(found.check_now, [], WEDNESDAY, manifest, "acme")
+    asked = [runs.Asked(member, manifest, "", consented=False, word=None, refused="") for member in manifest.members]
+    assert [each.round_flop for each in asked] == [steps * 32 * manifest.flop_per_token for steps in (3, 1, 3)]
+
+
 # When.
 
 HOURS = """zone = "Europe/Berlin"
@@ -348,7 +360,7 @@ def test_the_operator_is_shown_each_line_and_pauses_and_resumes(tmp_path, capsys
 
 
 def test_the_operator_approves_and_refuses_runs_by_hand(tmp_path, capsys):
-    parties = Parties(tmp_path)
+    parties = Parties(tmp_path, steps=(3, 1, 3))
     parties.log.close()
     home, port = parties.founded.member("acme"), free_port()
     write_settings(home.path / "member.toml", replace(home.settings, ledger=f"http://127.0.0.1:{port}"))
@@ -369,6 +381,8 @@ def test_the_operator_approves_and_refuses_runs_by_hand(tmp_path, capsys):
             "other code than you would build",
             "acme, birch, cedar; 2 of them",
             "inner_steps = ",
+            "a round         3 steps, ",
+            "steps           acme 3, birch 1, cedar 3",
         ):
             assert each in out
         worth = value(tokens_asked(TOY) * flop_per_token(TOY), home.charter.price)

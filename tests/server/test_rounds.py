@@ -19,6 +19,7 @@ from shared_models.bundle import Bundle
 from shared_models.folder import write_settings
 from shared_models.processes import free_port
 from shared_models.records import tlog
+from shared_models.records.entry import peek
 from shared_models.records.kinds import FIRST, Leave
 from shared_models.records.refusals import Refusal, Refused
 
@@ -171,6 +172,26 @@ def test_a_run_without_a_quorum_of_consents_is_not_started(served):
     with pytest.raises(Refused) as caught:
         launch(founded.coordinator.path, "r1", recipe=None, rounds=1, quorum=None, deadline_s=1, consents_s=0.2)
     assert (caught.value.refusal, "quorum of run r1 is 2" in caught.value.detail) == (Refusal.NO_CONSENT, True)
+
+
+def test_a_launched_run_says_how_many_steps_each_member_trains(served, tmp_path):
+    founded, ledger = served
+    ledger.append(founded.charter)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("layers = 1\nheads = 2\nwidth = 16\ncontext = 16\nbatch = 2\ninner_steps = 3\nsegment = 2\n")
+    asked = {"recipe": recipe, "rounds": 1, "quorum": None, "deadline_s": 1, "consents_s": 0.1}
+
+    def launched(run: str, **how: object) -> Refusal:
+        with pytest.raises(Refused) as caught:
+            launch(founded.coordinator.path, run, **asked, **how)
+        return caught.value.refusal
+
+    assert launched("r1", steps="birch=1") is Refusal.NO_CONSENT  # Nobody is there; the manifest is.
+    assert launched("r2", steps="birch=1", paced=True) is Refusal.INFEASIBLE
+    assert launched("r3", steps="dogwood=1") is Refusal.WRONG_MEMBER
+    assert launched("r4", steps="birch") is Refusal.BAD_FIELD
+    said = [peek(leaf) for leaf, _ in ledger.runs()]
+    assert [(each.run, each.members, each.steps) for each in said] == [("r1", ("acme", "birch"), (3, 1))]
 
 
 def test_a_run_s_first_checkpoint_is_scored_where_the_settings_say(served):

@@ -1,0 +1,48 @@
+"""How many steps of a round each member trains, so that all end together: as its own receipts say how fast it is.
+
+A receipt says what work was done and how long its training process was inside its steps. Recipes differ, so speed is
+FLOP per millisecond. The times are the member's own word: who says that it is slower is asked for less and paid for
+less, who says that it is faster is waited for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+from shared_models.records.kinds import Receipt
+from shared_models.records.refusals import Refusal, Refused
+
+
+def speeds(receipts: Iterable[Receipt]) -> dict[str, Fraction]:
+    """The FLOP per millisecond of each member that has receipts, given in the log's order: of all those of the newest
+    run that it has any of.
+    """
+    of_run: dict[str, tuple[str, int, int]] = {}
+    for each in receipts:
+        run, flop, busy_ms = of_run.get(each.member, (each.run, 0, 0))
+        if run != each.run:
+            flop = busy_ms = 0
+        of_run[each.member] = each.run, flop + each.flop, busy_ms + each.busy_ms
+    return {member: Fraction(flop, max(1, busy_ms)) for member, (_, flop, busy_ms) in of_run.items()}
+
+
+def steps(
+    members: Sequence[str], most: int, named: Mapping[str, int], speeds: Mapping[str, Fraction] | None = None
+) -> tuple[int, ...]:
+    """The steps of each of these members, in their order; none if all train the `most`, the recipe's `inner_steps`.
+
+    Who is named trains so many. With `speeds` the fastest of the others trains the most, and each that part of it
+    which its speed is of the fastest, rounded down, at least one; without, all do. Raises `Refused`: WRONG_MEMBER for
+    who is named and is none of them; INFEASIBLE for who is not, and has no speed.
+    """
+    if strange := sorted(named.keys() - set(members)):
+        raise Refused(Refusal.WRONG_MEMBER, f"steps of {', '.join(strange)}; the run's members: {', '.join(members)}")
+    found = {member: named.get(member, most) for member in members}
+    others = [member for member in members if member not in named]
+    if speeds is not None and others:
+        for member in others:
+            if not speeds.get(member):
+                how = f"name its steps, --steps {member}=N, or let it train a round first"
+                raise Refused(Refusal.INFEASIBLE, f"the log has no receipt that says how fast {member} is: {how}")
+        fastest = max(speeds[member] for member in others)
+        found |= {member: max(1, int(most * speeds[member] / fastest)) for member in others}
+    return () if set(found.values()) == {most} else tuple(found[member] for member in members)
