@@ -263,7 +263,7 @@ def test_it_reckons_the_work_of_a_round_as_the_log_does(bill):
         said = {"manifest": {name: case[name] for name in ("rounds", "flop_per_token", "steps")}}
         said["manifest"] |= {"recipe": case, "members": ["acme", "birch", "cedar"]}
         for number, flop in enumerate(case["round_flop"], 1):
-            found = "async (s) => {" + IN_JS + " return Object.values(v.workOf(s.manifest, s.n, 'acme')).map(String) }"
+            found = "async (s) => {" + IN_JS + " return Object.values(v.workOf(s.manifest, 'acme', s.n)).map(String) }"
             tokens = (case["steps"] or [case["inner_steps"]])[0] * case["batch"] * case["context"]
             assert bill.evaluate(found, said | {"n": number}) == [str(tokens), str(flop)]
 

@@ -318,11 +318,16 @@ def flop() -> Iterator[dict[str, int | str]]:
 def curriculum() -> Iterator[dict[str, int | list[int]]]:
     """What each round of a run costs its first member: its sequences grow from the shortest to the context."""
     names = ("layers", "width", "context", "batch", "inner_steps", "shortest", "teacher_layers", "teacher_width")
-    names += ("model", "model_flop", "model_flop_per_position")
+    names += ("model", "model_flop", "model_flop_per_position", "candidates")
     teacher = {"teacher_layers": 3, "teacher_heads": 2, "teacher_width": 24, "temperature": "2", "taught": "0.5"}
     cases = (({}, 2), ({"shortest": 8}, 3), ({"shortest": 2, "inner_steps": 7}, 5), (teacher | {"shortest": 4}, 4))
     theirs = {"model": f"sha256:{64 * '7'}:build", "model_flop": 12_345, "model_flop_per_position": 67}
-    cases += ((theirs | {"shortest": 4}, 3), ({"shortest": 4, "steps": (1, 3, 2)}, 2), ({"steps": (2, 3, 3)}, 1))
+    cases += (
+        (theirs | {"shortest": 4}, 3),
+        ({"shortest": 4, "steps": (1, 3, 2)}, 2),
+        ({"steps": (2, 3, 3)}, 1),
+        ({"shortest": 4, "candidates": 3}, 3),
+    )
     for changes, rounds in cases:
         steps = changes.pop("steps", ())
         recipe = replace(TOY, **changes)
