@@ -2,9 +2,11 @@
 
 `python -m bench.experts [--json]`; `bench.recipes` prints the figures too. Three members whose text is of three kinds
 that lie on every machine: Python (the standard library), C++ (PyTorch's headers) and English (pydoc's topics), apart by
-file. Weights are made from public text, some of each kind; then three runs go on from them, on the same tokens: an
-expert of each member; the default, all weights together; and the soup, all weights apart, averaged once at the end
-(arXiv:2203.05482). Half of each member's text is public: else a row of the router learns to say yes to everything.
+file. Weights are made from public text, some of each kind; then four ways go on from them, on the same tokens: an
+expert of each member; the default, all weights together; the soup, all weights apart, averaged once at the end
+(arXiv:2203.05482); and branch-train-mix (arXiv:2403.07816), all weights apart, whose feed-forwards become a mixture's
+experts, which is then trained together for a round. Half of each member's text is public: else a row of the router
+learns to say yes to everything.
 
 All of it is the product's: rounds, receipts, bill and audit, in a simulation. Losses are held-out nats per byte.
 """
@@ -20,7 +22,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from bench import report
 from client.worth import Measured, measure
@@ -43,6 +47,10 @@ MEANING = {
     "expert_loss_ratio": "mean loss with all experts / of the given weights",
     "expert_default_ratio": "mean loss with all experts / of the default run, on the same tokens",
     "expert_soup_ratio": "mean loss with all experts / of the soup, on the same tokens",
+    "expert_mix_ratio": "mean loss with all experts / of branch-train-mix, on the same tokens",
+    "mix_default_ratio": "mean loss of branch-train-mix / of the default run, on the same tokens",
+    "mix_flop_ratio": "branch-train-mix: FLOP of a token, the mean / that of training all weights",
+    "mix_bytes_ratio": "branch-train-mix: bytes that a member sends in all / in the default run",
     "expert_least_worth": "of what all experts take off the losses, the least member's Shapley value",
     "expert_flop_ratio": "FLOP of a token / that of training all weights",
     "expert_bytes_ratio": "bytes of an update / that of all weights",
@@ -56,6 +64,8 @@ class Found:
     worth: Measured
     default: tuple[float, ...]
     soup: tuple[float, ...]
+    mix: tuple[float, ...]
+    rounds: int  # Of each way but the soup; the mixture is trained together in the last one only.
 
 
 def figures() -> dict[str, float]:
@@ -73,7 +83,7 @@ def told(found: Found) -> dict[str, float]:
         fallback.append((without[number] - whole[number]) / (given[number] - whole[number]))
         others += [without[other] / whole[other] for other in range(len(KINDS)) if other != number]
     mean = sum(whole) / len(whole) / 1e6
-    shares = found.worth.shares()
+    shares, mix, apart = found.worth.shares(), _mix(PLAIN), found.rounds - 1
     return {
         "expert_optout_works": float(min(fallback) > 0 and max(others) <= HOLDS),
         "expert_fallback": min(fallback),
@@ -81,6 +91,10 @@ def told(found: Found) -> dict[str, float]:
         "expert_loss_ratio": sum(whole) / sum(given),
         "expert_default_ratio": mean / (sum(found.default) / len(found.default)),
         "expert_soup_ratio": mean / (sum(found.soup) / len(found.soup)),
+        "expert_mix_ratio": mean / (sum(found.mix) / len(found.mix)),
+        "mix_default_ratio": sum(found.mix) / sum(found.default),
+        "mix_flop_ratio": (apart + flop_per_token(mix) / flop_per_token(PLAIN)) / found.rounds,
+        "mix_bytes_ratio": (1 + _bytes(mix) / _bytes(PLAIN)) / found.rounds,
         "expert_least_worth": float(min(shares.values()) / sum(shares.values(), Fraction(0))),
         "expert_flop_ratio": flop_per_token(OWN) / flop_per_token(PLAIN),
         "expert_bytes_ratio": _bytes(OWN) / _bytes(PLAIN),
@@ -112,13 +126,45 @@ def found(rounds: int = 5, given_rounds: int = 10, **changes: int) -> Found:
 
         all_ = dict.fromkeys(KINDS, 1)
         start = _last(go("given", plain, {"public": 1}, [public], rounds=given_rounds))
+
+        def mixed() -> Path:
+            """Each member's weights, trained apart, made one mixture's, and that trained together."""
+            alone = replace(soup, inner_steps=(rounds - 1) * plain.inner_steps)
+            branches = [
+                weights.read(_last(go(f"{name} alone", alone, {name: 1}, [text], rounds=1, start=start)))[0]
+                for name, text in zip(KINDS, texts, strict=True)
+            ]
+            mix, joined = replace(_mix(plain), outer="mean", outer_momentum="0"), folder / "joined"
+            save_file(_joined(branches, mix), joined)
+            return _last(go("mix", mix, all_, texts, rounds=1, start=joined))
+
         run = go("experts", experts, all_, texts, rounds=rounds, start=start)
         (trained, _), (given, _) = weights.read(_last(run)), weights.read(start)
         return Found(
             measure(trained, given, run.manifest, held_out),
             _scored(_last(go("default", plain, all_, texts, rounds=rounds, start=start)), plain, held_out),
             _scored(_last(go("soup", soup, all_, texts, rounds=1, start=start)), plain, held_out),
+            _scored(mixed(), _mix(plain), held_out),
+            rounds,
         )
+
+
+def _mix(plain: Recipe) -> Recipe:
+    """As many experts as members, each as wide as the only feed-forward was, and a token goes through two of them."""
+    return replace(plain, experts=len(KINDS), experts_per_token=2, feed_dim=plain.feed_width)
+
+
+def _joined(branches: list[weights.Stored], mix: Recipe) -> weights.Weights:
+    """A mixture whose experts are the branches' feed-forwards. The router is new; all else is the branches' mean."""
+    made = outer.first(mix)
+    for name in made:
+        layer, _, rest = name.partition(".experts.")
+        if rest:
+            number, _, matrix = rest.partition(".")
+            made[name] = branches[int(number)][f"{layer}.{matrix}"]
+        elif ".router." not in name:
+            made[name] = np.mean([branch[name] for branch in branches], axis=0, dtype=np.float32)
+    return made
 
 
 def _last(result: Result) -> Path:
@@ -186,7 +232,7 @@ def main() -> None:
         rows = {" ".join(sorted(who)) or "as it was given": losses for who, losses in came.worth.losses.items()}
         for name, losses in rows.items():
             print(f"{name:20}", *(f"{loss / 1e6:8.4f}" for loss in losses))
-        for name, dense in (("default", came.default), ("soup", came.soup)):
+        for name, dense in (("default", came.default), ("soup", came.soup), ("mix", came.mix)):
             print(f"{name:20}", *(f"{loss:8.4f}" for loss in dense))
         print("worth:", json.dumps({name: round(float(share) / 1e6, 4) for name, share in came.worth.shares().items()}))
     report("experts", told(came), MEANING)
