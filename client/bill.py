@@ -21,7 +21,7 @@ def text(bill: Statement, charter: Charter) -> str:
         for row in table
     ]
     said = [title(bill, charter), *lines, *transfers(bill, charter)]
-    return "\n".join([*said, *_unspent(bill, charter), *_certificate(bill, charter)])
+    return "\n".join([*said, *not_spent(bill, charter), *_certificate(bill, charter)])
 
 
 def title(bill: Statement, charter: Charter) -> str:
@@ -53,7 +53,7 @@ def rows(bill: Statement, charter: Charter) -> list[list[str]]:
     return table
 
 
-def _unspent(bill: Statement, charter: Charter) -> list[str]:
+def not_spent(bill: Statement, charter: Charter) -> list[str]:
     """What nobody has to pay, because runs stopped early."""
     if not bill.unspent_flop:
         return []

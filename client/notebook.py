@@ -129,7 +129,8 @@ class Bill:
         first, *rows = bills.rows(self.statement, self.charter)
         head = "".join(f"<th>{escape(cell)}</th>" for cell in first)
         body = "".join(f"<tr><th>{escape(row[0])}</th>{''.join(map(_number, row[1:]))}</tr>" for row in rows)
-        pays = "<br/>".join(map(escape, bills.transfers(self.statement, self.charter)))
+        told = *bills.transfers(self.statement, self.charter), *bills.not_spent(self.statement, self.charter)
+        pays = "<br/>".join(map(escape, told))
         title = escape(bills.title(self.statement, self.charter))
         return f"<table><caption>{title}</caption><tr>{head}</tr>{body}</table><p>{pays}</p>"
 

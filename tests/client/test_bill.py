@@ -549,14 +549,20 @@ def test_a_bill_for_programs_is_that_of_the_log(bill):
     assert told == {"schema": "consortium.bill/1", **plain, "worth": [], "served": [], "unspent": []}
 
 
-def test_a_run_that_stopped_early_is_booked_as_not_spent_run_by_run(tmp_path, capsys):
+def stopped_early() -> World:
+    """A period in which a run has stopped behind the second of six rounds."""
     world = World(price=Fraction(10**15))
     world.start(rounds=6, patience=1)
     world.round()
     world.round()  # Its loss is the one of the round before.
     world.say(world.coordinator, world.end(status="stopped"))
-    at, each = world.books.tree.size - 1, 3 * round_flop(world.books.runs["r1"].manifest, 1, "acme")
     world.bill("2026-11")
+    return world
+
+
+def test_a_run_that_stopped_early_is_booked_as_not_spent_run_by_run(tmp_path, capsys):
+    world = stopped_early()
+    at, each = world.books.tree.size - 2, 3 * round_flop(world.books.runs["r1"].manifest, 1, "acme")
     publish(tmp_path, world.leaves, LOG)
     assert main(["bill", str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_bill import DECEMBER, JANUARY, LOG, NOVEMBER, OPENED, WORLD
+from test_bill import DECEMBER, JANUARY, LOG, NOVEMBER, OPENED, WORLD, stopped_early
 from test_guard import three
 
 from bench.receipts import publish
@@ -45,6 +45,15 @@ def test_bills_are_those_of_the_log_and_what_they_would_be(log):
     assert "services: charge, proportional" in str(other)
     assert sum(row["credit"] - row["charge"] for row in other.rows()) == 0
     assert "entry" in log.bill(NOVEMBER).explain("acme/compute")
+
+
+def test_a_bill_shows_what_was_not_spent(log, tmp_path):
+    publish(tmp_path / "stopped", stopped_early().leaves, LOG)
+    said = "not spent, as runs stopped early: 51,314,688 FLOP, worth 513.146880 EUR; in no line above"
+    shown = Ledger.connect(tmp_path / "stopped").bill()
+    assert said in str(shown)
+    assert said in shown._repr_html_()
+    assert "not spent" not in log.bill(NOVEMBER)._repr_html_()
 
 
 def test_a_change_is_told_by_its_reasons(log):
