@@ -159,7 +159,8 @@ class Coordinator:
                 closed = self._round(number, turn)
             self._counted |= {each.receipt for each in (*closed.included, *closed.late)}
             self._checkpoint, self._state = closed.checkpoint, closed.state
-            losses.append(closed.loss_unats)
+            if closed.checkpoint != closed.base:
+                losses.append(closed.loss_unats)
             self._show(loss=closed.loss_unats / 1e6)
             if number < manifest.rounds and plateau(losses, manifest.patience):
                 return f"the held-out loss was no lower for {manifest.patience} rounds"

@@ -298,7 +298,7 @@ def test_simulate_prints_who_lies_what_is_refused_and_an_audited_bill(run, tmp_p
     assert code == 0
     assert out.startswith(f"{NAMES[2]} is 2 times as slow\n{NAMES[3]} is tampered\n")
     assert "audit: every number recomputed, 0 findings" in out
-    recipe.write_text(f'{recipe.read_text()}outer = "mean"\nouter_momentum = "0"\nouter_rate = "0"\n')
+    recipe.write_text(f'{recipe.read_text()}outer = "mean"\nouter_momentum = "0"\nouter_rate = "0.000000001"\n')
     code, out, _ = run("simulate", "--members", 2, "--rounds", 9, "--patience", 1, "--recipe", recipe)
     assert (code, "round 2 of 9" in out) == (0, False)  # The loss stays as it is.
     assert "not spent, as runs stopped early: " in out

@@ -382,13 +382,14 @@ export class Books {
     else if (kind === "amendment") this.proposed.set(hash, { charter: record.charter, votes: {} });
     else if (kind === "vote") this.proposed.get(record.amendment).votes[record.member] = record.choice;
     else if (kind === "member.leave") this.left[record.member] = index;
-    else if (kind === "run.manifest") this.runs[record.run] = { ...record, consented: [], opened: 0, losses: [BigInt(record.loss_unats)] };
+    else if (kind === "run.manifest") this.runs[record.run] = { ...record, consented: [], opened: 0, closed: 0, losses: [BigInt(record.loss_unats)] };
     else if (kind === "run.consent") this.runs[record.run].consented.push(record.member);
     else if (kind === "round.open") this.runs[record.run].opened += 1;
     else if (kind === "run.end" && record.status === "stopped") this.stop(index, this.runs[record.run]);
     else if (kind === "receipt") this.receipts.set(hash, { index, key, record });
     else if (kind === "round.close") {
-      this.runs[record.run].losses.push(BigInt(record.loss_unats));
+      this.runs[record.run].closed += 1;
+      if (record.checkpoint !== record.base) this.runs[record.run].losses.push(BigInt(record.loss_unats));
       [...record.included, ...record.late].forEach((each) => this.count(index, each));
     }
     else if (kind === "rate") say(`${record.currency} ${record.date}`, record.rate);
@@ -429,10 +430,9 @@ export class Books {
 
   stop(index, run) {
     // A run stops before its last round: what it has not trained is not spent (stopping.unspent).
-    const trained = run.losses.length - 1;
-    if (run.opened > trained || trained >= run.rounds || !plateau(run.losses, run.patience)) throw new Wrong("the losses show no plateau");
+    if (run.opened > run.closed || run.closed >= run.rounds || !plateau(run.losses, run.patience)) throw new Wrong("the losses show no plateau");
     const members = run.consented.filter((each) => !(each in this.left));
-    this.unspent.push({ index, flop: total(members.map((each) => workOf(run, each, trained + 1, run.rounds).flop)) });
+    this.unspent.push({ index, flop: total(members.map((each) => workOf(run, each, run.closed + 1, run.rounds).flop)) });
   }
 
   held({ about, key, index }, end) {

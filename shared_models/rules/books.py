@@ -118,9 +118,13 @@ class Run:
         return ((turn.closed.checkpoint, turn.closed.at) for turn in self.rounds if turn.closed is not None)
 
     def stops(self) -> bool:
-        """Whether it may stop now, before its last round: none is open, and its losses show a plateau."""
-        losses = [turn.closed.loss_unats for turn in self.rounds if turn.closed is not None]
-        between = len(losses) == len(self.rounds) < self.manifest.rounds
+        """Whether it may stop now, before its last round: none is open, and its losses show a plateau.
+
+        A round without a quorum, or one that was handed over, has taken no step: its loss says nothing.
+        """
+        closed = [(turn.base, turn.closed) for turn in self.rounds if turn.closed is not None]
+        losses = [each.loss_unats for base, each in closed if each.checkpoint != base]
+        between = len(closed) == len(self.rounds) < self.manifest.rounds
         return between and plateau([self.manifest.loss_unats, *losses], self.manifest.patience)
 
 

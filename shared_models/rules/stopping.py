@@ -25,8 +25,8 @@ class Unspent(NamedTuple):
 def plateau(losses: Sequence[int], patience: int) -> bool:
     """Whether none of the last `patience` losses is below the lowest before them: then a run stops.
 
-    The first loss is that of the checkpoint that it began with, each other one a round's. With a patience of 0 there is
-    no plateau.
+    The first loss is that of the checkpoint that it began with, each other one of a round that has taken a step. With a
+    patience of 0 there is no plateau.
     """
     return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 

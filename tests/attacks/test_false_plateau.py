@@ -53,3 +53,13 @@ def test_a_run_that_is_trained_to_its_last_round_has_saved_nothing():
     assert "or none is left" in refused(world)
     world.say(world.coordinator, world.end(status="completed"))
     assert world.statement().unspent_flop == 0
+
+
+def test_a_round_that_took_no_step_is_no_plateau():
+    """Its loss is no lower, for the checkpoint is the one before: too few have answered."""
+    world = World()
+    world.start(patience=1, rounds=9)
+    world.round()
+    world.round(members=["acme"])
+    assert world.books.runs["r1"].rounds[1].closed.checkpoint == world.books.runs["r1"].rounds[1].base
+    refused(world)

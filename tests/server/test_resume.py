@@ -187,7 +187,7 @@ def test_a_round_whose_answers_had_all_come_waits_for_nothing(whole, tmp_path, m
 
 
 def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_path):
-    still = replace(TOY, outer_rate="0", outer="mean")
+    still = replace(TOY, outer_rate="0.000000001", outer="mean")  # Other bits, and the same loss to the millionth.
     result = toy(tmp_path, recipe=still, rounds=9, patience=2)
     run = result.report.books.runs["r1"]
     assert (len(run.rounds), run.ended.status) == (2, "stopped")
@@ -197,6 +197,12 @@ def test_a_run_stops_early_when_the_loss_is_no_lower_for_as_long_as_it_says(tmp_
     unhurried = toy(tmp_path / "b", recipe=still, patience=0)
     assert len(unhurried.report.books.runs["r1"].rounds) == 3
     assert unhurried.bill.unspent_flop == 0
+
+
+def test_rounds_that_take_no_step_do_not_stop_a_run(tmp_path):
+    result = toy(tmp_path, rounds=2, patience=1, quorum=3, misbehave={"cedar": "tampered"})
+    run = result.report.books.runs["r1"]
+    assert (run.checkpoint, run.ended.status) == (run.manifest.base, "completed")
 
 
 def test_a_run_that_would_stop_behind_its_last_round_is_complete(tmp_path, monkeypatch):
