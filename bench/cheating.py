@@ -228,7 +228,7 @@ def _receipt(turn: Round, trajectory: Trajectory, update: str) -> Receipt:
         update=update,
         data=committed(SALT, trajectory.points[-1].data),
         trajectory=trajectory.root,
-        build=build(RECIPE.precision),
+        build=build(RECIPE.precision, inner=turn.recipe.inner),
         tokens=tokens,
         steps=turn.recipe.inner_steps,
         flop=tokens * flop_per_token(turn.recipe),

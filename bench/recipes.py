@@ -79,6 +79,17 @@ MERGES, DROPOUT = "0.1", "dropout"
 # The small recipe in rounds, of one member, on the harder half of twice as many sequences.
 PICKED, HARDEST = replace(SMALL, outer="mean", outer_momentum="0", candidates=2), "hardest"
 PICKED_ROUNDS = 8
+# The small recipe again, by each inner optimiser at three rates: twice and half of what was best in half as many steps.
+OPTIMISERS = "optimisers"
+RATES = {
+    "adamw": ("0.004", "0.008", "0.016"),
+    "muon": ("0.008", "0.016", "0.032"),
+    "adafactor": ("0.002", "0.004", "0.008"),
+    "lamb": ("0.032", "0.064", "0.128"),
+    "lion": ("0.032", "0.064", "0.128"),
+    "scion": ("0.008", "0.016", "0.032"),
+}
+ALONE = (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST, OPTIMISERS)  # Rows held against what they measure beside.
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -136,6 +147,16 @@ MEANING |= {
     "hardest_flop_loss_ratio": "the harder half: held-out loss behind the same FLOP / without",
     "hardest_little_loss_ratio": f"the harder half, of {LITTLE} bytes of text: held-out loss / without",
 }
+for _inner in RATES:
+    MEANING |= {
+        f"{_inner}_bytes": f"{_inner}: bytes that it remembers of a weight, small recipe",
+        f"{_inner}_tokens_bytes": f"{_inner}: the same where there are {TOKENS} tokens",
+    }
+for _inner in [*RATES][1:]:
+    MEANING |= {
+        f"{_inner}_cpu_ratio": f"{_inner}: CPU time of a token / AdamW's",
+        f"{_inner}_loss_ratio": f"{_inner}: held-out loss behind the same tokens, the best of three rates / AdamW's",
+    }
 FORMULA, EXPORT = "flop_formula_rel_error", "llama_export_max_rel_diff"
 MEANING |= {
     FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
@@ -169,7 +190,7 @@ def figures() -> dict[str, float]:
     for what in BESIDE:
         one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
         told[f"adapter_{what}"] = one / other
-    for row in (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST):
+    for row in ALONE:
         told |= _in_a_process(row)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
     told[FORMULA] = max(
@@ -440,12 +461,43 @@ def _hardest() -> dict[str, float]:
     }
 
 
+def _optimisers() -> dict[str, float]:
+    """Each inner optimiser at three rates, for as many steps; the losses of all go to stderr."""
+    torch.set_num_threads(1)
+    text = data.load("python-stdlib:0/4")
+
+    def train(recipe: Recipe) -> tuple[float, float, float]:
+        """The held-out loss, CPU seconds of all steps, and bytes of memory for each weight."""
+        started = time.process_time()
+        training = Training(outer.first(recipe), recipe, text, {}, member="acme", round_=1, rounds=1)
+        for _ in training.until(recipe.inner_steps):
+            pass
+        cpu, (reached, memory) = time.process_time() - started, training.state()
+        loss = outer.held_out_loss(outer.model(recipe), reached, recipe)
+        return loss, cpu, weights.size(memory) / (weights.size(reached) / 4)
+
+    told, losses, cpu = dict[str, float](), dict[str, float](), dict[str, float]()
+    train(replace(BYTES, inner_steps=1))  # What is set up once.
+    for inner, rates in RATES.items():
+        found = [train(replace(BYTES, inner=inner, inner_rate=rate)) for rate in rates]
+        print(inner, {rate: loss for rate, (loss, _, _) in zip(rates, found, strict=True)}, file=sys.stderr, flush=True)
+        losses[inner], cpu[inner] = min(loss for loss, _, _ in found), min(seconds for _, seconds, _ in found)
+        told[f"{inner}_bytes"] = found[0][2]
+        told[f"{inner}_tokens_bytes"] = train(replace(BYTES, inner=inner, vocabulary=TOKENS, inner_steps=1))[2]
+    for inner in [*RATES][1:]:
+        told[f"{inner}_cpu_ratio"] = cpu[inner] / cpu["adamw"]
+        told[f"{inner}_loss_ratio"] = losses[inner] / losses["adamw"]
+    return told
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
+    alone = {DISTILLED: _distilled, TOKENIZED: _tokenized, DROPOUT: _dropout, SYNTHETIC: _synthetic}
+    alone |= {HARDEST: _hardest, OPTIMISERS: _optimisers}
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
     parser.add_argument(
         "--row",
-        choices=(*ROWS, DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST),
+        choices=(*ROWS, *ALONE),
         help="measure this one in this process",
     )
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
@@ -455,16 +507,8 @@ def main() -> None:
     if chosen.keep:
         _keep(chosen.keep)
         print("{}")
-    elif chosen.row == DISTILLED:
-        print(json.dumps(_distilled()))
-    elif chosen.row == TOKENIZED:
-        print(json.dumps(_tokenized()))
-    elif chosen.row == DROPOUT:
-        print(json.dumps(_dropout()))
-    elif chosen.row == SYNTHETIC:
-        print(json.dumps(_synthetic()))
-    elif chosen.row == HARDEST:
-        print(json.dumps(_hardest()))
+    elif chosen.row in alone:
+        print(json.dumps(alone[chosen.row]()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
     else:

@@ -50,7 +50,8 @@ def main() -> None:
         recipe = replace(canonical.decode(Recipe, order["recipe"].encode()), merge_dropout="0")  # It trains on bytes.
         machine = Machine.told(order["machine"])
         speed = tokens_per_s(recipe, data.load(order["data"]), machine, order["seconds"])
-        print(json.dumps({"tokens_per_s": max(1, round(speed)), "build": build(recipe.precision, machine)}))
+        built = build(recipe.precision, machine, recipe.inner)
+        print(json.dumps({"tokens_per_s": max(1, round(speed)), "build": built}))
     except Refused as refused:
         print(json.dumps({"code": refused.refusal.value, "detail": refused.detail}))
 

@@ -378,6 +378,7 @@ class Daemon:
                 runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
                 self.home.check_tokenizer(manifest.recipe)
                 self.home.check_model(manifest.recipe)
+                self.home.check_optimiser(manifest.recipe)
         except Refused as refused:
             if self._unwanted.get(leaf) != str(refused):
                 self._unwanted[leaf] = str(refused)

@@ -129,6 +129,12 @@ class Home(Folder):
 
             tokenizer.held(recipe.tokenizer, recipe.vocabulary, self.tokenizers_path)
 
+    def check_optimiser(self, recipe: Recipe) -> None:
+        """Whether this machine can train with the recipe's inner optimiser. Raises `Refused`, as `borrowed.check`."""
+        from shared_models.lm import borrowed
+
+        borrowed.check(recipe.inner, shard=self.settings.shard)
+
     def check_model(self, recipe: Recipe) -> None:
         """Whether the file of a model that is not ours is here, to the byte. It is not run.
 

@@ -99,7 +99,7 @@ def show(
                 points.append(training.point())
                 states.append(training.state() if len(states) in (segment, segment + 1) else ({}, {}))
             trained, _ = training.state()
-        here = build(recipe.precision, machine)
+        here = build(recipe.precision, machine, recipe.inner)
     promised, unsent = said.trajectory, groups.get("unsent", {})
     right = tuple(points) == promised.points and weights.digest(unsent) == promised.unsent_before
     if not right or promised.root != receipt.trajectory:
@@ -211,7 +211,7 @@ def replay(
     if why := _other_update(mine, groups, receipt, recipe, trajectory):
         return Found("differs", FARTHEST_PPM, why)
     with _threads(receipt.build):
-        _check_machines(receipt.build, build(recipe.precision, machine))
+        _check_machines(receipt.build, build(recipe.precision, machine, recipe.inner))
         return _again(opening, mine, groups, receipt, manifest, tokens, picked, machine)
 
 
@@ -441,7 +441,7 @@ def _again(
     if reached == end:
         return Found("matches", 0, "the same bits")
     distance = distance_ppm(before, ours, theirs)
-    here = build(recipe.precision, machine)
+    here = build(recipe.precision, machine, recipe.inner)
     if receipt.build != here and distance <= TOLERANCE_PPM:
         return Found("close", distance, f"its build is {receipt.build}, this is {here}")
     why = "the same build, other bits" if receipt.build == here else f"farther than {TOLERANCE_PPM} ppm"

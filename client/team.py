@@ -42,7 +42,7 @@ def at_work(
 
     Raises `Refused`: as `Machine.check`; FAILED, there and later, if one of the processes ends.
     """
-    machine.check(recipe.batch, ours=recipe.ours)
+    machine.check(recipe.batch, ours=recipe.ours, inner=recipe.inner)
     if machine.processes == 1:
         yield Training(start, recipe, tokens, memory, machine=machine, **turn)
         return

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from client.data import Batches, Picked, Shard
-from shared_models.lm import gpt, models, weights
+from shared_models.lm import borrowed, gpt, models, weights
 from shared_models.lm.inner import Inner
 from shared_models.lm.tokenizer import Tokens
 from shared_models.records.kinds import Recipe
@@ -46,10 +46,12 @@ class Machine:
         """Of each process, when this thread's are shared among them."""
         return max(1, torch.get_num_threads() // self.processes)
 
-    def check(self, batch: int, *, ours: bool = True) -> None:
-        """Whether it can train this many sequences at a time here, of our model or another's. Raises `Refused`:
-        NOT_SET_UP, BAD_FIELD.
+    def check(self, batch: int, *, ours: bool = True, inner: str = "adamw") -> None:
+        """Whether it can train this many sequences at a time here, of our model or another's, with this optimiser.
+
+        Raises `Refused`: NOT_SET_UP, BAD_FIELD.
         """
+        borrowed.check(inner, shard=self.shard)
         for name in ("shard", "recompute"):
             if getattr(self, name) and not ours:
                 raise Refused(Refusal.BAD_FIELD, f"{name} = true is for the layers of our model, and this is a file's")
@@ -179,21 +181,22 @@ def _same_bits() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # Nothing reads what nobody wrote.
 
 
-def build(precision: str, machine: Machine = ONE) -> str:
+def build(precision: str, machine: Machine = ONE, inner: str = "adamw") -> str:
     """What this thread computes with, as a receipt says it: where two say the same, the same steps give the same bits.
 
     PyTorch's version / the instruction set that its kernels use / processes, where they are several, and threads of
-    each / the number format of matrix products, by the recipe's precision / the model of processor, by which libraries
-    under PyTorch choose kernels of their own.
+    each / the number format of matrix products, by the recipe's precision, whether it was compiled, and the release of
+    the library that the recipe's optimiser is of, if it is not PyTorch's / the model of processor, by which libraries
+    under PyTorch choose kernels of their own. Raises `Refused`, as `borrowed.version`.
     """
     kernels, model = torch.backends.cpu.get_cpu_capability(), _processor()
     if machine.processor != "cpu":
         kernels, model = machine.processor.partition(":")[0], _plain(torch.cuda.get_device_name(machine.processor))
     together = f"{machine.processes}{'s' if machine.shard else 'x'}" if machine.processes > 1 else ""
     threads = f"{together}{machine.threads()}"
-    return "/".join(
-        (torch.__version__, kernels, threads, NUMBERS[precision] + ("-compiled" if machine.compile else ""), model)
-    )
+    numbers = NUMBERS[precision] + ("-compiled" if machine.compile else "")
+    numbers += f"-optimizer-{release}" if (release := borrowed.version(inner)) else ""
+    return "/".join((torch.__version__, kernels, threads, numbers, model))
 
 
 def _processor(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -177,7 +177,7 @@ def _replayed(
             verdict, distance = "differs", reexecute.FARTHEST_PPM
     told |= {"round": receipt.round, "segment": segment, "verdict": verdict, "distance_ppm": distance, "why": why}
     if sign:
-        build = training.build(work.manifest.recipe.precision, machine)
+        build = training.build(work.manifest.recipe.precision, machine, work.manifest.recipe.inner)
         told["entry"] = _say(party, work, segment, verdict, distance, build)
     return told
 

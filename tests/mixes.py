@@ -7,6 +7,7 @@ from world import TOY
 
 from server import outer
 
+INNERS = ("adamw", "muon", "adafactor", "lamb", "lion", "scion")
 MIX = replace(TOY, layers=4, heads=4, width=32, context=24)
 EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
 BASE = {"rope_theta": 500_000, "rope_factor": 8, "norm_eps": "0.00001"}  # As weights that are there have it.

@@ -17,6 +17,8 @@ FLOORS: dict[str, set[str]] = {
     "shared_models.records.keys": {"shared_models.records", "cryptography", "nacl"},
     "shared_models.records": {"shared_models.records", "cryptography"},
     "shared_models.rules": {"shared_models.records", "shared_models.rules"},
+    "shared_models.lm.borrowed": {"shared_models.records.refusals"},  # A daemon asks, and needs no PyTorch.
+    "shared_models.lm.inner": {"shared_models.lm", "torch", "pytorch_optimizer"},
     "shared_models.lm.codecs": {"shared_models.records.refusals", "numpy"},
     "shared_models.lm.robust": {"numpy"},
     "shared_models.lm.tokenizer": {"shared_models.durable", "shared_models.records.refusals", "numpy", "tokenizers"},

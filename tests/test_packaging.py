@@ -75,6 +75,7 @@ BUNDLE = [
     "shared_models/words.py",
     "shared_models/lm/__init__.py",
     "shared_models/lm/blob.py",
+    "shared_models/lm/borrowed.py",
     "shared_models/lm/codecs.py",
     "shared_models/lm/corpus.py",
     "shared_models/lm/gpt.py",

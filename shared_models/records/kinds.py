@@ -225,7 +225,9 @@ class Recipe:
     adapter: Count  # Rank of what alone is trained, beside each matrix of the layers; 0: all weights are.
     batch: Positive  # Sequences in one step.
     inner_steps: Positive  # Steps a member trains in one round; where `Manifest.steps` says how many, the most.
-    inner: Annotated[str, Pattern("adamw|muon")]  # How a member steps: shared_models.lm.inner.
+    inner: Annotated[
+        str, Pattern("adamw|muon|adafactor|lamb|lion|scion")
+    ]  # How a member steps: shared_models.lm.inner.
     inner_rate: Decimal  # Its learning rate at the highest.
     outer: Annotated[str, Pattern("adam|mean|nesterov")]  # How a round's mean update is followed: server.outer.
     outer_rate: Decimal

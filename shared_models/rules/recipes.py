@@ -112,7 +112,7 @@ def check_recipe(recipe: Recipe) -> None:
     4. Two matrices of a rank are smaller than the one that they stand for.
     5. A token goes through some of several experts, and these have gates: no standard architecture has others.
     6. An adapter stands beside whole matrices that every token goes through, saves work, and is trained by AdamW: Muon
-       counts no steps, and beside it would be nothing that AdamW trains.
+       counts no steps, and beside it would be nothing that AdamW trains; and others save next to nothing of so little.
     7. Members' experts stand beside one whole feed-forward with gates, alone, and nobody's moves by what others send.
     8. Sequences that begin shorter than the context come to it by doubling.
     9. A teacher is a model that could be trained, and is learnt from at a temperature that leaves numbers of use; what

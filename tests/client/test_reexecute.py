@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mixes import INNERS
 from world import digest
 
 from bench.cheating import RECIPE, TEXT, Played, begin, honest, play
@@ -44,7 +45,7 @@ def rewritten(shown: bytes, change=lambda _: None, **said: object) -> bytes:
     return canonical.encode(replace(reexecute.read(shown), **said)) + b"\n" + begun.pack(**groups)
 
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
+@pytest.mark.parametrize("inner", INNERS)
 @pytest.mark.parametrize("up", ["fp32", "int4", "sign1", "top64"])
 def test_every_segment_of_an_honest_round_leads_to_the_same_bits(inner, up):
     played = play(begin(recipe=replace(RECIPE, inner=inner, up=up, inner_steps=5, segment=2)))
@@ -379,21 +380,23 @@ def test_distance_is_the_worst_of_weights_and_of_each_kind_of_memory_in_milliont
 
 ELSEWHERE = """
 import pickle, sys, torch
-from bench.cheating import begin, play
+from dataclasses import replace
+from bench.cheating import RECIPE, begin, play
 torch.set_num_threads(1)
-sys.stdout.buffer.write(pickle.dumps(play(begin())))
+sys.stdout.buffer.write(pickle.dumps([play(begin(recipe=replace(RECIPE, inner=each))) for each in sys.argv[1:]]))
 """
 
 
 def test_an_honest_member_with_another_instruction_set_is_close():
     capability = "default" if torch.backends.cpu.get_cpu_capability() != "DEFAULT" else "avx2"
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE], env=environment, capture_output=True, check=True)
-    there = pickle.loads(done.stdout)  # noqa: S301 - our own.
-    assert there.receipt.build != build("fp32")
-    for segment in range(4):
-        found = replay(there, there.shown(segment))
-        assert found.verdict in ("close", "matches"), found
+    command = [sys.executable, "-c", ELSEWHERE, *INNERS]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    for inner, there in zip(INNERS, pickle.loads(done.stdout), strict=True):  # noqa: S301 - our own.
+        assert there.receipt.build != build("fp32", inner=inner)
+        for segment in range(4):
+            found = replay(there, there.shown(segment))
+            assert found.verdict in ("close", "matches"), (inner, found)
 
 
 def test_an_auditor_computes_with_as_many_threads_as_the_member_did_and_then_with_its_own():

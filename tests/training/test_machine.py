@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -36,6 +37,7 @@ TURN = {"member": "acme", "round_": 1, "rounds": 2}
 
 
 EXPERTS = replace(RECIPE, feed="swiglu", experts=4, experts_per_token=2)
+LION, *WHOLE = (replace(RECIPE, inner=inner) for inner in ("lion", "adafactor", "lamb", "scion"))
 TIED = replace(RECIPE, feed="swiglu", qk_norm="head", head_dim=24, embeddings="tied")  # As Qwen3.
 
 
@@ -96,9 +98,10 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("shard", [False, True])
-@pytest.mark.parametrize("recipe", [RECIPE, EXPERTS, TIED])
-def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(shard, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "shard"), [*product((RECIPE, EXPERTS, TIED, LION), (False, True)), *((each, False) for each in WHOLE)]
+)
+def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(recipe, shard):
     """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2)."""
     one, two = Machine(), Machine(processes=2, shard=shard)
     losses, point, reached = trained(one, 4, recipe=recipe)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from beside import TURN, given, logits, text
+from mixes import INNERS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from world import TOY
@@ -74,7 +75,7 @@ def test_at_first_they_do_nothing_and_then_what_is_trained_is_one_alone(recipe):
     assert len(gpt.shapes(shape)) == 3 * len(wanted)
 
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
+@pytest.mark.parametrize("inner", INNERS)
 def test_training_moves_one_expert_and_remembers_of_it_only(inner):
     recipe = replace(RECIPE, inner=inner)
     losses, reached, memory = trained(recipe)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mixes import INNERS
 from world import TOY
 
 from client import data
@@ -35,9 +36,10 @@ def trained(recipe: Recipe, memory=None, base=None, member="acme", round_=1, rou
     return train(base, recipe, tokens, memory or {}, member=member, round_=round_, rounds=rounds, report=lambda _: None)
 
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
+@pytest.mark.parametrize("inner", INNERS)
 def test_training_repeats_bit_for_bit_and_lowers_the_loss(inner):
-    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40, inner=inner)
+    rate = {"lamb": "0.1", "lion": "0.02", "scion": "0.02"}.get(inner, TOY.inner_rate)  # By which they learn as fast.
+    recipe = replace(TOY, width=32, context=32, batch=8, inner_steps=40, inner=inner, inner_rate=rate)
     base = outer.first(recipe)
     one, same, other = trained(recipe), trained(recipe), trained(recipe, member="birch")
     assert weights.digest(one.update) == weights.digest(same.update) != weights.digest(other.update)
@@ -74,7 +76,7 @@ def broken_off(recipe: Recipe, at: int, memory, base, since=None, tokens=None) -
     return caught.value.half
 
 
-@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, {"adapter": 2}, {"shortest": 2}])
+@pytest.mark.parametrize("changes", [*({"inner": each} for each in INNERS), {"adapter": 2}, {"shortest": 2}])
 def test_a_round_that_is_broken_off_and_gone_on_with_comes_to_the_same_bits(changes, tmp_path):
     """After each step, twice in a row too, by way of the disk: no receipt tells the difference."""
     recipe = replace(TOY, inner_steps=5, segment=2, **changes)
@@ -168,7 +170,7 @@ EXPERTS = {"feed": "swiglu", "experts": 4, "experts_per_token": 2}
 EVERYTHING = EXPERTS | {"inner": "muon", "heads": 4, "kv_heads": 1, "rank": 4, "layers": 4, "shared": 2}
 
 
-@pytest.mark.parametrize("changes", [{"inner": "adamw"}, {"inner": "muon"}, EVERYTHING, {"shortest": 2}])
+@pytest.mark.parametrize("changes", [*({"inner": each} for each in INNERS), EVERYTHING, {"shortest": 2}])
 def test_training_notes_its_state_at_each_segment_and_goes_on_from_there_to_the_bit(changes):
     recipe = replace(TOY, inner_steps=5, segment=2, **changes)
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
@@ -258,7 +260,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else():
     assert not any(name.endswith("/momentum_buffer") for name in trained(TOY).memory)
 
 
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
+@pytest.mark.parametrize("inner", INNERS)
 def test_an_optimiser_goes_on_from_its_memory_as_if_it_had_never_stopped(inner):
     def stepped(times: int, cut: int | None) -> weights.Weights:
         model = outer.model(TOY, 3)
@@ -422,7 +424,7 @@ def test_a_step_is_taken_with_the_momentum_of_its_round():
 
 
 @pytest.mark.parametrize("name", ["inner", "outer", "outer_momentum", "aggregate", "influence"])
-@pytest.mark.parametrize("value", ["", "sgd", "Muon", "adamw ", "1", "1.5", "0.90", "-0.5"])
+@pytest.mark.parametrize("value", ["", "sgd", "soap", "Muon", "adamw ", "1", "1.5", "0.90", "-0.5"])
 def test_a_recipe_says_only_what_can_be_done(name, value):
     with pytest.raises(Refused) as caught:
         canonical.encode(replace(TOY, **{name: value}))
@@ -431,7 +433,7 @@ def test_a_recipe_says_only_what_can_be_done(name, value):
 
 @pytest.mark.parametrize("aggregate", sorted(hygiene.RULES))
 @pytest.mark.parametrize("outer_rule", sorted(steps.RULES))
-@pytest.mark.parametrize("inner", ["adamw", "muon"])
+@pytest.mark.parametrize("inner", INNERS)
 def test_every_word_of_a_recipe_is_one_that_can_be_done(inner, outer_rule, aggregate):
     recipe = replace(TOY, inner=inner, outer=outer_rule, outer_momentum="0.9", aggregate=aggregate)
     assert canonical.decode(Recipe, canonical.encode(recipe)) == recipe
