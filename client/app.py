@@ -37,7 +37,7 @@ def _answer(task: Task, context: Context) -> Answer:
     recipe = manifest.recipe_of(member)
     kept = Kept(Path(str(context.node_config["kept"])), opened.manifest)
     machine, way = Machine.told(context.node_config), _way(task, opened, context)
-    machine.check(recipe.batch, ours=recipe.ours, inner=recipe.inner)
+    machine.check(recipe)
     cut = data.Kept(*(Path(str(context.node_config[name])) for name in ("tokenizers", "tokens")))
     base, frozen = _base(task, opened.base, manifest, kept, way, Path(machine.models))
     mine = own.taken(base, gpt.Shape.of(recipe), manifest.members.index(member))

@@ -118,7 +118,7 @@ def _done(order: dict[str, Any], data: bytes) -> tuple[Any, bytes]:
         recipe, folder = canonical.decode(Recipe, order["recipe"].encode()), Path(machine.models)
         if order["what"] == "shapes":
             return models.shapes(recipe, folder), b""
-        machine.check(recipe.batch, ours=recipe.ours, inner=recipe.inner)
+        machine.check(recipe)
         models.check(recipe, folder)
         return {}, b""
     receipt = canonical.decode(Receipt, order["receipt"].encode())

@@ -185,7 +185,7 @@ class Doctor:
 
         machine = Machine.told(self.home.machine())
         try:
-            machine.check(batch=machine.processes)
+            machine.check_here()
         except Refused as refused:
             raise Trouble("fail", refused.detail, "correct it in member.toml") from None
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "flwr"))

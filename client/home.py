@@ -133,7 +133,8 @@ class Home(Folder):
         """Whether this machine can train with the recipe's inner optimiser. Raises `Refused`, as `borrowed.check`."""
         from shared_models.lm import borrowed
 
-        borrowed.check(recipe.inner, shard=self.settings.shard)
+        said = self.settings
+        borrowed.check(recipe.inner, parts="shard" if said.shard else "tensor" if said.tensor else "")
 
     def check_model(self, recipe: Recipe) -> None:
         """Whether the file of a model that is not ours is here, to the byte. It is not run.
@@ -160,7 +161,7 @@ class Home(Folder):
     def machine(self) -> dict[str, str]:
         """How its machine computes, where that is not as by default: what `client.training.Machine.told` reads."""
         said = self.settings
-        flags = {name: "yes" for name in ("shard", "compile", "recompute") if getattr(said, name)}
+        flags = {name: "yes" for name in ("shard", "tensor", "compile", "recompute") if getattr(said, name)}
         told = {"processor": said.processor, "processes": str(said.processes), "models": str(self.models_path)}
         return flags | told
 
@@ -208,7 +209,8 @@ class Settings:
     synthetic: str = ""  # A file of text that `consortium model sample` wrote, trained on beside it.
     processor: str = "cpu"  # What it computes on, by PyTorch's name, such as cuda or cuda:1,
     processes: int = 1  # in so many processes that share every batch; each holds the whole model,
-    shard: bool = False  # or a part of it (FSDP2).
+    shard: bool = False  # or a part of it (FSDP2);
+    tensor: bool = False  # or computes with its part of every matrix, on the whole batch (tensor parallel).
     compile: bool = False  # Whether training is compiled first (torch.compile).
     recompute: bool = False  # Whether training keeps less in memory and computes it again: `gpt.GPT`.
     peers: str = ""  # Addresses of other members' witnesses, separated by spaces: heads are compared with theirs.

@@ -475,7 +475,7 @@ def distance_ppm(before: State, ours: State, theirs: State) -> int:
 @contextmanager
 def _threads(built: str) -> Iterator[None]:
     """Compute with as many threads as this build did, in all its processes together."""
-    before, asked = torch.get_num_threads(), re.split("[sx]", built.split("/")[2])
+    before, asked = torch.get_num_threads(), re.split("[stx]", built.split("/")[2])
     known = all(each.isdecimal() for each in asked)
     torch.set_num_threads(min(max(1, math.prod(map(int, asked))), MOST_THREADS) if known else before)
     try:

@@ -1,4 +1,4 @@
-"""Training in several processes of one machine: PyTorch's torchrun starts them, and they share every batch.
+"""Training in several processes of one machine: torchrun starts them, and they share every batch, or every matrix.
 
 Each process has a `Training` and does what the others do; the first of them is told what, over a Unix socket, and
 answers. They end when the socket does, so that they outlive nobody who was killed.
@@ -42,7 +42,7 @@ def at_work(
 
     Raises `Refused`: as `Machine.check`; FAILED, there and later, if one of the processes ends.
     """
-    machine.check(recipe.batch, ours=recipe.ours, inner=recipe.inner)
+    machine.check(recipe)
     if machine.processes == 1:
         yield Training(start, recipe, tokens, memory, machine=machine, **turn)
         return

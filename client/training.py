@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,7 +32,8 @@ class Machine:
 
     processor: str = "cpu"  # PyTorch's name of it, such as cuda or cuda:1.
     processes: int = 1  # So many share every batch; each holds the whole model,
-    shard: bool = False  # or a part of the weights, the gradients and what the optimiser remembers.
+    shard: bool = False  # or a part of the weights, the gradients and what the optimiser remembers;
+    tensor: bool = False  # or computes with its part of every matrix, on the whole batch: `client.parallel`.
     compile: bool = False  # By torch.compile: minutes before the first step, and faster ones.
     recompute: bool = False  # Less memory, more time: see `gpt.GPT`.
     models: str = ""  # The folder with the files of models that are not ours: `lm.models`.
@@ -38,7 +41,7 @@ class Machine:
     @classmethod
     def told(cls, config: Mapping[str, Any]) -> "Machine":
         """As `client.home.Home.machine` says it."""
-        flags = {name: name in config for name in ("shard", "compile", "recompute")}
+        flags = {name: name in config for name in ("shard", "tensor", "compile", "recompute")}
         processor, processes = str(config.get("processor", "cpu")), int(config.get("processes", 1))
         return cls(processor=processor, processes=processes, models=str(config.get("models", "")), **flags)
 
@@ -46,18 +49,41 @@ class Machine:
         """Of each process, when this thread's are shared among them."""
         return max(1, torch.get_num_threads() // self.processes)
 
-    def check(self, batch: int, *, ours: bool = True, inner: str = "adamw") -> None:
-        """Whether it can train this many sequences at a time here, of our model or another's, with this optimiser.
+    @property
+    def shares(self) -> int:
+        """So many parts a batch is trained in, each by another process."""
+        return 1 if self.tensor else self.processes
 
-        Raises `Refused`: NOT_SET_UP, BAD_FIELD.
-        """
-        borrowed.check(inner, shard=self.shard)
-        for name in ("shard", "recompute"):
-            if getattr(self, name) and not ours:
+    def check(self, recipe: Recipe) -> None:
+        """Whether it can train this recipe here. Raises `Refused`: BAD_FIELD; NOT_SET_UP, as `check_here`."""
+        borrowed.check(recipe.inner, parts="shard" if self.shard else "tensor" if self.tensor else "")
+        for name in ("shard", "tensor", "recompute"):
+            if getattr(self, name) and not recipe.ours:
                 raise Refused(Refusal.BAD_FIELD, f"{name} = true is for the layers of our model, and this is a file's")
-        if batch % self.processes:
-            cause = f"processes = {self.processes} do not divide the run's batch of {batch}"
+        if recipe.batch % self.shares:
+            cause = f"processes = {self.processes} do not divide the run's batch of {recipe.batch}"
             raise Refused(Refusal.BAD_FIELD, cause)
+        if self.tensor:
+            self._check_parts(recipe)
+        self.check_here()
+
+    def _check_parts(self, recipe: Recipe) -> None:
+        """Whether a layer comes in as many equal parts as there are processes. Raises `Refused(BAD_FIELD)`."""
+        for name in ("experts", "member_experts", "adapter"):
+            if getattr(recipe, name):
+                cause = f"tensor = true does not cut a model with {name}: shard = true does"
+                raise Refused(Refusal.BAD_FIELD, cause)
+        kv_heads = recipe.kv_heads or recipe.heads
+        for name, size in (("heads", recipe.heads), ("kv_heads", kv_heads), ("feed_width", recipe.feed_width)):
+            if size % self.processes:
+                cause = f"tensor = true: processes = {self.processes} do not divide the run's {name} = {size}"
+                raise Refused(Refusal.BAD_FIELD, f"{cause}; take as many as do, or shard = true")
+
+    def check_here(self) -> None:
+        """Whether it can train anything here. Raises `Refused`: BAD_FIELD, NOT_SET_UP."""
+        for name in ("shard", "compile"):
+            if self.tensor and getattr(self, name):
+                raise Refused(Refusal.BAD_FIELD, f"tensor = true does not go with {name} = true: take one of them")
         if self.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))):
             raise Refused(Refusal.NOT_SET_UP, "compile = true needs a C++ compiler, and there is none")
         gpt.check_processor(self.processor)
@@ -121,9 +147,16 @@ class Training:
             assert isinstance(model, gpt.GPT)  # `Machine.check`.
             for block in (*model.blocks, model):  # Each layer's are together only while it computes (FSDP2).
                 fully_shard(block)
+        self._rows: npt.NDArray[np.int64] | None = None
+        if machine.processes > 1 and machine.tensor:
+            from client import parallel  # Heavy.
+
+            assert isinstance(model, gpt.GPT)  # `Machine.check`.
+            self._rows = parallel.share_out(model, machine.processor, machine.processes)
+            memory = parallel.in_order(memory, self._rows)
         self._model = model
         self._loss: Callable[[Tensor], Tensor] = Loss(model)
-        if machine.processes > 1 and not machine.shard:
+        if machine.processes > 1 and not (machine.shard or machine.tensor):
             self._loss = DistributedDataParallel(Loss(model))
         if machine.compile:
             self._loss = torch.compile(self._loss)
@@ -142,22 +175,28 @@ class Training:
         beginning, and wherever it had to start afresh.
         """
         warm, processor = max(1, self._whole // 20), torch.device(self._machine.processor)
+        shares = self._machine.shares
         while self._step < step:
             done = (self._before + self._step) / self._whole
             warmth = min(1.0, (self._optimiser.steps + 1) / warm)
-            batch = self._batches.draw()[self._rank :: self._machine.processes]
+            batch = self._batches.draw()[self._rank % shares :: shares]
             with torch.autocast(processor.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
                 loss = self._loss(torch.from_numpy(batch).to(processor))
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step(float(self._recipe.inner_rate) * (1 - 0.9 * done) * warmth)
             self._step += 1
-            if self._machine.processes > 1:
-                distributed.all_reduce(loss := loss.detach() / self._machine.processes)
+            if shares > 1:
+                distributed.all_reduce(loss := loss.detach() / shares)
             yield loss.item()
 
     def state(self) -> tuple[weights.Weights, weights.Weights]:
         """Copies of the weights, and of what the optimiser remembers."""
-        return weights.of(self._model), self._optimiser.memory()
+        reached, memory = weights.of(self._model), self._optimiser.memory()
+        if self._rows is None:
+            return reached, memory
+        from client import parallel
+
+        return parallel.in_order(reached, self._rows.argsort()), parallel.in_order(memory, self._rows.argsort())
 
     @property
     def data(self) -> str:
@@ -192,7 +231,8 @@ def build(precision: str, machine: Machine = ONE, inner: str = "adamw") -> str:
     kernels, model = torch.backends.cpu.get_cpu_capability(), _processor()
     if machine.processor != "cpu":
         kernels, model = machine.processor.partition(":")[0], _plain(torch.cuda.get_device_name(machine.processor))
-    together = f"{machine.processes}{'s' if machine.shard else 'x'}" if machine.processes > 1 else ""
+    how = "s" if machine.shard else "t" if machine.tensor else "x"
+    together = f"{machine.processes}{how}" if machine.processes > 1 else ""
     threads = f"{together}{machine.threads()}"
     numbers = NUMBERS[precision] + ("-compiled" if machine.compile else "")
     numbers += f"-optimizer-{release}" if (release := borrowed.version(inner)) else ""

@@ -29,6 +29,7 @@ BUNDLE = [
     "client/half.py",
     "client/hardest.py",
     "client/memory.py",
+    "client/parallel.py",
     "client/team.py",
     "client/train.py",
     "client/training.py",

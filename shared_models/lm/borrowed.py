@@ -27,11 +27,11 @@ def version(inner: str) -> str:
         raise Refused(Refusal.NOT_SET_UP, cause) from None
 
 
-def check(inner: str, *, shard: bool = False) -> None:
-    """Whether a machine can train with this optimiser, in processes of which each holds a part of the model if
-    `shard`. Raises `Refused`: BAD_FIELD, and as `version`.
+def check(inner: str, *, parts: str = "") -> None:
+    """Whether a machine can train with this optimiser, where by the setting of this name, if any, each of its processes
+    holds a part of the model. Raises `Refused`: BAD_FIELD, and as `version`.
     """
-    if shard and inner not in SHARED_OUT:
-        cause = f"shard = true does with {', '.join(SHARED_OUT)}, and this run's inner is {inner}"
+    if parts and inner not in SHARED_OUT:
+        cause = f"{parts} = true does with {', '.join(SHARED_OUT)}, and this run's inner is {inner}"
         raise Refused(Refusal.BAD_FIELD, cause)
     version(inner)

@@ -50,7 +50,7 @@ def test_the_training_process_is_told_how_its_machine_computes(tmp_path):
     assert Machine.told({}) == Machine()
     path = tmp_path / "acme" / "member.toml"
     told = path.read_text()
-    for name in ("shard", "compile", "recompute"):
+    for name in ("shard", "tensor", "compile", "recompute"):
         path.write_text(told.replace(f"{name} = false", f"{name} = true"))
         assert Machine.told(Home(tmp_path / "acme").node_config(tmp_path / "door")) == Machine(
             models=there, **{name: True}

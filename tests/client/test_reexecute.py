@@ -360,6 +360,14 @@ def test_an_auditor_s_machine_computes_as_its_member_says():
         reexecute.replay(*given, machine=Machine(processes=5))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_auditor_whose_processes_cut_the_model_finds_an_honest_member_close():
+    given = FIRST_ROUND.shown(1), FIRST_ROUND.receipt, FIRST_ROUND.hashed, FIRST_ROUND.manifest, None
+    found = reexecute.replay(*given, machine=Machine(processes=2, tensor=True))
+    assert (found.verdict, "/2t1/" in found.why) == ("close", True), found
+
+
 def test_distance_is_the_worst_of_weights_and_of_each_kind_of_memory_in_millionths_of_the_change():
     def state(w: float, m: float, v: float, shape: int = 4):
         one = np.ones(shape, np.float32)
@@ -403,6 +411,9 @@ def test_an_auditor_computes_with_as_many_threads_as_the_member_did_and_then_wit
     fields = build("fp32").split("/")
     with reexecute._threads("/".join([*fields[:2], "2", *fields[3:]])):
         assert torch.get_num_threads() == 2
+    for together in ("2x1", "2s1", "2t1"):
+        with reexecute._threads("/".join([*fields[:2], together, *fields[3:]])):
+            assert torch.get_num_threads() == 2
     for odd in ("0", "many"):
         with reexecute._threads("/".join([*fields[:2], odd, *fields[3:]])):
             assert torch.get_num_threads() == 1

@@ -61,7 +61,7 @@ def test_it_is_trained_however_the_machine_computes(machine, tmp_path, monkeypat
     assert all(abs(reached[name] - tensor).max() < 1e-3 for name, tensor in alone.items())
 
 
-@pytest.mark.parametrize("name", ["shard", "recompute"])
+@pytest.mark.parametrize("name", ["shard", "tensor", "recompute"])
 def test_what_is_for_the_layers_of_our_model_only_is_refused(name, tmp_path):
     recipe = recipe_of(tmp_path, GRU)
     machine = Machine(models=str(tmp_path), **{name: True})

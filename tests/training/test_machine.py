@@ -39,32 +39,69 @@ TURN = {"member": "acme", "round_": 1, "rounds": 2}
 EXPERTS = replace(RECIPE, feed="swiglu", experts=4, experts_per_token=2)
 LION, *WHOLE = (replace(RECIPE, inner=inner) for inner in ("lion", "adafactor", "lamb", "scion"))
 TIED = replace(RECIPE, feed="swiglu", qk_norm="head", head_dim=24, embeddings="tied")  # As Qwen3.
+ODD = {"vocabulary": 257, "heads": 4, "kv_heads": 2, "rank": 4, "shared": 2, "shortest": 8}
+ODD = replace(RECIPE, feed="swiglu", bias="qkv", **ODD)
+TAUGHT = {"teacher_layers": 1, "teacher_heads": 1, "teacher_width": 16, "temperature": "2", "taught": "0.5"}
+TAUGHT = replace(RECIPE, inner="adamw", **TAUGHT)
+DDP, FSDP, TENSOR = (Machine(processes=2, **how) for how in ({}, {"shard": True}, {"tensor": True}))
 
 
 def trained(machine: Machine, steps: int, start=None, memory=None, step: int = 0, recipe=RECIPE):
     """(losses, the point reached, the state reached) by this machine."""
     torch.set_num_threads(1)
     start, tokens = outer.first(recipe) if start is None else start, data.load("python-stdlib:0/3")
+    if recipe.teacher is not None:
+        start = start | gpt.beside(gpt.Shape.of(recipe), outer.first(recipe.teacher))
     with at_work(start, recipe, tokens, memory or {}, machine=machine, step=step, **TURN) as training:
         losses = list(training.until(steps))
         assert training.data == training.point().data
         return losses, training.point(), training.state()
 
 
-def refused(machine: Machine, batch: int = 8) -> Refused:
+def refused(machine: Machine, recipe=RECIPE) -> Refused:
     with pytest.raises(Refused) as caught:
-        machine.check(batch)
+        machine.check(recipe)
     return caught.value
 
 
 def test_what_a_machine_cannot_do_is_refused_by_the_setting(monkeypatch):
-    Machine(processes=2, shard=True, recompute=True).check(8)
+    Machine(processes=2, shard=True, recompute=True).check(RECIPE)
     assert refused(Machine(processes=3)).refusal is Refusal.BAD_FIELD
     for processor in ("cuda:99", "moon"):
         caught = refused(Machine(processor=processor))
         assert (caught.refusal, f"processor = '{processor}'" in caught.detail) == (Refusal.NOT_SET_UP, True)
     monkeypatch.setenv("PATH", "")
     assert (refused(Machine(compile=True)).refusal) is Refusal.NOT_SET_UP
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"heads": 3}, r"processes = 2 do not divide the run's heads = 3; take as many as do, or shard = true"),
+        ({"heads": 4, "kv_heads": 1}, "kv_heads = 1"),
+        ({"feed_dim": 63}, "feed_width = 63"),
+        ({"experts": 4}, "does not cut a model with experts: shard = true does"),
+        ({"member_experts": 3}, "member_experts"),
+        ({"adapter": 2}, "adapter"),
+    ],
+)
+def test_a_model_that_cannot_be_cut_into_equal_parts_is_refused_by_what_it_has(changes, cause):
+    caught = refused(TENSOR, replace(RECIPE, **changes))
+    assert (caught.refusal, bool(re.search(cause, caught.detail))) == (Refusal.BAD_FIELD, True), caught.detail
+    FSDP.check(replace(RECIPE, **changes))
+
+
+@pytest.mark.parametrize("other", ["shard", "compile"])
+def test_a_model_is_cut_in_one_way(other):
+    machine = replace(TENSOR, **{other: True})
+    assert f"tensor = true does not go with {other} = true" in refused(machine).detail
+    with pytest.raises(Refused, match="tensor = true does not go with"):
+        machine.check_here()
+
+
+def test_processes_that_cut_the_model_train_on_the_whole_batch_so_that_they_need_not_divide_it():
+    TENSOR.check(replace(RECIPE, batch=7))
+    assert "do not divide the run's batch of 7" in refused(FSDP, replace(RECIPE, batch=7)).detail
 
 
 def test_a_setting_that_cannot_be_is_refused_before_training_begins():
@@ -78,6 +115,7 @@ def test_a_build_says_how_many_processes_share_the_work_and_whether_it_was_compi
     for machine, third, fourth in (
         (Machine(processes=2), "2x1", "float32"),
         (Machine(processes=4, shard=True), "4s1", "float32"),
+        (Machine(processes=4, tensor=True), "4t1", "float32"),
         (Machine(compile=True), "1", "float32-compiled"),
         (Machine(recompute=True), "1", "float32"),  # The same bits.
     ):
@@ -99,11 +137,17 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("recipe", "shard"), [*product((RECIPE, EXPERTS, TIED, LION), (False, True)), *((each, False) for each in WHOLE)]
+    ("two", "recipe"),
+    [
+        *((machine, recipe) for machine in (DDP, FSDP) for recipe in (RECIPE, EXPERTS, TIED, LION)),
+        *((DDP, recipe) for recipe in WHOLE),
+        *((TENSOR, recipe) for recipe in (RECIPE, TIED, ODD, TAUGHT, LION, replace(RECIPE, precision="bf16"))),
+        (replace(TENSOR, recompute=True), replace(TIED, batch=7)),
+    ],
 )
-def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(recipe, shard):
-    """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2)."""
-    one, two = Machine(), Machine(processes=2, shard=shard)
+def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(two, recipe):
+    """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2), or of every matrix (tensor)."""
+    one = Machine()
     losses, point, reached = trained(one, 4, recipe=recipe)
     theirs, their_point, their_state = trained(two, 4, recipe=recipe)
     assert theirs == pytest.approx(losses, rel=0.01)
@@ -174,9 +218,11 @@ def test_compiled_training_comes_close_enough(monkeypatch):
 
 
 @pytest.mark.slow
-def test_several_processes_that_are_broken_off_go_on_to_the_end_of_a_segment_and_come_to_the_same_bits():
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("machine", [DDP, TENSOR])
+def test_several_processes_that_are_broken_off_go_on_to_the_end_of_a_segment_and_come_to_the_same_bits(machine):
     torch.set_num_threads(1)
-    recipe, machine, said = replace(RECIPE, inner_steps=4, segment=2), Machine(processes=2), []
+    recipe, said = replace(RECIPE, inner_steps=4, segment=2), []
     base, tokens = outer.first(recipe), data.load("python-stdlib:0/3")
 
     def ask(since: Half | None = None):

@@ -204,28 +204,28 @@ def test_on_another_release_of_the_library_it_takes_more_than_a_bit_to_be_held_a
 # Parts of a model in several processes.
 
 
+@pytest.mark.parametrize("how", ["shard", "tensor"])
 @pytest.mark.parametrize("inner", INNERS)
-def test_weights_are_shared_out_with_optimisers_that_need_no_whole_parameter_or_it_is_refused(inner, tmp_path):
+def test_weights_are_shared_out_with_optimisers_that_need_no_whole_parameter_or_it_is_refused(inner, how, tmp_path):
     parties = Parties(tmp_path, replace(TOY, inner=inner))
     parties.log.close()
     home = parties.founded.member("acme")
-    settings = home.path / "member.toml"
-    settings.write_text(
-        settings.read_text().replace("processes = 1", "processes = 2").replace("shard = false", "shard = true")
-    )
-    assert home.settings.shard
-    machine = Machine(processes=2, shard=True)
-    Machine(processes=2).check(8, inner=inner)
+    settings, recipe = home.path / "member.toml", replace(TOY, inner=inner)
+    plain = settings.read_text().replace("processes = 1", "processes = 2")
+    settings.write_text(plain.replace(f"{how} = false", f"{how} = true"))
+    assert getattr(home.settings, how)
+    machine = Machine(processes=2, **{how: True})
+    Machine(processes=2).check(recipe)
     if inner in borrowed.SHARED_OUT:
-        machine.check(8, inner=inner)
+        machine.check(recipe)
         parties.signer("acme").consent(parties.manifest_leaf, BUNDLE)
     else:
         for act in (
-            lambda: machine.check(8, inner=inner),
+            lambda: machine.check(recipe),
             lambda: parties.signer("acme").consent(parties.manifest_leaf, BUNDLE),
         ):
             why = refusal(act)
-            assert (why.refusal, f"shard = true does with adamw, muon, lion, and this run's inner is {inner}") == (
+            assert (why.refusal, f"{how} = true does with adamw, muon, lion, and this run's inner is {inner}") == (
                 Refusal.BAD_FIELD,
                 why.detail,
             )
