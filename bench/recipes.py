@@ -79,12 +79,12 @@ MERGES, DROPOUT = "0.1", "dropout"
 # The small recipe in rounds, of one member, on the harder half of twice as many sequences.
 PICKED, HARDEST = replace(SMALL, outer="mean", outer_momentum="0", candidates=2), "hardest"
 PICKED_ROUNDS = 8
-# The small recipe again, by each inner optimiser at three rates: twice and half of what was best in half as many steps.
+# The small recipe again, by each inner optimiser at three rates, of which the one between is the best or nearly so.
 OPTIMISERS = "optimisers"
 RATES = {
-    "adamw": ("0.004", "0.008", "0.016"),
+    "adamw": ("0.002", "0.004", "0.008"),
     "muon": ("0.008", "0.016", "0.032"),
-    "adafactor": ("0.002", "0.004", "0.008"),
+    "adafactor": ("0.001", "0.002", "0.004"),
     "lamb": ("0.032", "0.064", "0.128"),
     "lion": ("0.032", "0.064", "0.128"),
     "scion": ("0.008", "0.016", "0.032"),

@@ -66,6 +66,7 @@ GUARDED: dict[str, list[str]] = {
         "tests/training/test_own.py",
     ],
     "shared_models/lm/models.py": ["tests/training/test_foreign.py"],
+    "shared_models/lm/borrowed.py": ["tests/training/test_optimisers.py"],
     "shared_models/invites.py": [
         "tests/client/test_join.py",
         "tests/attacks/test_stolen_invite.py",
@@ -143,6 +144,7 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/published.py": ["tests/client/test_auditor.py", "tests/ledger/test_log.py", "tests/test_cli.py"],
     "client/signer.py": [
         "tests/server/test_foreign_consent.py",
+        "tests/training/test_optimisers.py",
         "tests/client/test_signer.py",
         "tests/client",
         "tests/server/test_tokenized.py",
@@ -237,9 +239,10 @@ GUARDED: dict[str, list[str]] = {
     "client/training.py": [
         "tests/training/test_foreign.py",
         "tests/training/test_machine.py",
+        "tests/training/test_optimisers.py",
         "tests/training/test_training.py",
     ],
-    "client/team.py": ["tests/training/test_machine.py"],
+    "client/team.py": ["tests/training/test_machine.py", "tests/training/test_optimisers.py"],
     "client/data.py": ["tests/training"],
     "client/memory.py": ["tests/client/test_memory.py", "tests/client/test_app.py"],
     "client/cli.py": [
