@@ -163,6 +163,7 @@ def test_a_build_says_the_release_of_the_library_and_of_no_other_optimiser_anyth
 def test_who_lacks_the_library_does_not_consent_nor_begin_and_is_told_what_to_install(inner, tmp_path, without):
     recipe = replace(TOY, inner=inner)
     parties = Parties(tmp_path, recipe)
+    parties.log.close()
     signer, home = parties.signer("acme"), parties.founded.member("acme")
     tokens = corpus.shard(0, 3)[:5_000]
     for act in (
@@ -178,7 +179,6 @@ def test_who_lacks_the_library_does_not_consent_nor_begin_and_is_told_what_to_in
     assert list((home.path / "entries").glob("*.note")) == []
     borrowed.LIBRARY = "pytorch_optimizer"
     signer.consent(parties.manifest_leaf, BUNDLE)
-    parties.log.close()
 
 
 def test_who_lacks_the_library_does_not_judge_work_that_was_done_with_it(monkeypatch):
