@@ -105,7 +105,12 @@ GUARDED: dict[str, list[str]] = {
     "shared_models/rules/recipes.py": ["tests/rules/test_recipes.py"],
     "shared_models/rules/pace.py": ["tests/rules/test_pace.py"],
     "shared_models/rules/challenge.py": ["tests/rules/test_challenge.py"],
-    "shared_models/rules/books.py": ["tests/rules/test_books.py", "tests/rules/test_challenge.py", "tests/rules"],
+    "shared_models/rules/books.py": [
+        "tests/rules/test_books.py",
+        "tests/rules/test_challenge.py",
+        "tests/rules/test_stopping.py",
+        "tests/rules",
+    ],
     "shared_models/rules/audit.py": [
         "tests/rules",
         "tests/attacks/test_forged_amount.py",
