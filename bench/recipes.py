@@ -5,7 +5,8 @@ product's own inner loop, and is held against the plain one of the same run. A r
 
 Two figures are no ratios: how far the closed formula for FLOP lies from what PyTorch counts, and how far what
 transformers computes from the exported models lies from what ours do, the worst of all rows. An expert of each member
-takes a consortium: its figures are those of `bench.experts`.
+takes a consortium: its figures are those of `bench.experts`. What becomes of a round that is broken off, as on a spot
+machine, is asked by `bench.offpeak`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import experts, most_memory, report
+from bench import experts, most_memory, offpeak, report
 from client import data
 from client.sample import START, New, sampled
 from client.train import train
@@ -162,7 +163,8 @@ MEANING |= {
     FORMULA: "FLOP by the formula against PyTorch's counter, masked half of attention included, the worst row",
     EXPORT: "logits of transformers from the exported model against ours / the largest of ours, the worst row",
 }
-MEANING |= experts.MEANING
+SPOT = "spot_resume_equal"
+MEANING |= experts.MEANING | {SPOT: offpeak.MEANING[SPOT]}
 OWN = replace(PLAIN, feed="swiglu", member_experts=1)  # What a member trains.
 
 
@@ -200,7 +202,7 @@ def figures() -> dict[str, float]:
         print(f"{EXPORT}: transformers is not installed; the extra hf brings it", file=sys.stderr)
     else:
         told[EXPORT] = max(map(_export_difference, every))
-    return told | experts.figures()
+    return told | experts.figures() | {SPOT: offpeak.resumed()}
 
 
 def _counted(recipe: Recipe) -> dict[str, float]:
