@@ -18,6 +18,7 @@ from bench import (
     recipes,
     robust,
     simulation,
+    stopping,
     training,
     transport,
 )
@@ -34,6 +35,7 @@ for each in (
     cheating,
     recipes,
     processes,
+    stopping,
     quantised,
     training,
     robust,

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import experts, most_memory, offpeak, report
@@ -90,7 +92,17 @@ RATES = {
     "lion": ("0.032", "0.064", "0.128"),
     "scion": ("0.008", "0.016", "0.032"),
 }
-ALONE = (DISTILLED, TOKENIZED, DROPOUT, SYNTHETIC, HARDEST, OPTIMISERS)  # Rows held against what they measure beside.
+# The small recipe with experts, for so many rounds.
+TOUCHED, TOUCHED_ROUNDS = "touched", 4
+ALONE = (
+    DISTILLED,
+    TOKENIZED,
+    DROPOUT,
+    SYNTHETIC,
+    HARDEST,
+    OPTIMISERS,
+    TOUCHED,
+)  # Rows held against what they measure beside.
 CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
 MEMORY = "most memory of training beyond what the process had / the plain one's"
 SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
@@ -147,6 +159,11 @@ MEANING |= {
     "hardest_loss_ratio": "the harder half: held-out loss behind the same tokens / without",
     "hardest_flop_loss_ratio": "the harder half: held-out loss behind the same FLOP / without",
     "hardest_little_loss_ratio": f"the harder half, of {LITTLE} bytes of text: held-out loss / without",
+}
+MEANING |= {
+    "touched_of_round": "of all layers' experts, those that some token goes through in a round; the least round",
+    "touched_of_step": "the same in a step; the least step",
+    "touched_least_share": "of a layer's tokens in a round, those of the expert that gets fewest / of each one, evenly",
 }
 for _inner in RATES:
     MEANING |= {
@@ -492,10 +509,38 @@ def _optimisers() -> dict[str, float]:
     return told
 
 
+def _touched() -> dict[str, float]:
+    """Which experts tokens go through in one member's rounds: an update of the others would not have to be sent."""
+    torch.set_num_threads(1)
+    recipe = replace(SMALL, **MODELS["experts"])
+    step = Counter[torch.nn.Module]()  # Tokens by expert.
+
+    def count(module: torch.nn.Module, given: tuple[torch.Tensor], _: object) -> None:
+        if isinstance(module, gpt.Expert):
+            step[module] += len(given[0])
+
+    state, text = (outer.first(recipe), weights.Weights()), data.load("python-stdlib:0/4")
+    every = recipe.layers * recipe.experts
+    even = recipe.inner_steps * recipe.batch * recipe.context * recipe.experts_per_token / recipe.experts
+    touched, rounds, least = list[float](), list[float](), list[float]()
+    with register_module_forward_hook(count):
+        for round_ in range(1, TOUCHED_ROUNDS + 1):
+            whole, (start, memory) = Counter[torch.nn.Module](), state
+            training = Training(start, recipe, text, memory, member="acme", round_=round_, rounds=TOUCHED_ROUNDS)
+            for _ in training.until(recipe.inner_steps):
+                touched.append(len(+step) / every)
+                whole.update(step)
+                step.clear()
+            rounds.append(len(+whole) / every)
+            least.append(min(whole.values()) / even)
+            state = training.state()
+    return {"touched_of_round": min(rounds), "touched_of_step": min(touched), "touched_least_share": min(least)}
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
     alone = {DISTILLED: _distilled, TOKENIZED: _tokenized, DROPOUT: _dropout, SYNTHETIC: _synthetic}
-    alone |= {HARDEST: _hardest, OPTIMISERS: _optimisers}
+    alone |= {HARDEST: _hardest, OPTIMISERS: _optimisers, TOUCHED: _touched}
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
     parser.add_argument(
         "--row",
