@@ -62,7 +62,7 @@ def told(result: Result) -> dict[str, float]:
     losses = [round(1e6 * loss) for loss in result.losses]
     for patience in PATIENCE:
         behind = next((number for number in range(1, ROUNDS) if plateau(losses[: number + 1], patience)), ROUNDS)
-        left, whole = (unspent(0, manifest, trained, len(MEMBERS)).flop for trained in (behind, 0))
+        left, whole = (unspent(0, manifest, trained, manifest.members).flop for trained in (behind, 0))
         figures_ |= {
             f"patience{patience}_unspent": left / whole,
             f"patience{patience}_loss_ratio": losses[behind] / losses[-1],
