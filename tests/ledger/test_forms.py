@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import pytest
 from reading import get, links, rows, served, tables
-from world import World, whole
+from world import World, digest, whole
 
 from ledger.forecast import FEW
 from ledger.pages import TABLES
@@ -44,6 +44,15 @@ PAGES = (
 @pytest.fixture(scope="module")
 def world():
     world = whole()
+    early = {"charter": world.books.agreement.hash, "members": ("birch", "cedar"), "quorum": 1}
+    world.say(world.coordinator, world.manifest("early", **early, patience=1, rounds=6))
+    world.say("birch/compute", world.consent("birch", "early"))
+    for number in range(2):  # The second round's loss is the first one's.
+        world.say(world.coordinator, world.opened("early", invited=("birch",)))
+        hashed = world.say("birch/compute", world.receipt("birch", "early"))
+        moved = {"checkpoint": digest(f"early {number}")}
+        world.say(world.coordinator, world.close({"birch": hashed}, "early", **moved))
+    world.say(world.coordinator, world.end("early", status="stopped"))
     world.say("birch/admin", world.item("birch", 1_000, "disk", period="2027-01"))
     world.bill("2027-01")
     world.say("cedar/admin", Dispute(seq=0, prev=FIRST, member="cedar", about="item/birch/disk", reason=FORMULA))

@@ -171,7 +171,8 @@ TWO = {"acme": 2, "birch": 1}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Result:
-    return simulate(tmp_path_factory.mktemp("run") / "parties", TWO, rounds=2, recipe=RECIPE)
+    folder = tmp_path_factory.mktemp("run") / "parties"
+    return simulate(folder, TWO, rounds=2, recipe=RECIPE, steps={"birch": 4})
 
 
 def receipt(run: Result, member: str, round_: int) -> tuple[Receipt, str]:
@@ -192,7 +193,7 @@ def shown(run: Result, member: str, segment: int) -> bytes:
 def test_a_run_is_billed_by_what_it_picks_from_and_anyone_comes_to_the_same(run):
     assert (run.report.findings, run.excluded) == ([], ())
     assert run.manifest.flop_per_token == flop_per_token(RECIPE) == _counted()
-    assert [each.flop for each in run.bill.balances] == [2 * round_flop(run.manifest, 1, "acme")] * 2
+    assert [each.flop for each in run.bill.balances] == [2 * round_flop(run.manifest, 1, name) for name in TWO]
     assert round_flop(run.manifest, 1, "acme") == tokens_asked(RECIPE) * run.manifest.flop_per_token
     log = fetch(reader(str(run.founded.ledger / "log"))).leaves
     assert [each.wrong for each in repeat(logged(log, "r1"), run.founded.coordinator.path)] == ["", ""]
