@@ -172,7 +172,9 @@ def _misjudged(
     files: Path,
     read: Path,
 ) -> str:
-    """What of these updates is weighed or scored otherwise by the rule; what another processor may compute is borne."""
+    """What of these updates is weighed or scored otherwise by the rule, or of the checkpoint that they lead to, and of
+    the run's first one; what another processor may compute is borne.
+    """
     recipe, seed = said.manifest.recipe, bytes.fromhex(close.seed)
     invited = len(close.included) + len(close.excluded) + len(close.late)
     ages = {each.receipt: close.round - said.updates[each.receipt][0] for each in close.late}
@@ -193,4 +195,12 @@ def _misjudged(
             )
         if abs(right.gain_unats - each.gain_unats) > BORNE_UNATS:
             return f"{each.member} gains {each.gain_unats} unats in the log, and {right.gain_unats} here"
+    tokens, sizes = scored
+    chosen = hygiene.spread(hygiene.EVALUATED, recipe.context, tokens)
+    begun = [(close.base, said.manifest.loss_unats)] if close.round == 1 else []
+    for digest, unats in (*begun, (close.checkpoint, close.loss_unats)):
+        checkpoint = weights.stored(files / "checkpoints", digest)
+        here = round(1e6 * hygiene.held_out_loss(model, checkpoint, chosen, sizes)(None))
+        if abs(here - unats) > BORNE_UNATS:
+            return f"checkpoint {digest[:12]}… has a loss of {unats} unats in the log, and {here} here"
     return ""

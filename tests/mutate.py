@@ -174,7 +174,7 @@ GUARDED: dict[str, list[str]] = {
     "client/auditor.py": ["tests/client/test_auditor.py", "tests/client/test_quotes_kept.py"],
     "shared_models/rules/fork.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "shared_models/artefacts.py": ["tests/client/test_models.py"],
-    "server/cli.py": ["tests/client/test_models.py"],
+    "server/cli.py": ["tests/client/test_models.py", "tests/server/test_partial.py"],
     "server/admission.py": ["tests/server/test_admission.py"],
     "ledger/log.py": [
         "tests/ledger/test_log.py",
