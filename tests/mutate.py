@@ -156,7 +156,7 @@ GUARDED: dict[str, list[str]] = {
     ],
     "client/energy.py": ["tests/client/test_energy.py"],
     "client/half.py": ["tests/training/test_training.py"],
-    "client/train.py": ["tests/training/test_training.py"],
+    "client/train.py": ["tests/training/test_training.py", "tests/server/test_hardest.py"],
     "client/limits.py": ["tests/client/test_memory_limit.py"],
     "client/runs.py": ["tests/client/test_site_policy.py"],
     "client/policy.py": ["tests/client/test_site_policy.py", "tests/client/test_tariff.py"],
