@@ -314,6 +314,19 @@ def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1
     return {"cpu": cpu, "memory": most, "loss": loss}
 
 
+def _trained(
+    recipe: Recipe, tokens: tokenizer.Tokens | data.Shard, beside: weights.Tensors | None = None
+) -> tuple[weights.Weights, weights.Weights, float]:
+    """What all steps of one member's only round come to: weights, the optimiser's memory, and CPU seconds."""
+    started = time.process_time()
+    start = outer.first(recipe) | dict(beside or {})
+    training = Training(start, recipe, tokens, {}, member="acme", round_=1, rounds=1)
+    for _ in training.until(recipe.inner_steps):
+        pass
+    cpu = time.process_time() - started
+    return *training.state(), cpu
+
+
 def _distilled() -> dict[str, float]:
     """A student that learns from a teacher too, held against one that does not: for as many tokens, and as many FLOP.
 
@@ -324,12 +337,7 @@ def _distilled() -> dict[str, float]:
 
     def train(recipe: Recipe, beside: weights.Weights) -> tuple[weights.Weights, float, float]:
         """Trained weights, their held-out loss, and CPU seconds of a step."""
-        started = time.process_time()
-        start = outer.first(recipe)
-        training = Training(start | beside, recipe, tokens, {}, member="acme", round_=1, rounds=1)
-        for _ in training.until(recipe.inner_steps):
-            pass
-        cpu, (reached, _) = time.process_time() - started, training.state()
+        reached, _, cpu = _trained(recipe, tokens, beside)
         return reached, outer.held_out_loss(outer.model(recipe), reached, recipe), cpu / recipe.inner_steps
 
     assert taught.teacher is not None
@@ -359,11 +367,7 @@ def _tokenized() -> dict[str, float]:
 
         def train(recipe: Recipe, tokens: tokenizer.Tokens) -> tuple[float, float]:
             """The held-out loss, in nats per byte, and CPU seconds of a step."""
-            started = time.process_time()
-            training = Training(outer.first(recipe), recipe, tokens, {}, member="acme", round_=1, rounds=1)
-            for _ in training.until(recipe.inner_steps):
-                pass
-            cpu, (reached, _) = time.process_time() - started, training.state()
+            reached, _, cpu = _trained(recipe, tokens)
             loss = outer.held_out_loss(outer.model(recipe), reached, recipe, tokenizers=folder)
             return loss, cpu / recipe.inner_steps
 
@@ -395,11 +399,7 @@ def _dropout() -> dict[str, float]:
             """The held-out loss, in nats per byte, and CPU seconds of all steps."""
             recipe = replace(BYTES, vocabulary=TOKENS, tokenizer=cut.name, merge_dropout=dropout)
             shard = data.Shard(np.concatenate(list(cut.encode(text))), cut=cut if dropout != "0" else None)
-            started = time.process_time()
-            training = Training(outer.first(recipe), recipe, shard, {}, member="acme", round_=1, rounds=1)
-            for _ in training.until(recipe.inner_steps):
-                pass
-            cpu, (reached, _) = time.process_time() - started, training.state()
+            reached, _, cpu = _trained(recipe, shard)
             return outer.held_out_loss(outer.model(recipe), reached, recipe, tokenizers=folder), cpu
 
         text = data.load("python-stdlib:0/4")
@@ -421,11 +421,7 @@ def _synthetic() -> dict[str, float]:
 
     def train(tokens: tokenizer.Tokens | data.Shard) -> tuple[gpt.GPT, float, float]:
         """The model, its held-out loss, and CPU seconds of a token."""
-        started = time.process_time()
-        training = Training(outer.first(BYTES), BYTES, tokens, {}, member="acme", round_=1, rounds=1)
-        for _ in training.until(BYTES.inner_steps):
-            pass
-        cpu, (reached, _) = time.process_time() - started, training.state()
+        reached, _, cpu = _trained(BYTES, tokens)
         model = outer.model(BYTES)
         loss = outer.held_out_loss(model, reached, BYTES)
         weights.put(reached, model)
@@ -487,11 +483,7 @@ def _optimisers() -> dict[str, float]:
 
     def train(recipe: Recipe) -> tuple[float, float, float]:
         """The held-out loss, CPU seconds of all steps, and bytes of memory for each weight."""
-        started = time.process_time()
-        training = Training(outer.first(recipe), recipe, text, {}, member="acme", round_=1, rounds=1)
-        for _ in training.until(recipe.inner_steps):
-            pass
-        cpu, (reached, memory) = time.process_time() - started, training.state()
+        reached, memory, cpu = _trained(recipe, text)
         loss = outer.held_out_loss(outer.model(recipe), reached, recipe)
         return loss, cpu, weights.size(memory) / (weights.size(reached) / 4)
 
