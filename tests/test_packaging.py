@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,9 @@ def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel,
     assert not {"flwr", "torch"} & set(found)
     newest = tuple(map(int, found["fastapi"].split(".")[:2]))
     assert newest > (0, 138), "this is the stack that Flower pins: the test would show nothing new"
+    # What these test is the database, and that is run by the same libraries here, if no newer ones are out.
+    stored = ("faulty_disk", "log", "projections", "sequencer", "shelf")
+    as_here = all(found[each] == version(each) for each in ("alembic", "psycopg", "sqlalchemy", "sqlmodel"))
     tests = tmp_path / "tests"
     shutil.copytree(ROOT / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
     options = [
@@ -303,6 +307,7 @@ def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel,
         str(tmp_path / "none.ini"),
         "--rootdir",
         str(tmp_path),
+        *(f"--ignore={tests / 'ledger' / f'test_{each}.py'}" for each in stored if as_here),
     ]
     (tmp_path / "none.ini").write_text("[pytest]\nmarkers = slow\n")
     done = subprocess.run(

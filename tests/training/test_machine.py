@@ -45,16 +45,19 @@ TAUGHT = replace(RECIPE, inner="adamw", **TAUGHT)
 DDP, FSDP, TENSOR = (Machine(processes=2, **how) for how in ({}, {"shard": True}, {"tensor": True}))
 
 
-def trained(machine: Machine, steps: int, start=None, memory=None, step: int = 0, recipe=RECIPE):
-    """(losses, the point reached, the state reached) by this machine."""
+def trained(machine: Machine, *steps: int, start=None, memory=None, step: int = 0, recipe=RECIPE):
+    """(losses, the point reached, the state after each of these steps) by this machine."""
     torch.set_num_threads(1)
     start, tokens = outer.first(recipe) if start is None else start, data.load("python-stdlib:0/3")
     if recipe.teacher is not None:
         start = start | gpt.beside(gpt.Shape.of(recipe), outer.first(recipe.teacher))
     with at_work(start, recipe, tokens, memory or {}, machine=machine, step=step, **TURN) as training:
-        losses = list(training.until(steps))
+        losses, states = [], []
+        for each in steps:
+            losses += training.until(each)
+            states.append(training.state())
         assert training.data == training.point().data
-        return losses, training.point(), training.state()
+        return losses, training.point(), *states
 
 
 def refused(machine: Machine, recipe=RECIPE) -> Refused:
@@ -148,14 +151,13 @@ def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(t
     """By torchrun, over gloo: each holds the model (DDP), or a part of it (FSDP2), or of every matrix (tensor)."""
     one = Machine()
     losses, point, reached = trained(one, 4, recipe=recipe)
-    theirs, their_point, their_state = trained(two, 4, recipe=recipe)
+    theirs, their_point, (weights, memory), their_state = trained(two, 2, 4, recipe=recipe)
     assert theirs == pytest.approx(losses, rel=0.01)
     assert (their_point.data, their_point.step) == (point.data, 4)
     assert their_point != point  # Sums in another order.
     assert distance_ppm((outer.first(recipe), {}), reached, their_state) < TOLERANCE_PPM
-    half = trained(two, 2, recipe=recipe)
-    again = trained(two, 4, *half[2], step=2, recipe=recipe)
-    assert (half[0] + again[0], again[1]) == (theirs, their_point)
+    again = trained(two, 4, start=weights, memory=memory, step=2, recipe=recipe)
+    assert again[:2] == (theirs[2:], their_point)
 
 
 def test_a_process_that_is_killed_ends_the_training_by_its_name_and_all_others():
