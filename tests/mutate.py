@@ -60,8 +60,8 @@ GUARDED: dict[str, list[str]] = {
         "tests/server/test_tokenized.py",
     ],
     "shared_models/huggingface.py": [
-        "tests/training/test_foreign.py",
         "tests/client/test_huggingface.py",
+        "tests/training/test_foreign.py",
         "tests/training/test_adapter.py",
         "tests/server/test_adapted.py",
         "tests/training/test_own.py",
