@@ -39,9 +39,9 @@ from client.train import train
 from client.training import ONE, Machine, Training
 from server import outer
 from shared_models import huggingface
-from shared_models.lm import gpt, models, tokenizer, weights
+from shared_models.lm import codecs, gpt, models, tokenizer, weights
 from shared_models.records.kinds import Recipe
-from shared_models.rules.pricing import flop_per_token, length_at
+from shared_models.rules.pricing import flop_per_token, length_at, tokens_asked
 from shared_models.rules.recipes import SMALL, TOY
 
 STEPS = 12
@@ -103,29 +103,23 @@ ALONE = (
     OPTIMISERS,
     TOUCHED,
 )  # Rows held against what they measure beside.
-CPU, LOSS = "CPU time of a token / the plain one's", "held-out loss behind the same tokens / the plain one's"
-MEMORY = "most memory of training beyond what the process had / the plain one's"
-SAME_MODEL = {"cpu_ratio": CPU, "memory_ratio": MEMORY, "loss_ratio": LOSS}
-OTHER_MODEL = {
-    "cpu_ratio": CPU,
-    "flop_ratio": "FLOP of a token by the formula / the plain one's",
-    "weights_ratio": "weights to train, to remember and to exchange / the plain one's",
-    "loss_ratio": LOSS,
+COLUMNS = {  # Of each other row, held against one that it names.
+    "cpu_ratio": "CPU time of a token",
+    "memory_ratio": "most memory of training beyond what the process had",
+    "flop_ratio": "FLOP of a token by the formula, and so its money at a charter's price",
+    "weights_ratio": "weights to train and to exchange",
+    "update_ratio": "bytes of an update, in 4 bits",
+    "optimiser_ratio": "bytes that the optimiser remembers",
+    "loss_ratio": "held-out loss behind the same tokens",
+    "flop_loss_ratio": "held-out loss behind the same FLOP, to the nearest step",
 }
+AGAINST = {row: "plain" for row in ROWS if row not in ("plain", "whole", "continued")}
+AGAINST |= {"curriculum": "whole", "adapter": "continued"}
+NAMES = {"plain": "the plain one", "whole": "all of 256, over a whole run", "continued": "all of the given weights"}
 MEANING = {
-    f"{row}_{what}": f"{row}: {means}"
-    for row in ROWS
-    if row not in ("plain", "whole", "curriculum", "continued", "adapter")
-    for what, means in (OTHER_MODEL if row in MODELS else SAME_MODEL).items()
-}
-BESIDE = SAME_MODEL | OTHER_MODEL
-MEANING |= {
-    f"adapter_{what}": f"adapter, beside given weights: {means.replace('the plain one', 'that of all weights trained')}"
-    for what, means in BESIDE.items()
-}
-MEANING |= {
-    f"curriculum_{what}": f"curriculum, sequences of 64, 128, 256, over a whole run: {means}"
-    for what, means in (SAME_MODEL | {"flop_ratio": OTHER_MODEL["flop_ratio"]}).items()
+    f"{row}_{what}": f"{row}: {means} / {NAMES[other]}"
+    for row, other in AGAINST.items()
+    for what, means in COLUMNS.items()
 }
 MEANING |= {
     "distilled_cpu_ratio": "a student with a teacher: CPU time of a token / the student's alone",
@@ -187,28 +181,18 @@ OWN = replace(PLAIN, feed="swiglu", member_experts=1)  # What a member trains.
 
 def figures() -> dict[str, float]:
     """Measure every row in a process of its own. Without transformers there is no figure of the export."""
+    told = dict[str, float]()
     with tempfile.TemporaryDirectory() as scratch:
         given = Path(scratch) / "given"
         _in_a_process("plain", "--keep", str(given))
-        warm = {row: _in_a_process(row, "--given", str(given)) for row in ("continued", "adapter")}
-    found = {row: _in_a_process(row) for row in ROWS if row not in warm} | warm
-    for row in (*MODELS, *warm):
-        found[row] |= _counted(replace(PLAIN, **ROWS[row]))
-    for row in ("whole", "curriculum"):
-        found[row]["flop"] = _flop_of_run(**ROWS[row])
-    found["plain"] |= _counted(PLAIN)
-    told = {
-        f"{row}_{what}": found[row][what.removesuffix("_ratio")] / found["plain"][what.removesuffix("_ratio")]
-        for row in ROWS
-        if row not in ("plain", "whole", "curriculum", *warm)
-        for what in (OTHER_MODEL if row in MODELS else SAME_MODEL)
-    }
-    for what in (*SAME_MODEL, "flop_ratio"):
-        one, other = (found[row][what.removesuffix("_ratio")] for row in ("curriculum", "whole"))
-        told[f"curriculum_{what}"] = one / other
-    for what in BESIDE:
-        one, other = (found[row][what.removesuffix("_ratio")] for row in ("adapter", "continued"))
-        told[f"adapter_{what}"] = one / other
+        begin = {row: ("--given", str(given)) for row in ("continued", "adapter")}
+        found = {row: _in_a_process(row, *begin.get(row, ())) for row in ROWS}
+        for row, other in AGAINST.items():
+            ratio = {what: found[row][what] / found[other][what] for what in found[row]}
+            steps = round(STEPS / ratio["flop"])
+            longer = found[row] if steps == STEPS else _in_a_process(row, *begin.get(row, ()), "--steps", str(steps))
+            ratio["flop_loss"] = longer["loss"] / found[other]["loss"]
+            told |= {f"{row}_{what}_ratio": each for what, each in ratio.items()}
     for row in ALONE:
         told |= _in_a_process(row)
     every = [PLAIN, *(replace(PLAIN, **changes) for changes in MODELS.values())]
@@ -222,14 +206,8 @@ def figures() -> dict[str, float]:
     return told | experts.figures() | {SPOT: offpeak.resumed()}
 
 
-def _counted(recipe: Recipe) -> dict[str, float]:
-    shapes = gpt.shapes(gpt.Shape.of(recipe)).values()
-    return {"flop": flop_per_token(recipe), "weights": sum(map(math.prod, shapes))}
-
-
-def _flop_of_run(rounds: int, **changes: Any) -> float:
+def _flop_of_run(recipe: Recipe, rounds: int) -> float:
     """Of a token, the mean over all steps."""
-    recipe = replace(PLAIN, **changes)
     steps = range(rounds * recipe.inner_steps)
     costs = [flop_per_token(replace(recipe, shortest=0, context=length_at(recipe, rounds, step))) for step in steps]
     return sum(costs) / len(costs)
@@ -286,10 +264,14 @@ def _keep(path: Path) -> None:
     save_file(training.state()[0], path)
 
 
-def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1, **changes: Any) -> dict[str, float]:
-    """CPU seconds, most memory in bytes, and held-out loss in nats per byte, of one row: of so many of four rounds."""
+def _measured(
+    machine: Machine = ONE, given: Path | None = None, rounds: int = 1, steps: int = STEPS, **changes: Any
+) -> dict[str, float]:
+    """One row, of so many of four rounds: CPU seconds and FLOP of a token, held-out loss in nats per byte, weights that
+    are trained; bytes of the most memory, of an update, and of what the optimiser remembers.
+    """
     torch.set_num_threads(1)
-    recipe = replace(PLAIN, **changes)
+    recipe = replace(PLAIN, inner_steps=steps, **changes)
     begun = models.begun(recipe, Path(), None if given is None else weights.Stored(given))
     frozen = {} if given is None else dict(weights.Stored(given))
     base, tokens = weights.of(begun), data.load("python-stdlib:0/4")
@@ -308,10 +290,19 @@ def _measured(machine: Machine = ONE, given: Path | None = None, rounds: int = 1
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # Else what that has freed is still counted as had, and not as needed again.
     trained, started = list[Training](), time.process_time()
-    most = most_memory(lambda: trained.append(train(rounds, STEPS)))
+    most = most_memory(lambda: trained.append(train(rounds, steps)))
     cpu = time.process_time() - started
-    loss = outer.held_out_loss(begun, trained[0].state()[0], recipe)
-    return {"cpu": cpu, "memory": most, "loss": loss}
+    reached, memory = trained[0].state()
+    shapes = codecs.shapes(reached)
+    return {
+        "cpu": cpu / (rounds * tokens_asked(recipe)),
+        "memory": most,
+        "flop": _flop_of_run(recipe, rounds),
+        "weights": sum(map(math.prod, shapes.values())),
+        "update": codecs.total("int4", shapes),
+        "optimiser": weights.size(memory),
+        "loss": outer.held_out_loss(begun, reached, recipe),
+    }
 
 
 def _trained(
@@ -541,6 +532,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a round; default %(default)s")
     parser.add_argument("--json", action="store_true", help="the figures only")
     chosen = parser.parse_args()
     if chosen.keep:
@@ -549,7 +541,7 @@ def main() -> None:
     elif chosen.row in alone:
         print(json.dumps(alone[chosen.row]()))
     elif chosen.row:
-        print(json.dumps(_measured(given=chosen.given, **ROWS[chosen.row])))
+        print(json.dumps(_measured(given=chosen.given, steps=chosen.steps, **ROWS[chosen.row])))
     else:
         report("recipes", figures(), MEANING)
 
