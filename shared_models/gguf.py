@@ -1,18 +1,20 @@
 """A checkpoint as one file that llama.cpp opens, and whatever is built on it: GGUF, its numbers whole or in few bits.
 
-Its architecture is `llama`, with experts too; llama.cpp has none that computes GELU without gates behind RMSNorm. The
-format: github.com/ggml-org/ggml, docs/gguf.md, version 3; blocks of numbers: src/ggml-quants.c there. The package
-`gguf` is what tests compare with, to the bit: as a writer it brings an HTTP client, opens its file by itself and leaves
-out empty lists, which llama.cpp asks for; and it says of its rounding to 4 bits that it may change.
+Its architecture is the one of llama.cpp's that computes the very model (github.com/ggml-org/llama.cpp, src/models); not
+every mix has one, and GELU without gates behind RMSNorm has none. The format: github.com/ggml-org/ggml, docs/gguf.md,
+version 3; blocks of numbers: src/ggml-quants.c there. The package `gguf` is what tests compare with, to the bit: as a
+writer it brings an HTTP client, opens its file by itself and leaves out empty lists, which llama.cpp asks for; and it
+says of its rounding to 4 bits that it may change.
 
 The same weights make the same bytes on every machine, for each number is rounded by itself, as IEEE 754 says; but the
-product of two matrices of a rank is a sum, whose last bit may be another elsewhere.
+product of two matrices of a rank is a sum, and how far positions turn a power: their last bit may be another elsewhere.
 """
 
 import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,14 @@ HALF_MOST = 65_504.0  # The largest number of float16.
 LEAST = np.finfo(np.float32).tiny  # Of a smaller scale the inverse may be infinite; in float16 it is zero anyway.
 END = 0xFF  # Readers want a token at which a text ends: UTF-8 never has this byte.
 NORMAL, CONTROL, UNUSED = 1, 3, 5  # Kinds of token.
+ARCHITECTURES = {  # What llama.cpp calls them, by what transformers does.
+    "llama": "llama",
+    "mixtral": "llama",
+    "olmoe": "olmoe",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+}
 NAMES = {  # Of the tensors, by what transformers calls them.
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -38,6 +48,8 @@ NAMES = {  # Of the tensors, by what transformers calls them.
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "self_attn.o_proj": "attn_output",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
@@ -47,7 +59,13 @@ NAMES = {  # Of the tensors, by what transformers calls them.
     "block_sparse_moe.experts.w1": "ffn_gate_exps",
     "block_sparse_moe.experts.w2": "ffn_down_exps",
     "block_sparse_moe.experts.w3": "ffn_up_exps",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
 }
+
+ROPE = "rope_freqs.weight"  # By this tensor llama.cpp divides how far rotary positions turn.
 
 Bytes = npt.NDArray[np.uint8]
 Value = bool | int | float | str | list[str] | npt.NDArray[np.int32]
@@ -198,13 +216,7 @@ def export(
     if path.exists():
         raise Refused(Refusal.BAD_FIELD, f"--to {path}: it is there already, and nothing is written over")
     huggingface.check_ours(recipe)
-    if recipe.feed != "swiglu":
-        cause = f'feed = "{recipe.feed}": llama.cpp has no architecture that computes it; train with feed = "swiglu"'
-        raise Refused(Refusal.BAD_FIELD, cause)
-    for name in ("qk_norm", "bias", "rope_factor"):
-        if (found := getattr(recipe, name)) not in ("none", 0):
-            cause = f"{name} = {found}: written is the architecture llama, which has none; a folder can hold it"
-            raise Refused(Refusal.BAD_FIELD, cause)
+    architecture(recipe)
     if recipe.vocabulary <= END:
         raise Refused(Refusal.BAD_FIELD, f"vocabulary = {recipe.vocabulary}: llama.cpp wants a token for each byte")
     if cut is not None and not cut.as_gpt2:
@@ -225,6 +237,40 @@ def export(
     return Written(size, [part.name for part in parts if part.dtype == "f16" != dtype], losses)
 
 
+def architecture(recipe: huggingface.Model) -> str:
+    """What llama.cpp calls the architecture that computes the very model of this recipe.
+
+    Raises `Refused(BAD_FIELD)` if it has none: of some options a file says nothing, for its code knows one answer.
+    """
+    found = ARCHITECTURES.get(huggingface.kind_of(recipe))
+    if found is None:
+        cause = f'feed = "{recipe.feed}": llama.cpp has no architecture that computes it; train with feed = "swiglu"'
+        raise Refused(Refusal.BAD_FIELD, cause)
+    has = {
+        "rope_factor": recipe.rope_factor,
+        "heads × head_dim": recipe.heads * recipe.head_width,
+        "kv_heads": recipe.kv_heads or recipe.heads,
+        "expert_weights": recipe.expert_weights,
+    }
+    only: dict[str, dict[str, int | str]] = {
+        "llama": {},
+        "olmoe": {
+            "rope_factor": 0,
+            "heads × head_dim": recipe.width,
+            "kv_heads": recipe.heads,
+            "expert_weights": "softmax",
+        },
+        "qwen2": {"rope_factor": 0, "heads × head_dim": recipe.width},
+        "qwen3": {"rope_factor": 0},
+        "qwen3moe": {"rope_factor": 0, "expert_weights": "shares"},
+    }
+    for name, right in only[found].items():
+        if has[name] != right:
+            cause = f"{name} = {has[name]}: llama.cpp's {found} computes {right} and nothing else; a folder can hold it"
+            raise Refused(Refusal.BAD_FIELD, cause)
+    return found
+
+
 def measured(whole: huggingface.Whole, dtype: str, text: Text, cut: Tokenizer | None = None) -> tuple[float, float]:
     """The loss on a text, in nats per byte: of these weights, and of what a file of this dtype holds of them.
 
@@ -241,7 +287,7 @@ class Part(NamedTuple):
     """A tensor of the file."""
 
     name: str
-    places: list[huggingface.Place]  # Of all experts, one each; else one.
+    places: list[huggingface.Place]  # Of all experts, one each; else one; of ROPE none.
     turned: int  # Of queries and keys, how wide a head is; else 0.
     dtype: str
     shape: tuple[int, ...]
@@ -249,14 +295,17 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, name: str, places: list[huggingface.Place], whole: huggingface.Whole, dtype: str) -> "Part":
         recipe = whole.recipe
-        turned = recipe.head_width if "attn_q" in name or "attn_k" in name else 0
+        neighbours = architecture(recipe) == "llama" and ("attn_q" in name or "attn_k" in name)
+        turned = recipe.head_width if neighbours else 0
         shape = cls(name, places, turned, dtype, ()).tensor(whole).shape
-        return cls(name, places, turned, held_as(dtype, places[0].ours, shape), shape)
+        return cls(name, places, turned, held_as(dtype, places[0].ours if places else name, shape), shape)
 
-    def tensor(self, whole: weights.Tensors) -> weights.Tensor:
-        """Rotary positions turn neighbours in llama.cpp, and here numbers that are half a head apart: so of queries and
-        keys the rows of each head are put in that order.
+    def tensor(self, whole: huggingface.Whole) -> weights.Tensor:
+        """Rotary positions turn neighbours in llama.cpp's `llama`, and here, as in its others, numbers that are half a
+        head apart: so of queries and keys the rows of each head are put in that order.
         """
+        if not self.places:
+            return _slower(whole.recipe)
         found = [place.rows(whole) for place in self.places]
         tensor = found[0] if len(found) == 1 else np.stack(found)
         if self.turned:
@@ -268,16 +317,27 @@ def _grouped(recipe: huggingface.Model) -> dict[str, list[huggingface.Place]]:
     """Every tensor of the file, and where what it holds is in ours."""
     found: dict[str, list[huggingface.Place]] = {}
     for place in huggingface.places_of(recipe):
-        theirs = re.sub(r"(?<=\.experts)\.\d+", "", place.theirs.removesuffix(".weight"))
+        theirs, _, what = re.sub(r"(?<=\.experts)\.\d+", "", place.theirs).rpartition(".")
         layer = re.match(r"model\.layers\.(\d+)\.", theirs)
         name = f"blk.{layer[1]}.{NAMES[theirs[layer.end() :]]}" if layer else NAMES[theirs]
-        found.setdefault(f"{name}.weight", []).append(place)
+        found.setdefault(f"{name}.{what}", []).append(place)
+    if architecture(recipe) == "olmoe":
+        found.setdefault("output.weight", found["token_embd.weight"])  # It wants two, also if they are one.
+    if recipe.rope_factor:
+        found[ROPE] = []
     return found
+
+
+def _slower(recipe: huggingface.Model) -> weights.Tensor:
+    """How many times slower rotary positions turn each pair of a head's numbers for the factor, (width / 2)."""
+    shape = gpt.Shape.of(recipe)
+    factors: weights.Tensor = (gpt.frequencies(replace(shape, rope_factor=0)) / gpt.frequencies(shape)).numpy()
+    return factors
 
 
 def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut: Tokenizer | None) -> dict[str, Value]:
     """What stands at the head of the file."""
-    head = recipe.head_width
+    arch, head = architecture(recipe), recipe.head_width
     tokens = list(map(shown, range(END + 1))) if cut is None else [*cut.tokens]
     end = tokens.index(shown(END))
     tokens[end] = "<|endoftext|>"
@@ -285,28 +345,32 @@ def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut
     kinds = np.array([NORMAL] * len(tokens) + [UNUSED] * unused, np.int32)
     kinds[end] = CONTROL
     about: dict[str, Value] = {
-        "general.architecture": "llama",
+        "general.architecture": arch,
         "general.type": "model",
         "general.name": "A model that several organisations have trained together",
         "general.description": "\n".join(f"{name}: {value}" for name, value in origin.items()),
         "general.file_type": DTYPES[dtype].file,
         "general.quantization_version": QUANTISATION,
         "general.alignment": ALIGNMENT,
-        "llama.vocab_size": recipe.vocabulary,
-        "llama.context_length": recipe.context,
-        "llama.embedding_length": recipe.width,
-        "llama.block_count": recipe.layers,
-        "llama.feed_forward_length": recipe.feed_width,
-        "llama.attention.head_count": recipe.heads,
-        "llama.attention.head_count_kv": recipe.kv_heads or recipe.heads,
-        "llama.attention.key_length": head,
-        "llama.attention.value_length": head,
-        "llama.attention.layer_norm_rms_epsilon": huggingface.norm_eps(recipe),
-        "llama.rope.dimension_count": head,
-        "llama.rope.freq_base": float(recipe.rope_theta),
+        f"{arch}.vocab_size": recipe.vocabulary,
+        f"{arch}.context_length": recipe.context,
+        f"{arch}.embedding_length": recipe.width,
+        f"{arch}.block_count": recipe.layers,
+        f"{arch}.feed_forward_length": recipe.feed_width,
+        f"{arch}.attention.head_count": recipe.heads,
+        f"{arch}.attention.head_count_kv": recipe.kv_heads or recipe.heads,
+        f"{arch}.attention.key_length": head,
+        f"{arch}.attention.value_length": head,
+        f"{arch}.attention.layer_norm_rms_epsilon": huggingface.norm_eps(recipe),
+        f"{arch}.rope.dimension_count": head,
+        f"{arch}.rope.freq_base": float(recipe.rope_theta),
     }
     if recipe.experts:
-        about |= {"llama.expert_count": recipe.experts, "llama.expert_used_count": recipe.experts_per_token}
+        about |= {
+            f"{arch}.expert_count": recipe.experts,
+            f"{arch}.expert_used_count": recipe.experts_per_token,
+            f"{arch}.expert_feed_forward_length": recipe.feed_width,
+        }
     return about | {  # Byte-level BPE; without merges the number of a token is the byte.
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",

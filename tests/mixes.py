@@ -47,6 +47,18 @@ MIXES = {
         MIX, **EXPERTS, qk_norm="head", expert_weights="softmax", embeddings="tied", norm_eps="0.00001", rank=8
     ),
 }
+ODD = {  # Mixes of which llama.cpp has no architecture: for which option, and with what instead it has one.
+    "olmoe-all": ("rope_factor = 8", {"rope_factor": 0, "kv_heads": 0, "expert_weights": "softmax"}),
+    "olmoe-rank": ("kv_heads = 1", {"kv_heads": 0}),
+    "qwen2-all": ("rope_factor = 8", {"rope_factor": 0}),
+    "qwen2-rank": ("heads × head_dim = 48", {"head_dim": 0}),
+    "qwen3-all": ("rope_factor = 8", {"rope_factor": 0}),
+    "qwen3_moe-all": ("rope_factor = 8", {"rope_factor": 0, "expert_weights": "shares"}),
+    "qwen3_moe-rank": ("expert_weights = softmax", {"expert_weights": "shares"}),
+} | {name: ('feed = "gelu"', None) for name in MIXES if name.startswith("arcee")}
+HELD = {  # By a file for llama.cpp.
+    name: replace(each, **ODD.get(name, ("", {}))[1]) for name, each in MIXES.items() if not name.startswith("arcee")
+}
 
 
 def trained(recipe):

@@ -1,6 +1,7 @@
 """A checkpoint as a GGUF file: what a reader nobody here wrote finds in it, to the bit; whole or not at all."""
 
 import hashlib
+import math
 import os
 import re
 import struct
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mixes import MIXES, trained
+from mixes import HELD, MIXES, ODD, trained
 from safetensors.numpy import load_file
 from world import TOY
 
@@ -25,7 +26,7 @@ from shared_models.lm import corpus, gpt, hygiene, weights
 from shared_models.records.refusals import Refusal, Refused
 
 LLAMA = MIXES["llama"]
-HELD = {name: each for name, each in MIXES.items() if kind_of(each) in ("llama", "mixtral") and not each.rope_factor}
+ARCHITECTURES = {"mixtral": "llama", "qwen3_moe": "qwen3moe"}  # Where llama.cpp's name is not transformers'.
 TYPES = {dtype: theirs.GGMLQuantizationType[dtype.upper()] for dtype in gguf.DTYPES}
 
 
@@ -47,17 +48,38 @@ def told(path: Path) -> dict[str, object]:
 # What is in the file.
 
 
+def architecture(recipe) -> str:
+    return ARCHITECTURES.get(kind_of(recipe), kind_of(recipe))
+
+
 def by_hand(folder: Path, recipe) -> dict[str, np.ndarray]:
     """Every tensor as llama.cpp's own converter would make it of transformers' folder of the same model."""
-    names, made = theirs.get_tensor_name_map(theirs.MODEL_ARCH.LLAMA, recipe.layers), {}
+    (arch,) = (arch for arch, name in theirs.MODEL_ARCH_NAMES.items() if name == architecture(recipe))
+    names, made = theirs.get_tensor_name_map(arch, recipe.layers), {}
     for name, tensor in load_file(folder / "model.safetensors").items():
         heads = {"q": recipe.heads, "k": recipe.kv_heads or recipe.heads}
-        if which := re.search(r"self_attn\.([qk])_proj", name):
+        which = re.search(r"self_attn\.([qk])_proj", name)
+        if which and arch == theirs.MODEL_ARCH.LLAMA:
             turned = tensor.reshape(heads[which[1]], 2, -1, tensor.shape[1])  # LlamaModel.permute.
             tensor = turned.swapaxes(1, 2).reshape(tensor.shape)
-        base = re.sub(r"experts\.\d+\.", "experts.", name.removesuffix(".weight"))
-        made.setdefault(f"{names.get_name(base)}.weight", []).append(tensor)
+        base, _, what = re.sub(r"experts\.\d+\.", "experts.", name).rpartition(".")
+        made.setdefault(f"{names.get_name(base)}.{what}", []).append(tensor)
+    if arch == theirs.MODEL_ARCH.OLMOE:
+        made.setdefault("output.weight", made["token_embd.weight"])  # llama.cpp's olmoe does not open without it.
+    if recipe.rope_factor:
+        made["rope_freqs.weight"] = [np.array(slower(recipe), np.float32)]
     return {name: np.stack(each) if "_exps" in name else each[0] for name, each in made.items()}
+
+
+def slower(recipe) -> list[float]:
+    """LlamaModel.generate_extra_tensors, of Llama 3.1."""
+    factors = []
+    for pair in range(recipe.head_width // 2):
+        often = 8192 / (2 * math.pi * recipe.rope_theta ** (2 * pair / recipe.head_width))
+        smooth = (often - 1) / (4 - 1)
+        between = 1 / ((1 - smooth) / recipe.rope_factor + smooth)
+        factors.append(1 if often > 4 else recipe.rope_factor if often < 1 else between)
+    return factors
 
 
 @pytest.mark.parametrize("dtype", gguf.DTYPES)
@@ -75,7 +97,10 @@ def test_another_reader_finds_every_tensor_of_every_mix_to_the_bit(tmp_path, nam
         if right.ndim == 1 or "ffn_gate_inp" in tensor.name:
             held = "f32"
         assert (tensor.tensor_type, tuple(tensor.shape)) == (TYPES[held], right.shape[::-1]), tensor.name
-        assert tensor.data.tobytes() == theirs.quantize(right, TYPES[held]).tobytes(), tensor.name
+        if tensor.name == "rope_freqs.weight":  # A power, and rounded otherwise there.
+            assert tensor.data == pytest.approx(right, rel=1e-6)
+        else:
+            assert tensor.data.tobytes() == theirs.quantize(right, TYPES[held]).tobytes(), tensor.name
         assert tensor.data_offset % 32 == 0
         assert (tensor.name in written.in_half) == (held == "f16" != dtype)
     assert (tmp_path / "file").stat().st_size == written.size
@@ -86,31 +111,33 @@ def test_what_stands_at_the_head_is_of_this_model(tmp_path, name):
     recipe = HELD[name]
     gguf.export(weights.of(trained(recipe)), recipe, tmp_path / "file", "q8_0", {"run": "r1", "round": "2"})
     head = told(tmp_path / "file")
-    experts = {"llama.expert_count": 4, "llama.expert_used_count": recipe.experts_per_token} if recipe.experts else {}
+    arch, experts = architecture(recipe), {}
+    if recipe.experts:
+        experts = {"count": 4, "used_count": recipe.experts_per_token, "feed_forward_length": recipe.feed_width}
     for key, value in {
-        "general.architecture": "llama",
+        "general.architecture": arch,
         "general.file_type": theirs.LlamaFileType.MOSTLY_Q8_0,
         "general.quantization_version": theirs.GGML_QUANT_VERSION,
         "general.alignment": theirs.GGUF_DEFAULT_ALIGNMENT,
         "general.description": "run: r1\nround: 2",
-        "llama.vocab_size": 256,
-        "llama.context_length": 24,
-        "llama.embedding_length": 32,
-        "llama.block_count": 4,
-        "llama.feed_forward_length": recipe.feed_width,
-        "llama.attention.head_count": 4,
-        "llama.attention.head_count_kv": recipe.kv_heads or 4,
-        "llama.attention.key_length": recipe.head_width,
-        "llama.attention.value_length": recipe.head_width,
-        "llama.attention.layer_norm_rms_epsilon": pytest.approx(float(recipe.norm_eps) or 2.0**-23),  # As a float32.
-        "llama.rope.dimension_count": recipe.head_width,
-        "llama.rope.freq_base": float(recipe.rope_theta),
-        **experts,
+        f"{arch}.vocab_size": 256,
+        f"{arch}.context_length": 24,
+        f"{arch}.embedding_length": 32,
+        f"{arch}.block_count": 4,
+        f"{arch}.feed_forward_length": recipe.feed_width,
+        f"{arch}.attention.head_count": 4,
+        f"{arch}.attention.head_count_kv": recipe.kv_heads or 4,
+        f"{arch}.attention.key_length": recipe.head_width,
+        f"{arch}.attention.value_length": recipe.head_width,
+        f"{arch}.attention.layer_norm_rms_epsilon": pytest.approx(float(recipe.norm_eps) or 2.0**-23),  # As a float32.
+        f"{arch}.rope.dimension_count": recipe.head_width,
+        f"{arch}.rope.freq_base": float(recipe.rope_theta),
+        **{f"{arch}.expert_{what}": number for what, number in experts.items()},
     }.items():
         assert head[key] == value, key
-    assert ("llama.expert_count" in head) == bool(recipe.experts)
+    assert (f"{arch}.expert_count" in head) == bool(recipe.experts)
     assert {key for key in head if not key.startswith("tokenizer.")} <= {
-        value.replace("{arch}", "llama")
+        value.replace("{arch}", arch)
         for group in vars(theirs.Keys).values()
         if isinstance(group, type)
         for value in vars(group).values()
@@ -145,14 +172,27 @@ def transformers():
     return library
 
 
+def opened(transformers, folder: Path, recipe):
+    """What transformers builds of a file, told what 5.23 does not look for there, or not in each architecture."""
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file="file.gguf")
+    assert config.model_type == kind_of(recipe)
+    config.head_dim = recipe.head_width
+    if recipe.experts:
+        config.moe_intermediate_size = recipe.feed_width
+    if recipe.rope_factor:
+        llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        config.rope_parameters |= {**llama3, "original_max_position_embeddings": 8192}
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file="file.gguf", config=config)
+
+
 @pytest.mark.parametrize("dtype", gguf.DTYPES)
-@pytest.mark.parametrize("name", [name for name, recipe in HELD.items() if not recipe.experts])
+@pytest.mark.parametrize("name", [name for name, each in HELD.items() if kind_of(each) not in ("mixtral", "olmoe")])
 def test_what_the_loss_is_measured_of_is_what_transformers_reads(transformers, tmp_path, name, dtype):
-    """But for experts, which transformers 5.23 does not look for in a file of this architecture."""
+    """But for experts in a file of the architecture llama, which transformers 5.23 does not look for, and OLMoE's."""
     recipe, model = HELD[name], trained(HELD[name])
     checkpoint = weights.of(model)
     gguf.export(checkpoint, recipe, tmp_path / "file.gguf", dtype, {})
-    read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="file.gguf")
+    read = opened(transformers, tmp_path, recipe)
     whole = huggingface.Whole(checkpoint, recipe)
     mine = outer.model(whole.recipe)
     weights.put(gguf.Rounded(whole, dtype), mine)
@@ -241,13 +281,24 @@ def test_the_same_weights_make_the_same_file_everywhere(tmp_path, dtype, digest)
 # What is refused.
 
 
-@pytest.mark.parametrize("name", [name for name in MIXES if name not in HELD])
+@pytest.mark.parametrize("name", ODD)
 def test_a_model_that_llama_cpp_has_no_architecture_for_is_refused_by_its_option(tmp_path, name):
     refusal, detail = refused(gguf.export, weights.of(trained(MIXES[name])), MIXES[name], tmp_path / "file", "f32", {})
-    option = {"arcee": 'feed = "gelu"', "qwen2": "bias = qkv", "qwen3": "qk_norm = head", "olmoe": "qk_norm = whole"}
-    wanted = option.get(name.partition("-")[0].removesuffix("_moe"), "rope_factor = 8")
-    assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, wanted)
+    assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, ODD[name][0])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "instead", "option"),
+    [
+        ("olmoe", {"expert_weights": "shares"}, "expert_weights = shares"),
+        ("olmoe", {"head_dim": 6}, "heads × head_dim = 24"),
+    ],
+)
+def test_what_no_mix_differs_in_alone_is_refused_too(tmp_path, name, instead, option):
+    recipe = replace(MIXES[name], **instead)
+    refusal, detail = refused(gguf.export, weights.of(trained(recipe)), recipe, tmp_path / "file", "f32", {})
+    assert (refusal, detail.partition(":")[0]) == (Refusal.BAD_FIELD, option)
 
 
 def test_a_byte_without_a_token_is_refused(tmp_path):
@@ -257,19 +308,21 @@ def test_a_byte_without_a_token_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_members_experts_are_written_out_as_the_mixture_that_they_are(tmp_path):
-    recipe = replace(LLAMA, member_experts=3)
-    base, shapes = weights.of(trained(LLAMA)), gpt.shapes(gpt.Shape.of(recipe))
+@pytest.mark.parametrize(("name", "arch"), [("llama", b"llama"), ("qwen3", b"qwen3moe")])
+def test_members_experts_are_written_out_as_the_mixture_that_they_are(tmp_path, name, arch):
+    given = MIXES[name]
+    recipe = replace(given, member_experts=3)
+    base, shapes = weights.of(trained(given)), gpt.shapes(gpt.Shape.of(recipe))
     experts = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
     mixture = huggingface.Mixture(experts, base, recipe, [0, 2])
     assert gguf.export(mixture, mixture.shape, tmp_path / "some", "f32", {}).size > 0
     header = (tmp_path / "some").read_bytes()[:4096]
-    for name, value in ((b"llama.expert_count", 3), (b"llama.expert_used_count", 2)):
-        at = header.index(name) + len(name)
+    for key, value in ((arch + b".expert_count", 3), (arch + b".expert_used_count", 2)):
+        at = header.index(key) + len(key)
         assert struct.unpack("<II", header[at : at + 8]) == (4, value)
     none = huggingface.Mixture(experts, base, recipe, [])
     gguf.export(none, none.shape, tmp_path / "none", "f32", {})
-    gguf.export(base, LLAMA, tmp_path / "base", "f32", {})
+    gguf.export(base, given, tmp_path / "base", "f32", {})
     assert (tmp_path / "none").read_bytes() == (tmp_path / "base").read_bytes()
 
 

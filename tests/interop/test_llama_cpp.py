@@ -7,16 +7,14 @@ tests are skipped, and tests/client/test_gguf.py says the same by the packages g
 import gguf as theirs
 import pytest
 import torch
-from mixes import MIXES, trained
+from mixes import HELD, trained
 
 from bench.quantised import logits, opened
 from shared_models import gguf
-from shared_models.huggingface import kind_of
 from shared_models.lm import weights
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # It leaves files open.
-HELD = {name: each for name, each in MIXES.items() if kind_of(each) in ("llama", "mixtral") and not each.rope_factor}
 FILE_KINDS = {"f16": "MOSTLY_F16", "q4_0": "MOSTLY_Q4_0", "q8_0": "MOSTLY_Q8_0"}
 
 
