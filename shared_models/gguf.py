@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from shared_models import durable, huggingface
 from shared_models.lm import corpus, gpt, hygiene, weights
-from shared_models.lm.tokenizer import Text, Tokenizer, shown
+from shared_models.lm.tokenizer import Split, Text, Tokenizer, shown
 from shared_models.records.refusals import Refusal, Refused
 
 VERSION, ALIGNMENT, QUANTISATION = 3, 32, 2
@@ -65,6 +65,15 @@ NAMES = {  # Of the tensors, by what transformers calls them.
     "mlp.experts.up_proj": "ffn_up_exps",
 }
 
+WORDS, REST = (  # Llama 3's and Qwen's pattern, but for how many digits are one word.
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+SPLITS: Mapping[Split | None, str] = {  # What llama.cpp calls a way to split a text, by src/llama-vocab.cpp there.
+    ("", False): "gpt-2",
+    (WORDS + "{1,3}" + REST, True): "llama-bpe",
+    (WORDS + REST, False): "qwen2",
+}
 ROPE = "rope_freqs.weight"  # By this tensor llama.cpp divides how far rotary positions turn.
 
 Bytes = npt.NDArray[np.uint8]
@@ -219,8 +228,9 @@ def export(
     architecture(recipe)
     if recipe.vocabulary <= END:
         raise Refused(Refusal.BAD_FIELD, f"vocabulary = {recipe.vocabulary}: llama.cpp wants a token for each byte")
-    if cut is not None and not cut.as_gpt2:
-        cause = f"the tokenizer {cut.sha256[:12]}… splits a text in a way that llama.cpp has no name for: only GPT-2's"
+    if cut is not None and cut.split not in SPLITS:
+        ways = "as GPT-2 does, nor as Llama 3, nor as Qwen: of other ways llama.cpp is not told here"
+        cause = f"the tokenizer {cut.sha256[:12]}… splits a text neither {ways}"
         raise Refused(Refusal.BAD_FIELD, cause)
     whole = huggingface.Whole(checkpoint, recipe)
     losses = None if text is None else measured(whole, dtype, text, cut)
@@ -373,7 +383,7 @@ def _about(recipe: huggingface.Model, dtype: str, origin: Mapping[str, str], cut
         }
     return about | {  # Byte-level BPE; without merges the number of a token is the byte.
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.pre": "gpt-2" if cut is None else SPLITS[cut.split],
         "tokenizer.ggml.tokens": tokens + [f"[PAD{number}]" for number in range(len(tokens), recipe.vocabulary)],
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": [] if cut is None else cut.merges,

@@ -40,6 +40,9 @@ BESIDE: Mapping[str, Any] = {
 }
 EXACT = {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}  # None in a model.
 
+# How a text is split into words, of which alone letters are merged: by this pattern, "" for GPT-2's, and whether a word
+# that is a token stays whole, whatever the merges are.
+Split = tuple[str, bool]
 Text = npt.NDArray[np.uint8]
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -89,7 +92,7 @@ class Tokenizer:
     def __init__(self, data: bytes, where: str) -> None:
         """Of the bytes of a tokenizer.json. `where` is said of it in a refusal. Raises `Refused(BAD_FIELD)`."""
         self.data, self.sha256 = data, hashlib.sha256(data).hexdigest()
-        self.tokens, self.merges, self.as_gpt2 = _read(data, where)
+        self.tokens, self.merges, self.split = _read(data, where)
         self.sizes = np.array([len(token) for token in self.tokens], np.int64)  # The bytes that each stands for.
         alone = {token: number for number, token in enumerate(self.tokens) if len(token) == 1}
         self._alone = [alone[shown(byte)] for byte in range(ALONE)]
@@ -297,9 +300,9 @@ def _library() -> Any:
     return Library
 
 
-def _read(data: bytes, where: str) -> tuple[list[str], list[str], bool]:
+def _read(data: bytes, where: str) -> tuple[list[str], list[str], Split | None]:
     """The tokens of a tokenizer.json by number, in GPT-2's letters, one for each byte; its merges, "one other"; and
-    whether it splits a text as GPT-2's does, and no other way.
+    how it splits a text, None if not by one pattern.
     """
 
     def refused(cause: str) -> Refused:
@@ -331,4 +334,11 @@ def _read(data: bytes, where: str) -> tuple[list[str], list[str], bool]:
         raise refused("a merge is not of two tokens, or makes none")
     if not numbered or not alphabet <= set(tokens) or not all(token and alphabet >= set(token) for token in tokens):
         raise refused("its vocabulary is not numbered from 0, or a byte is no token of it, or a token is not of bytes")
-    return tokens, merges, not splits and bool(last[1].get("use_regex", True))
+    match [each for _, each in splits], last[1].get("use_regex", True):
+        case [], True:
+            pattern = ""
+        case [{"pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False}], False:
+            pass
+        case _:
+            return tokens, merges, None
+    return tokens, merges, (pattern, bool(model.get("ignore_merges")))

@@ -11,6 +11,7 @@ from pathlib import Path
 import gguf as theirs
 import numpy as np
 import pytest
+import splits
 import torch
 import torch.nn.functional as F  # noqa: N812
 from mixes import HELD, MIXES, ODD, trained
@@ -212,6 +213,18 @@ def test_a_token_is_a_byte(transformers, tmp_path):
         assert tokenizer(text)["input_ids"] == list(text.encode())
         assert tokenizer.decode(list(text.encode())) == text
     assert tokenizer.eos_token_id == tokenizer.bos_token_id == 0xFF
+
+
+@pytest.mark.parametrize(("split", "name"), [("gpt-2", "llama"), ("llama-bpe", "llama-3"), ("qwen2", "qwen2")])
+def test_a_text_is_split_by_the_tokenizer_s_own_way(transformers, tmp_path, split, name):
+    cut = splits.learnt(split)
+    recipe = replace(HELD[name], vocabulary=splits.SIZE)
+    gguf.export(weights.of(trained(recipe)), recipe, tmp_path / "file.gguf", "f16", {}, None, cut)
+    assert told(tmp_path / "file.gguf")["tokenizer.ggml.pre"] == split
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="file.gguf", model_max_length=10**6)
+    read.backend_tokenizer.model.ignore_merges = split == "llama-bpe"  # As llama.cpp has it, and transformers forgets.
+    for text in splits.TEXTS:
+        assert read(text)["input_ids"] == splits.numbers(cut, text)
 
 
 def test_an_adapter_is_written_out_with_what_it_stands_beside(tmp_path):

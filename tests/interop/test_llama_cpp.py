@@ -4,8 +4,11 @@ By the package llama-cpp-python (0.3.36), which a C++ compiler builds in a few m
 tests are skipped, and tests/client/test_gguf.py says the same by the packages gguf and transformers.
 """
 
+from dataclasses import replace
+
 import gguf as theirs
 import pytest
+import splits
 import torch
 from mixes import HELD, trained
 
@@ -45,6 +48,15 @@ def test_llama_cpp_rounds_to_the_same_bits(tmp_path, name, dtype):
         for path in (tmp_path / dtype, made)
     )
     assert one == other
+
+
+@pytest.mark.parametrize("split", gguf.SPLITS.values())
+def test_llama_cpp_splits_a_text_as_the_tokenizer_does(tmp_path, split):
+    cut, recipe = splits.learnt(split), replace(HELD["llama"], vocabulary=splits.SIZE)
+    gguf.export(weights.of(trained(recipe)), recipe, tmp_path / "file", "q8_0", {}, None, cut)
+    model = opened(tmp_path / "file", 24)
+    for text in splits.TEXTS:
+        assert model.tokenize(text.encode(), add_bos=True, special=True) == splits.numbers(cut, text)
 
 
 def test_a_token_is_a_byte_and_no_text_ends_too_soon(tmp_path):

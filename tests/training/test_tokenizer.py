@@ -215,6 +215,27 @@ def test_what_may_be_a_tokenizer(learnt):
         Tokenizer(b"\xff", "here.json")
 
 
+def test_how_a_text_is_split_is_known_if_it_is_by_one_pattern(learnt):
+    right = json.loads(learnt.data)
+    level, own = right["pre_tokenizer"], right["pre_tokenizer"] | {"use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": "\\d"}, "behavior": "Isolated", "invert": False}
+    assert learnt.split == ("", False)
+    for steps, known in [
+        ([level], ("", False)),
+        ([split, own], ("\\d", False)),
+        ([split, level], None),
+        ([own], None),
+        ([split, split, own], None),
+        ([split | {"invert": True}, own], None),
+        ([split | {"behavior": "MergedWithNext"}, own], None),
+        ([split | {"pattern": {"String": "d"}}, own], None),
+    ]:
+        found = right | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+        assert Tokenizer(json.dumps(found).encode(), "x").split == known
+    found = right | {"model": right["model"] | {"ignore_merges": True}}
+    assert Tokenizer(json.dumps(found).encode(), "x").split == ("", True)
+
+
 def test_a_published_tokenizer_cuts_a_text_as_it_does_but_for_what_it_would_change_of_it(learnt):
     """As Llama 3's and Qwen's: split by a pattern, letters made one, special tokens in a text and around it."""
     from tokenizers import Regex, normalizers, pre_tokenizers, processors
