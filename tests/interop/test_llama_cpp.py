@@ -29,7 +29,9 @@ def test_llama_cpp_computes_the_very_model_of_every_mix(tmp_path, name):
     with torch.no_grad():
         mine = model(tokens)[0][0]
     found = torch.from_numpy(logits(opened(tmp_path / "file", recipe.context), tokens[0].tolist()))
-    assert (mine - found).abs().max() < 1e-4 * mine.abs().max()
+    off = ((mine - found).abs().max() / mine.abs().max()).item()
+    print(f"{name}: {off:.1e} of the largest")
+    assert off < 1e-4
 
 
 @pytest.mark.parametrize("dtype", FILE_KINDS)
