@@ -32,12 +32,13 @@ from client.home import Home
 from shared_models import durable
 from shared_models.folder import Folder
 from shared_models.ledger_http import LedgerHttp
-from shared_models.published import Bundle, Read, bundle_at, cosigned, leaf_at, reader
+from shared_models.published import Bundle, Read, bundle_at, bundles, cosigned, leaf_at, reader
 from shared_models.records import entry as entries
-from shared_models.records import tlog
+from shared_models.records import merkle, tlog
 from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import Charter
 from shared_models.records.refusals import Refusal, Refused
+from shared_models.rules import pace
 from shared_models.rules.audit import Audit, Billed, Report, Witnessed
 from shared_models.rules.books import Books
 from shared_models.rules.skim import Context, Receipts, Skimmed, Turn, skim
@@ -210,6 +211,22 @@ def recomputed(folder: Folder, ledger: LedgerHttp, witnessed: Iterable[Witnessed
     if report.findings:
         raise Refused(report.findings[0].refusal, str(report.findings[0]))
     return report.books
+
+
+def paced(where: str, books: Books, key: SigningKey | None = None) -> Iterator[pace.Paced]:
+    """The steps of each run of a log, held against the receipts before it: the log is read again, which these books
+    are of. Raises `Refused`: CORRUPT where it is another one; as `published.bundles`.
+    """
+    size = books.tree.size
+    leaves = (leaf for bundle in bundles(reader(where, key), size) for leaf in bundle.leaves)
+
+    def records() -> Iterator[object]:
+        for index, leaf in enumerate(leaves):
+            if merkle.leaf_hash(leaf) != books.tree.leaf(index):
+                raise Refused(Refusal.CORRUPT, f"entry {index} is not the one that was audited")
+            yield entries.peek(leaf)
+
+    return pace.checked(records())
 
 
 def _counts(audit: Audit, name: str) -> bool:

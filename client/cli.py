@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from client.speed import Speed
     from shared_models.records.keys import SigningKey
     from shared_models.rules.audit import Report
+    from shared_models.rules.pace import Paced
 
 
 def _home(parser: ArgumentParser) -> None:
@@ -236,12 +237,15 @@ def _audit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--share", type=float, default=0.05, help="what share, in mode sampled; default 0.05")
     parser.add_argument("--workers", type=int, help="processes beside this one; as many as cores by default")
     parser.add_argument("--again", action="store_true", help="verify also what an earlier audit of your folder has")
+    parser.add_argument(
+        "--steps", action="store_true", help="each member's in every run, and what pacing makes of them"
+    )
     parser.add_argument("--json", action="store_true", help="the same for programs")
 
 
 def _audit(args: Namespace) -> int:
     """Recompute everything. 0: all is right; 1: something is not, and it is named; 2: it could not be told."""
-    from client.auditor import Auditor
+    from client.auditor import Auditor, paced
     from client.home import Home
     from shared_models.records.refusals import Refusal, Refused
 
@@ -259,12 +263,14 @@ def _audit(args: Namespace) -> int:
         key=_asker(args),
         shown=_progress if sys.stderr.isatty() and not args.json else lambda *_: None,
     ).run(args.log)
+    steps = list(paced(args.log, report.books, _asker(args))) if args.steps and not report.findings else []
     if args.json:
         findings = [
             {"entry": each.index, "code": each.refusal.value, "detail": each.detail} for each in report.findings
         ]
         names = ("entries", "signatures", "vouched", "cosignatures", "receipts", "accepted", "numbers", "notices")
         found = {name: getattr(report, name) for name in names}
+        found |= {"steps": [each._asdict() for each in steps]} if args.steps else {}
         print(json.dumps({"schema": "consortium.audit/1", "mode": args.mode, **found, "findings": findings}))
         return WRONG if findings else RIGHT
     unverified = f" ({report.vouched} {_UNVERIFIED[args.mode]})" if report.vouched else ""
@@ -274,6 +280,8 @@ def _audit(args: Namespace) -> int:
         print("no charter was pinned: this shows that the log agrees with itself, not whose log it is")
     for notice in report.notices:
         print(f"note  {notice}")
+    for each in steps:
+        print(f"steps {_steps(each)}")
     for finding in report.findings:
         print(finding)
     if report.findings:
@@ -281,6 +289,17 @@ def _audit(args: Namespace) -> int:
         return WRONG
     print("audit: every number recomputed, 0 findings")
     return RIGHT
+
+
+def _steps(paced: "Paced") -> str:
+    """What a run asks of each, and in brackets what its receipts make of that, if it is another number, or none."""
+    told = list[str]()
+    for member, asked in paced.asked.items():
+        found = paced.paced.get(member)
+        beside = " (no receipt)" if found is None else f" (paced: {found:,})" if found != asked else ""
+        told.append(f"{member} {asked:,}{beside}")
+    same = ": as paced by the receipts before it" if paced.paced == paced.asked else ""
+    return f"of run {paced.run}, entry {paced.entry}: {', '.join(told)}{same}"
 
 
 def _verify_arguments(parser: ArgumentParser) -> None:
@@ -835,6 +854,7 @@ def _said_of(home: "Home", asked: "Asked") -> "Iterator[str]":
     if manifest.steps:
         others = zip(manifest.members, manifest.steps, strict=True)
         yield f"steps           {', '.join(f'{member} {each:,}' for member, each in others)}"
+        yield f"{'':16}against receipts: consortium audit {home.settings.ledger} --home {home.path} --steps"
     yield f"begins with     {'weights that its seed draws' if manifest.start == FIRST else manifest.start}"
     yield f"recipe          {', '.join(f'{name} = {value}' for name, value in asdict(manifest.recipe).items())}"
 

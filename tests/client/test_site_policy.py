@@ -385,6 +385,9 @@ def test_the_operator_approves_and_refuses_runs_by_hand(tmp_path, capsys):
             "steps           acme 3, birch 1, cedar 3",
         ):
             assert each in out
+        command = out.partition("against receipts: consortium ")[2].partition("\n")[0]
+        assert main(command.split()) == 0
+        assert "of run r1, entry 1: acme 3 (no receipt), birch 1 (no receipt)" in capsys.readouterr().out
         worth = value(tokens_asked(TOY) * flop_per_token(TOY), home.charter.price)
         assert f"{money(worth, home.charter)} EUR at the charter's price" in out
         code, out, _ = run("refuse", "r1", "--reason", "not this month")

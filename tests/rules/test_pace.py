@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from world import World
 
 from shared_models.records.refusals import Refusal, Refused
-from shared_models.rules.pace import speeds, steps
+from shared_models.rules.pace import checked, speeds, steps
 
 MEMBERS = ("acme", "birch", "cedar")
 
@@ -58,6 +58,31 @@ def test_who_is_no_member_or_has_no_speed_is_named():
         with pytest.raises(Refused, match=why) as caught:
             steps(MEMBERS, 40, named, told)
         assert caught.value.refusal is refusal
+
+
+def test_a_manifest_is_held_against_the_receipts_before_it_and_no_later_ones(receipt):
+    run = World().manifest()
+    most, members = run.recipe.inner_steps, run.members
+    assert (most, members) == (3, MEMBERS)
+    every = [
+        replace(receipt, member=member, flop=flop, busy_ms=1) for member, flop in zip(members, (3, 2, 1), strict=True)
+    ]
+    slower = replace(receipt, run="r2", flop=1, busy_ms=2)
+    said = [run, None, *every, replace(run, run="r2", steps=(3, 2, 1)), slower, replace(run, run="r3", steps=(3, 1, 1))]
+    found = list(checked(said))
+    assert [(each.entry, each.run) for each in found] == [(0, "r1"), (5, "r2"), (7, "r3")]
+    assert [tuple(each.asked.values()) for each in found] == [(3, 3, 3), (3, 2, 1), (3, 1, 1)]
+    assert [dict(each.paced) for each in found] == [
+        {},
+        {"acme": 3, "birch": 2, "cedar": 1},
+        {"acme": 1, "birch": 3, "cedar": 1},
+    ]
+
+
+def test_of_members_that_are_as_fast_none_is_asked_for_less_whatever_the_manifest_says(receipt):
+    run = replace(World().manifest(), steps=(3, 1, 2))
+    (found,) = checked([*(replace(receipt, member=member) for member in ("acme", "birch")), run])
+    assert found.paced == {"acme": 3, "birch": 3}  # Of cedar nothing is known.
 
 
 @given(st.tuples(*3 * [st.fractions(min_value=Fraction(1, 1000), max_value=1000)]), st.integers(1, 500))

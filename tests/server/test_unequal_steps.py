@@ -1,11 +1,14 @@
 """Members with steps of their own: a run from its manifest to its bill, audited, repeated, taken again."""
 
+import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 from world import TOY
 
-from client import begun, reexecute
+from client import auditor, begun, reexecute
 from client.steps import logged, repeat
 from consortium.cli import main
 from consortium.faults import Slow
@@ -93,7 +96,7 @@ def test_who_repeats_a_step_judges_by_the_steps(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("run")  # So that nobody's time goes to imports.
-def test_a_slow_member_is_paced_by_its_receipts(tmp_path):
+def test_a_slow_member_is_paced_by_its_receipts_and_every_member_comes_to_the_same(tmp_path, capsys):
     recipe, slow = replace(TOY, inner_steps=24), {"cedar": Slow(60.0)}
     result = simulate(tmp_path / "p", MEMBERS, rounds=1, recipe=recipe, misbehave=slow, paced=True)
     assert (result.report.findings, result.excluded) == ([], ())
@@ -102,6 +105,48 @@ def test_a_slow_member_is_paced_by_its_receipts(tmp_path):
     assert result.manifest.steps == pace.steps(tuple(MEMBERS), 24, {}, pace.speeds(first))
     fast, own = max(result.manifest.steps), dict(zip(MEMBERS, result.manifest.steps, strict=True))
     assert (fast, own["cedar"] <= 6) == (24, True)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(result.founded.ledger / "log", copy)
+    assert main(["audit", str(copy), "--home", str(result.founded.member("birch").path), "--steps"]) == 0
+    one, two = [line for line in capsys.readouterr().out.splitlines() if line.startswith("steps")]
+    assert one.endswith("acme 24 (no receipt), birch 24 (no receipt), cedar 24 (no receipt)")
+    asked = ", ".join(f"{member} {number}" for member, number in own.items())
+    assert two.endswith(f": {asked}: as paced by the receipts before it")
+
+
+@pytest.mark.usefixtures("run")
+def test_steps_named_by_hand_are_told_from_paced_ones_and_are_no_finding(tmp_path, capsys):
+    recipe, named = replace(TOY, inner_steps=24), {"acme": 24, "birch": 1, "cedar": 1}  # They are nearly as fast.
+    result = simulate(tmp_path / "p", MEMBERS, rounds=1, recipe=recipe, steps=named, paced=True)
+    log = str(result.founded.ledger / "log")
+    assert main(["audit", log, "--steps"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^steps of run r1, entry \d+: .* 1 \(paced: \d+\)", told, re.MULTILINE)
+    assert "as paced" not in told
+    assert "0 findings" in told
+
+
+def test_programs_are_told_too_if_they_ask(run, capsys):
+    log = str(run.founded.ledger / "log")
+    assert main(["audit", log, "--json", "--steps"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["steps"]
+    assert (said["run"], said["asked"], said["paced"]) == ("r1", STEPS, {})
+    assert isinstance(entries.peek(leaves(run)[said["entry"]]), Manifest)
+    assert main(["audit", log, "--json"]) == 0
+    assert "steps" not in json.loads(capsys.readouterr().out)
+
+
+def test_nothing_is_said_of_steps_by_another_log_than_was_audited(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.founded.ledger / "log", copy)
+    for packed in (copy / "tile" / "entries").rglob("000.p/*"):
+        packed.write_bytes(packed.read_bytes().replace(b'"busy_ms":', b'"busy_mz":', 1))
+    with pytest.raises(Refused, match="is not the one that was audited") as caught:
+        list(auditor.paced(str(copy), run.report.books))
+    assert caught.value.refusal is Refusal.CORRUPT
+    assert main(["audit", str(copy), "--steps"]) == 1
+    assert "\nsteps" not in capsys.readouterr().out
 
 
 def test_who_was_never_heard_of_is_named_by_hand(tmp_path):
