@@ -102,6 +102,7 @@ TABLES: dict[str, dict[str, str]] = {
     "run": {
         "rows": "number invited answered included excluded before:unats after:unats tokens work:flop",
         "curve": CURVE,
+        "steps": "member steps",
     },
     "runs": {"rows": "name state closed rounds consents members before:unats now:unats reason"},
     "what_if": {

@@ -89,7 +89,17 @@ def run_page(books: Books, name: str, before: int | None) -> dict[str, Any]:
                 "work": work(turn.closed.flop) if turn.closed else None,
             }
         )
-    return {"run": run_row(name, run), "origin": books.origin(name), "rows": rows, "part": part}
+    manifest = run.manifest
+    own = dict(zip(manifest.members, manifest.steps, strict=True)) if manifest.steps else {}
+    steps = [{"member": member, "steps": count(number)} for member, number in own.items()]
+    return {
+        "run": run_row(name, run),
+        "origin": books.origin(name),
+        "steps": steps,
+        "asked": names([f"{member} {number:,}" for member, number in own.items()]),
+        "rows": rows,
+        "part": part,
+    }
 
 
 def found_run(books: Books, name: str) -> Run:

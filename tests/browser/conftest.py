@@ -73,9 +73,8 @@ def real(tmp_path_factory) -> Iterator[Real]:
 def every_kind(tmp_path_factory) -> Iterator[str]:
     """A log with every kind of entry, in which somebody is waited for, and of whose run a forecast can be made."""
     world, folder, members = whole(), tmp_path_factory.mktemp("whole"), ("birch", "cedar")
-    world.say(
-        world.coordinator, world.manifest("r4", charter=world.books.agreement.hash, members=members, rounds=2 * FEW)
-    )
+    last = {"charter": world.books.agreement.hash, "members": members, "rounds": 2 * FEW, "steps": (1, 3)}
+    world.say(world.coordinator, world.manifest("r4", **last))
     world.say("birch/compute", world.consent("birch", "r4"))
     for _ in range(FEW):
         world.round("r4", invited=("birch",))

@@ -22,6 +22,7 @@ PAGES = (
     "/runs",
     "/runs/r1",
     "/runs/r1/2",
+    "/runs/r4",
     "/bills",
     "/bills/2026-11",
     "/bills/2026-11/receipts",
@@ -63,7 +64,8 @@ def world():
         Amendment(seq=0, prev=FIRST, member="birch", amendment="price", replaces=agreement.hash, charter=charter),
     )
     world.say(world.coordinator, world.end("r2", status="failed", reason=FORMULA))
-    world.say(world.coordinator, world.manifest("r4", charter=agreement.hash, members=("birch", "cedar"), rounds=9))
+    last = {"charter": agreement.hash, "members": ("birch", "cedar"), "rounds": 9, "steps": (1, 3)}
+    world.say(world.coordinator, world.manifest("r4", **last))
     world.say("birch/compute", world.consent("birch", "r4"))
     for _ in range(FEW + 1):
         world.round("r4", invited=("birch",))

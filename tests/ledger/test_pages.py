@@ -268,6 +268,19 @@ def test_the_overview_is_of_the_run_that_trains_and_not_of_one_that_was_only_pro
     assert training(world.books) == "r2"
 
 
+def test_a_run_shows_the_steps_of_each_member_where_they_differ(tmp_path, ledger):
+    assert "Steps of each member" not in text(get(ledger, "/runs/r1")[2])
+    assert json.loads(get(ledger, "/runs/r1?format=json&table=steps")[2])["rows"] == []
+    world = World()
+    world.start(steps=(3, 1, 2))
+    with served(world, tmp_path) as other:
+        page = get(other, "/runs/r1")[2]
+        assert "Steps of each member in a round: acme 3, birch 1, cedar 2 ." in text(page)
+        assert {"?format=csv&table=steps", "?format=json&table=steps"} <= links(html.unescape(page))
+        told = json.loads(get(other, "/runs/r1?format=json&table=steps")[2])["rows"]
+    assert told == [{"member": member, "steps": steps} for member, steps in (("acme", 3), ("birch", 1), ("cedar", 2))]
+
+
 def test_a_round_shows_who_was_left_out_and_why(ledger):
     found = {row[0]: row for row in rows(get(ledger, "/runs/r1/2")[2])}
     assert found["birch"][1:3] == ["left out", "late"]
