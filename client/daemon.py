@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from client import confine, policy, runs
+from client import confine, policy, runs, sharing
 from client.answers import Answers
 from client.attest import Attester
 from client.door import Door
@@ -56,6 +56,8 @@ class Daemon:
     """One running member."""
 
     def __init__(self, home: Home) -> None:
+        """Raises `Refused(BAD_FIELD)` where member.toml says of the machine what does not go together."""
+        sharing.check_alone(home.settings)
         self.home = home
         self._ledger = home.ledger(patience_s=0)
         self._bundle = build()
@@ -332,11 +334,17 @@ class Daemon:
         with suppress(Refused):  # The ledger is away, or refuses: it is asked again in a second.
             self.home.learn_keys(self._ledger)
             self._witness_log()
-            for manifest, consents in self._ledger.runs():
-                if manifest not in self._consented and self.home.settings.member not in consents:
-                    if not self._wanted(manifest):
+            every = self._ledger.runs()
+            mine = [manifest for manifest, consents in every if self.home.settings.member in consents]
+            for manifest, _ in every:
+                if manifest not in self._consented:
+                    if manifest in mine:  # Consented to before this daemon was started.
+                        if manifest == mine[-1]:
+                            self._look_again(manifest)
+                    elif self._wanted(manifest):
+                        self._consent(manifest)
+                    else:
                         continue  # It is looked at again: a policy may change.
-                    self._consent(manifest)
                 self._consented.add(manifest)
         waiting = self._signer.unlogged()
         if len(waiting) != self._unlogged_since[0]:
@@ -378,13 +386,22 @@ class Daemon:
                 runs.check(self.home, rules, manifest, merkle.leaf_hash(leaf).hex())
                 self.home.check_tokenizer(manifest.recipe)
                 self.home.check_model(manifest.recipe)
-                self.home.check_optimiser(manifest.recipe)
+                self.home.check_machine(manifest.recipe)
         except Refused as refused:
             if self._unwanted.get(leaf) != str(refused):
                 self._unwanted[leaf] = str(refused)
                 self._seen(refused)
             return False
         return True
+
+    def _look_again(self, leaf: bytes) -> None:
+        """Say so if member.toml was changed since this consent, so that no round of the run could be trained now."""
+        manifest = entries.peek(leaf)
+        if isinstance(manifest, Manifest):
+            try:
+                self.home.check_machine(manifest.recipe)
+            except Refused as refused:
+                self._seen(refused)
 
     def _consent(self, manifest: bytes) -> None:
         try:

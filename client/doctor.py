@@ -358,6 +358,11 @@ class Doctor:
         manifest = speed.newest_run(self.home, self.home.ledger(patience_s=0))
         if manifest is None:
             return "no run asks for you yet"
+        try:
+            self.home.check_machine(manifest.recipe)
+        except Refused as refused:
+            do = f"correct it in member.toml, or: consortium runs refuse {manifest.run} --home {self.home.path}"
+            raise Trouble("fail", f"of {manifest.run}: {refused.detail}", do) from None
         found = speed.kept(self.home)
         if found is None or self._bytes_per_s is None or importlib.util.find_spec("torch") is None:
             return f"of {manifest.run}: how long it takes here is not known, for its parts were not measured"

@@ -37,6 +37,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client import sharing
 from shared_models import durable, processes
 from shared_models.folder import Folder, read_settings, write_settings
 from shared_models.ledger_http import LedgerHttp
@@ -129,12 +130,9 @@ class Home(Folder):
 
             tokenizer.held(recipe.tokenizer, recipe.vocabulary, self.tokenizers_path)
 
-    def check_optimiser(self, recipe: Recipe) -> None:
-        """Whether this machine can train with the recipe's inner optimiser. Raises `Refused`, as `borrowed.check`."""
-        from shared_models.lm import borrowed
-
-        said = self.settings
-        borrowed.check(recipe.inner, parts="shard" if said.shard else "tensor" if said.tensor else "")
+    def check_machine(self, recipe: Recipe) -> None:
+        """Whether this machine is set so that it can train the recipe. Raises `Refused`, as `sharing.check`."""
+        sharing.check(self.settings, recipe)
 
     def check_model(self, recipe: Recipe) -> None:
         """Whether the file of a model that is not ours is here, to the byte. It is not run.

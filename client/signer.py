@@ -82,7 +82,7 @@ class Signer:
             check_recipe(manifest.recipe)
             check_start(manifest)
             self.home.check_tokenizer(manifest.recipe)
-            self.home.check_optimiser(manifest.recipe)
+            self.home.check_machine(manifest.recipe)
             if manifest.flop_per_token != flop_per_token(manifest.recipe):
                 raise Refused(Refusal.WRONG_FLOP, f"{manifest.flop_per_token} FLOP per token is not the recipe's")
             if manifest.bundle != bundle:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from client import sharing
 from client.data import Batches, Picked, Shard
 from shared_models.lm import borrowed, gpt, models, weights
 from shared_models.lm.inner import Inner
@@ -49,41 +50,14 @@ class Machine:
         """Of each process, when this thread's are shared among them."""
         return max(1, torch.get_num_threads() // self.processes)
 
-    @property
-    def shares(self) -> int:
-        """So many parts a batch is trained in, each by another process."""
-        return 1 if self.tensor else self.processes
-
     def check(self, recipe: Recipe) -> None:
-        """Whether it can train this recipe here. Raises `Refused`: BAD_FIELD; NOT_SET_UP, as `check_here`."""
-        borrowed.check(recipe.inner, parts="shard" if self.shard else "tensor" if self.tensor else "")
-        for name in ("shard", "tensor", "recompute"):
-            if getattr(self, name) and not recipe.ours:
-                raise Refused(Refusal.BAD_FIELD, f"{name} = true is for the layers of our model, and this is a file's")
-        if recipe.batch % self.shares:
-            cause = f"processes = {self.processes} do not divide the run's batch of {recipe.batch}"
-            raise Refused(Refusal.BAD_FIELD, cause)
-        if self.tensor:
-            self._check_parts(recipe)
+        """Whether it can train this recipe here. Raises `Refused`, as `sharing.check` and `check_here`."""
+        sharing.check(self, recipe)
         self.check_here()
-
-    def _check_parts(self, recipe: Recipe) -> None:
-        """Whether a layer comes in as many equal parts as there are processes. Raises `Refused(BAD_FIELD)`."""
-        for name in ("experts", "member_experts", "adapter"):
-            if getattr(recipe, name):
-                cause = f"tensor = true does not cut a model with {name}: shard = true does"
-                raise Refused(Refusal.BAD_FIELD, cause)
-        kv_heads = recipe.kv_heads or recipe.heads
-        for name, size in (("heads", recipe.heads), ("kv_heads", kv_heads), ("feed_width", recipe.feed_width)):
-            if size % self.processes:
-                cause = f"tensor = true: processes = {self.processes} do not divide the run's {name} = {size}"
-                raise Refused(Refusal.BAD_FIELD, f"{cause}; take as many as do, or shard = true")
 
     def check_here(self) -> None:
         """Whether it can train anything here. Raises `Refused`: BAD_FIELD, NOT_SET_UP."""
-        for name in ("shard", "compile"):
-            if self.tensor and getattr(self, name):
-                raise Refused(Refusal.BAD_FIELD, f"tensor = true does not go with {name} = true: take one of them")
+        sharing.check_alone(self)
         if self.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "g++")))):
             raise Refused(Refusal.NOT_SET_UP, "compile = true needs a C++ compiler, and there is none")
         gpt.check_processor(self.processor)
@@ -175,7 +149,7 @@ class Training:
         beginning, and wherever it had to start afresh.
         """
         warm, processor = max(1, self._whole // 20), torch.device(self._machine.processor)
-        shares = self._machine.shares
+        shares = sharing.shares(self._machine)
         while self._step < step:
             done = (self._before + self._step) / self._whole
             warmth = min(1.0, (self._optimiser.steps + 1) / warm)

@@ -95,6 +95,7 @@ GUARDED: dict[str, list[str]] = {
     "client/confine.py": ["tests/attacks/test_confined.py"],
     "shared_models/relay.py": ["tests/client/test_relay.py"],
     "client/speed.py": ["tests/client/test_doctor.py"],
+    "client/sharing.py": ["tests/client/test_sharing.py"],
     "ledger/limits.py": ["tests/ledger/test_limits.py", "tests/client/test_guard.py"],
     "ledger/ready.py": ["tests/ledger/test_ready.py"],
     "shared_models/release.py": ["tests/ledger/test_ready.py"],

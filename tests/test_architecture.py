@@ -46,6 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "client.calibrate": {"client", "shared_models"},
     "client.training": {"client", "shared_models", "torch", "numpy"},
     "client.parallel": {"shared_models", "torch", "numpy"},
+    "client.sharing": {"shared_models.lm.borrowed", "shared_models.records"},  # A daemon asks, and needs no PyTorch.
     "client.team": {"client", "shared_models", "torch", "numpy"},
     "client.data": {"shared_models", "numpy"},
     "client.hardest": {"client", "shared_models", "torch", "numpy"},

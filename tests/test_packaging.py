@@ -31,6 +31,7 @@ BUNDLE = [
     "client/hardest.py",
     "client/memory.py",
     "client/parallel.py",
+    "client/sharing.py",
     "client/team.py",
     "client/train.py",
     "client/training.py",
