@@ -173,7 +173,11 @@ GUARDED: dict[str, list[str]] = {
     "client/witness.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "client/witness_http.py": ["tests/client/test_witness.py"],
     "client/attest.py": ["tests/client/test_attest.py"],
-    "client/auditor.py": ["tests/client/test_auditor.py", "tests/client/test_quotes_kept.py"],
+    "client/auditor.py": [
+        "tests/client/test_auditor.py",
+        "tests/client/test_quotes_kept.py",
+        "tests/server/test_unequal_steps.py",
+    ],
     "shared_models/rules/fork.py": ["tests/client/test_witness.py", "tests/attacks/test_two_histories.py"],
     "shared_models/artefacts.py": ["tests/client/test_models.py"],
     "server/cli.py": ["tests/client/test_models.py", "tests/server/test_partial.py"],
