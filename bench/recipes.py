@@ -73,17 +73,15 @@ STUDENT = replace(PLAIN, layers=2, heads=2, width=48, context=128, inner_steps=3
 TEACHER: dict[str, Any] = {"teacher_layers": 4, "teacher_heads": 4, "teacher_width": 96}
 TEACHER |= {"temperature": "2", "taught": "0.5"}
 TEACHER_STEPS = 900
-DISTILLED = "distilled"
 # The small recipe on bytes, and on tokens learnt from another shard than it trains on.
-BYTES, TOKENS, TOKENIZED = replace(SMALL, inner_steps=400), 2048, "tokenized"
+BYTES, TOKENS = replace(SMALL, inner_steps=400), 2048
 # The same, of so little text of one's own, and as much that a model makes up, or that others have.
-LITTLE, SYNTHETIC = 1 << 16, "synthetic"
-MERGES, DROPOUT = "0.1", "dropout"
+LITTLE = 1 << 16
+MERGES = "0.1"
 # The small recipe in rounds, of one member, on the harder half of twice as many sequences.
-PICKED, HARDEST = replace(SMALL, outer="mean", outer_momentum="0", candidates=2), "hardest"
+PICKED = replace(SMALL, outer="mean", outer_momentum="0", candidates=2)
 PICKED_ROUNDS = 8
 # The small recipe again, by each inner optimiser at three rates, of which the one between is the best or nearly so.
-OPTIMISERS = "optimisers"
 RATES = {
     "adamw": ("0.002", "0.004", "0.008"),
     "muon": ("0.008", "0.016", "0.032"),
@@ -93,16 +91,7 @@ RATES = {
     "scion": ("0.008", "0.016", "0.032"),
 }
 # The small recipe with experts, for so many rounds.
-TOUCHED, TOUCHED_ROUNDS = "touched", 4
-ALONE = (
-    DISTILLED,
-    TOKENIZED,
-    DROPOUT,
-    SYNTHETIC,
-    HARDEST,
-    OPTIMISERS,
-    TOUCHED,
-)  # Rows held against what they measure beside.
+TOUCHED_ROUNDS = 4
 COLUMNS = {  # Of each other row, held against one that it names.
     "cpu_ratio": "CPU time of a token",
     "memory_ratio": "most memory of training beyond what the process had",
@@ -520,16 +509,21 @@ def _touched() -> dict[str, float]:
     return {"touched_of_round": min(rounds), "touched_of_step": min(touched), "touched_least_share": min(least)}
 
 
+ALONE = {  # Rows held against what they measure beside.
+    "distilled": _distilled,
+    "tokenized": _tokenized,
+    "dropout": _dropout,
+    "synthetic": _synthetic,
+    "hardest": _hardest,
+    "optimisers": _optimisers,
+    "touched": _touched,
+}
+
+
 def main() -> None:
     """Measure; or be the process that is measured."""
-    alone = {DISTILLED: _distilled, TOKENIZED: _tokenized, DROPOUT: _dropout, SYNTHETIC: _synthetic}
-    alone |= {HARDEST: _hardest, OPTIMISERS: _optimisers, TOUCHED: _touched}
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description="ways to lower the cost of training")
-    parser.add_argument(
-        "--row",
-        choices=(*ROWS, *ALONE),
-        help="measure this one in this process",
-    )
+    parser.add_argument("--row", choices=(*ROWS, *ALONE), help="measure this one in this process")
     parser.add_argument("--keep", type=Path, help="make the weights that rows begin with, and keep them here")
     parser.add_argument("--given", type=Path, help="begin with these")
     parser.add_argument("--steps", type=int, default=STEPS, help="of a round; default %(default)s")
@@ -538,8 +532,8 @@ def main() -> None:
     if chosen.keep:
         _keep(chosen.keep)
         print("{}")
-    elif chosen.row in alone:
-        print(json.dumps(alone[chosen.row]()))
+    elif chosen.row in ALONE:
+        print(json.dumps(ALONE[chosen.row]()))
     elif chosen.row:
         print(json.dumps(_measured(given=chosen.given, steps=chosen.steps, **ROWS[chosen.row])))
     else:
