@@ -455,7 +455,7 @@ def test_what_a_helper_is_sent_holds_no_secret_and_is_listed(node, tmp_path, cap
     pem = (node.path / "keys" / "node.key").read_text()
     settings(node, data="python-stdlib:0/2")
     (node.path / "supernode.log").write_text(
-        f"started in {node.path}\n{secret}\n{pem}\nAuthorization: Bearer abc\ntoken=xyz\nthe end\n"
+        f"started in {node.path}\n{secret}\n{pem}\nAuthorization: Bearer borne-by-hand\ntoken=told-to-nobody\nthe end\n"
     )
     (node.path / "clientapp.log").write_text("x" * (doctor.LOG_BYTES + 5) + "\nlast line\n")
     file = tmp_path / "for-a-helper.tar.gz"
@@ -467,8 +467,8 @@ def test_what_a_helper_is_sent_holds_no_secret_and_is_listed(node, tmp_path, cap
     for name, text in held.items():
         assert f"in {file}: {name}, {len(text.encode()):,} bytes" in out
     everything = "".join(held.values())
-    seeds = [secret.split("+", 4)[4], pem.splitlines()[2], "abc", "xyz", "python-stdlib:0", str(node.path)]
-    assert [each for each in seeds if each in everything] == []
+    secrets = [secret.split("+", 4)[4], pem.splitlines()[2], "borne-by-hand", "told-to-nobody"]
+    assert [each for each in [*secrets, "python-stdlib:0", str(node.path)] if each in everything] == []
     assert "started in HOME" in held["supernode.log"]
     assert "the end" in held["supernode.log"]
     assert held["clientapp.log"].endswith("last line\n")
