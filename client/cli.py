@@ -150,7 +150,7 @@ def _policy_explain(args: Namespace) -> int:
 
     home, manifest = Home(args.home), None
     if args.run is not None:
-        found = (entries.peek(leaf) for leaf, _ in home.ledger().runs())
+        found = (entries.peek(leaf) for leaf, *_ in home.ledger().runs())
         manifest = next((each for each in found if isinstance(each, Manifest) and each.run == args.run), None)
         if manifest is None:
             raise Refused(Refusal.UNKNOWN_RUN, f"the log holds no manifest of a run {args.run}")

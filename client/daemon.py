@@ -75,7 +75,7 @@ class Daemon:
         self._signal = Fetcher(home.path, self._signal_url, lambda why: self._show(signal=why))
         self._answers = Answers(home)
         self._consented: set[bytes] = set()
-        self._unwanted: dict[bytes, str] = {}  # Manifests that the policy refuses, and why.
+        self._unwanted: dict[bytes, str] = {}  # Manifests that there is something against, and what.
         self._unlogged_since: tuple[int, float] = (0, time.monotonic())
         self._energy: tuple[Energy, float] | None = None  # Of the task at work, and when its counters were last read.
         self._watch: tuple[Watch, policy.Policy] | None = None  # Of its memory, and the policy that may bound it;
@@ -334,18 +334,15 @@ class Daemon:
         with suppress(Refused):  # The ledger is away, or refuses: it is asked again in a second.
             self.home.learn_keys(self._ledger)
             self._witness_log()
-            every = self._ledger.runs()
-            mine = [manifest for manifest, consents in every if self.home.settings.member in consents]
-            for manifest, _ in every:
-                if manifest not in self._consented:
-                    if manifest in mine:  # Consented to before this daemon was started.
-                        if manifest == mine[-1]:
-                            self._look_again(manifest)
-                    elif self._wanted(manifest):
-                        self._consent(manifest)
-                    else:
+            for manifest, consents, ended in self._ledger.runs():
+                if ended or manifest in self._consented:
+                    continue
+                wanted = self._wanted(manifest)
+                if self.home.settings.member not in consents:
+                    if not wanted:
                         continue  # It is looked at again: a policy may change.
-                self._consented.add(manifest)
+                    self._consent(manifest)
+                self._consented.add(manifest)  # Or it was, before this daemon was started: what is wrong now was told.
         waiting = self._signer.unlogged()
         if len(waiting) != self._unlogged_since[0]:
             self._unlogged_since = (len(waiting), time.monotonic())
@@ -377,7 +374,7 @@ class Daemon:
             self._frozen = True
 
     def _wanted(self, leaf: bytes) -> bool:
-        """Whether the policy lets this member consent to a run. What it refuses is told once."""
+        """Whether this member's policy and machine let it take part in a run. What is against it is told once."""
         try:
             manifest = entries.peek(leaf)
             if isinstance(manifest, Manifest):
@@ -393,15 +390,6 @@ class Daemon:
                 self._seen(refused)
             return False
         return True
-
-    def _look_again(self, leaf: bytes) -> None:
-        """Say so if member.toml was changed since this consent, so that no round of the run could be trained now."""
-        manifest = entries.peek(leaf)
-        if isinstance(manifest, Manifest):
-            try:
-                self.home.check_machine(manifest.recipe)
-            except Refused as refused:
-                self._seen(refused)
 
     def _consent(self, manifest: bytes) -> None:
         try:

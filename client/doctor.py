@@ -31,7 +31,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client import confine, policy, speed
+from client import confine, policy, runs, speed
 from client.energy import MEASURED, Energy
 from client.home import Home
 from shared_models import durable
@@ -355,14 +355,17 @@ class Doctor:
         return f"the newest {len(receipts)} took {each_s:.0f} s each, {share:.0%} of it training; {sent:.1f} MB up"
 
     def _next_round(self) -> str:
-        manifest = speed.newest_run(self.home, self.home.ledger(patience_s=0))
-        if manifest is None:
-            return "no run asks for you yet"
-        try:
-            self.home.check_machine(manifest.recipe)
-        except Refused as refused:
-            do = f"correct it in member.toml, or: consortium runs refuse {manifest.run} --home {self.home.path}"
-            raise Trouble("fail", f"of {manifest.run}: {refused.detail}", do) from None
+        asked = runs.asked(self.home, self.home.ledger(patience_s=0))
+        going = [each.manifest for each in asked if each.state not in ("ended", "refused")]
+        if not going:
+            return "no run asks for you now"
+        for manifest in going:
+            try:
+                self.home.check_machine(manifest.recipe)
+            except Refused as refused:
+                do = f"correct it in member.toml, or: consortium runs refuse {manifest.run} --home {self.home.path}"
+                raise Trouble("fail", f"of {manifest.run}: {refused.detail}", do) from None
+        manifest = going[-1]
         found = speed.kept(self.home)
         if found is None or self._bytes_per_s is None or importlib.util.find_spec("torch") is None:
             return f"of {manifest.run}: how long it takes here is not known, for its parts were not measured"

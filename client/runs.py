@@ -16,7 +16,7 @@ from client import policy
 from client.home import Home
 from client.policy import Policy
 from shared_models import durable
-from shared_models.ledger_http import LedgerHttp
+from shared_models.ledger_http import Announced, LedgerHttp
 from shared_models.records import entry as entries
 from shared_models.records.kinds import Manifest
 from shared_models.records.merkle import leaf_hash
@@ -45,10 +45,13 @@ class Asked(NamedTuple):
     consented: bool
     word: Word | None
     refused: str  # What of the policy is against it; empty if nothing is.
+    ended: str  # How, by the ledger's word; empty while it has not.
 
     @property
-    def state(self) -> Literal["consented", "refused", "approved", "asks"]:
+    def state(self) -> Literal["ended", "consented", "refused", "approved", "asks"]:
         """`asks`: nobody has said anything yet, and nothing is against it."""
+        if self.ended:
+            return "ended"
         if self.refused or (self.word is not None and not self.word.approved):
             return "refused"
         if self.consented:
@@ -101,23 +104,21 @@ def one(home: Home, ledger: LedgerHttp, run: str) -> Asked:
 def asked(home: Home, ledger: LedgerHttp) -> Iterator[Asked]:
     """Every run that asks for this member, in the ledger's order. Raises `Refused`, as the ledger and `words`."""
     rules, every, member = policy.read(home.policy_path), words(home), home.settings.member
-    for manifest, leaf, consents in naming(member, ledger):
+    for manifest, (leaf, consents, ended) in naming(member, ledger):
         hashed, against = leaf_hash(leaf).hex(), ""
         try:
             rules.check_run(manifest, member)
         except Refused as refused:
             against = refused.detail
-        yield Asked(member, manifest, hashed, member in consents, every.get(hashed), against)
+        yield Asked(member, manifest, hashed, member in consents, every.get(hashed), against, ended)
 
 
-def naming(member: str, ledger: LedgerHttp) -> Iterator[tuple[Manifest, bytes, list[str]]]:
-    """The manifest of every run that asks for this member, its leaf, and who has consented. Raises `Refused`, as the
-    ledger.
-    """
-    for leaf, consents in ledger.runs():
-        manifest = entries.peek(leaf)
+def naming(member: str, ledger: LedgerHttp) -> Iterator[tuple[Manifest, Announced]]:
+    """Every run that asks for this member, in the ledger's order. Raises `Refused`, as the ledger."""
+    for announced in ledger.runs():
+        manifest = entries.peek(announced.manifest)
         if isinstance(manifest, Manifest) and member in manifest.members:
-            yield manifest, leaf, consents
+            yield manifest, announced
 
 
 def check(home: Home, rules: Policy, manifest: Manifest, hashed: str) -> None:

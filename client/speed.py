@@ -57,9 +57,12 @@ class Expected(NamedTuple):
 
 
 def newest_run(home: Home, ledger: LedgerHttp) -> Manifest | None:
-    """The manifest of the newest run that asks for this member. Raises `Refused`, as the ledger."""
-    found = [manifest for manifest, _, _ in runs.naming(home.settings.member, ledger)]
-    return found[-1] if found else None
+    """The newest run that asks for this member, of those that have not ended if there are any. Raises `Refused`, as the
+    ledger.
+    """
+    found = list(runs.naming(home.settings.member, ledger))
+    going = [each for each in found if not each[1].ended]
+    return (going or found)[-1][0] if found else None
 
 
 def calibrate(home: Home, recipe: Recipe, seconds: float = SECONDS) -> Speed:

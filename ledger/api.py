@@ -141,7 +141,8 @@ def create_app(
 
     @app.get("/v1/runs", dependencies=of_the_log)
     def runs() -> dict[str, list[dict[str, object]]]:
-        return {"runs": [{"manifest": leaf.decode(), "consents": who} for leaf, who in log.runs()]}
+        every = log.runs()
+        return {"runs": [{"manifest": leaf.decode(), "consents": who, "ended": how} for leaf, who, how in every]}
 
     @app.get("/v1/tables/{name}", dependencies=of_the_log)
     def table(

@@ -349,10 +349,13 @@ class Log:
                 raise Refused(Refusal.NOT_FOUND, f"{author[:80]} has no entry in this log")
             return self.books.chains[author]
 
-    def runs(self) -> list[tuple[bytes, list[str]]]:
-        """The manifest of each run as it was signed, and who has consented."""
+    def runs(self) -> list[tuple[bytes, list[str], str]]:
+        """The manifest of each run as it was signed, who has consented, and how it has ended; "" while it has not."""
         with self._turn:
-            return [(run.leaf, sorted(run.consents)) for run in self.books.runs.values()]
+            return [
+                (run.leaf, sorted(run.consents), run.ended.status if run.ended is not None else "")
+                for run in self.books.runs.values()
+            ]
 
     def access(self, member: str, artefact: str) -> tuple[Verdict, Artefact]:
         """Whether a member may download an artefact now, and what the log says of it. Raises `Refused(NOT_FOUND)`."""

@@ -112,7 +112,19 @@ SCHEMAS: dict[str, Schema] = {
     "Witnesses": _map(_object({"size": _SIZE, "time": _COUNT | {"description": "Unix time in seconds"}})),
     "Keys": _object({"entries": _list(_object({"index": _SIZE, "leaf": _NOTE_TEXT}))}),
     "Last": _object({"seq": _COUNT, "hash": _HASH, "index": _SIZE}),
-    "Runs": _object({"runs": _list(_object({"manifest": _NOTE_TEXT, "consents": _list({"type": "string"})}))}),
+    "Runs": _object(
+        {
+            "runs": _list(
+                _object(
+                    {
+                        "manifest": _NOTE_TEXT,
+                        "consents": _list({"type": "string"}),
+                        "ended": {"enum": ["", "completed", "failed", "stopped"]},
+                    }
+                )
+            )
+        }
+    ),
     "Verdict": _object(
         {
             "granted": {"type": "boolean"},
@@ -303,7 +315,7 @@ def operations() -> dict[tuple[str, str], Operation]:
         ("get", "/v1/runs"): op(
             "runs",
             "Every run",
-            {200: _json("its manifest, as it was signed, and who has consented", "Runs")},
+            {200: _json("its manifest, as it was signed, who has consented, and how it has ended, if it has", "Runs")},
             of_the_log=True,
         ),
         ("get", "/v1/tables/{name}"): op(

@@ -82,7 +82,7 @@ class Home(Folder):
 
     def run(self, ledger: LedgerHttp, name: str) -> tuple[Manifest, bytes, set[str]]:
         """A run in the log: its manifest, that as a leaf, who has consented. Raises `Refused(UNKNOWN_RUN)`."""
-        for leaf, consents in ledger.runs():
+        for leaf, consents, _ in ledger.runs():
             record = entries.open_leaf(leaf, self.charter.consortium, self.keyring.keys).record
             if isinstance(record, Manifest) and record.run == name:
                 return record, leaf, set(consents)

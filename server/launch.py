@@ -236,7 +236,7 @@ def launch(
         log.info("it begins with the weights %s…, held-out loss %.3f", manifest.start[:12], manifest.loss_unats / 1e6)
     until, consents = time.monotonic() + consents_s, list[str]()
     while len(consents) < len(manifest.members) and time.monotonic() < until:
-        before, consents = consents, dict(ledger.runs())[leaf]
+        before, consents = consents, next(each.consents for each in ledger.runs() if each.manifest == leaf)
         for member in sorted(set(consents) - set(before)):
             log.info("%s has consented", member)
         time.sleep(POLL_S)

@@ -12,7 +12,7 @@
     GET  /v1/witnesses               {member: {"size", "time"}}
     GET  /v1/keys?since              {"entries": [{"index", "leaf"}]}   about keys, from that index on
     GET  /v1/authors/ORG/ROLE        {"seq", "hash", "index"}   an author's newest entry
-    GET  /v1/runs                    {"runs": [{"manifest", "consents"}]}
+    GET  /v1/runs                    {"runs": [{"manifest", "consents", "ended"}]}
     GET  /v1/tables/NAME?after&limit {"size", "rows": [...], "next"}    a projection (ledger/tables.py), page by page
     GET  /v1/access/MEMBER/SHA256    {"granted", "tier", "reasons", "missing", "size"}   of a member's access
     GET  /v1/artefacts/SHA256?access a file, or a part of it; the request is signed (RFC 9421): see ledger/access.py
@@ -78,6 +78,14 @@ class Consistency(NamedTuple):
 
     root: str
     path: tuple[bytes, ...]
+
+
+class Announced(NamedTuple):
+    """A run as the ledger lists it. All but the manifest, which is signed, is its word only."""
+
+    manifest: bytes  # As a leaf.
+    consents: list[str]  # Members, in order.
+    ended: str  # How: completed, failed or stopped; empty while it has not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +170,10 @@ class LedgerHttp:
             raise
         return found["seq"], found["hash"], found["index"]
 
-    def runs(self) -> list[tuple[bytes, list[str]]]:
-        """The manifest of each run, as its leaf, and the members that have consented."""
-        return [(run["manifest"].encode(), run["consents"]) for run in self._json("/v1/runs")["runs"]]
+    def runs(self) -> list[Announced]:
+        """Every run, in the log's order."""
+        found = self._json("/v1/runs")["runs"]
+        return [Announced(run["manifest"].encode(), run["consents"], run["ended"]) for run in found]
 
     def access(self, member: str, artefact: str) -> dict[str, Any]:
         """Whether a member may have an artefact, why, and its size. Its word only: `rules.access` goes by the log."""

@@ -381,7 +381,7 @@ def test_how_fast_the_coordinator_is_reached_is_measured(node):
 
 def test_how_long_a_round_takes_here_is_told_before_it_begins(node):
     """And whether that is longer than it may take: the speed and the way are measured, the rest is the run's."""
-    assert says(node, "next round") == ("ok", "no run asks for you yet ")
+    assert says(node, "next round") == ("ok", "no run asks for you now ")
     assert says(node, "speed")[1].startswith("not measured")
     ledger = LedgerHttp(node.ledger_url)
     coordinator, bundle = Founded(node.path.parent, ("acme", "birch"), b"").coordinator, build()

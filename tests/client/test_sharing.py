@@ -9,15 +9,16 @@ import pytest
 from parties import BUNDLE, Parties
 from world import TOY
 
-from client import sharing
+from client import runs, sharing
 from client.daemon import Daemon
 from client.doctor import Doctor
 from client.home import Home, Settings
 from consortium.cli import main
 from ledger.api import serving
+from ledger.log import open_log
 from shared_models.folder import write_settings
 from shared_models.processes import free_port
-from shared_models.records.kinds import Recipe
+from shared_models.records.kinds import FIRST, Recipe, RunEnd
 from shared_models.records.refusals import Refusal, Refused
 
 SHARED, CUT = ({"processes": 2, how: True} for how in ("shard", "tensor"))
@@ -102,6 +103,43 @@ def test_a_consent_of_before_the_setting_was_changed_is_looked_at_when_the_daemo
     with serving(parties.founded.ledger, port):
         assert refused(home) == ""
         assert "do not divide the run's heads = 1" in refused(chosen(home, **CUT))
+
+
+def test_each_run_that_goes_on_is_looked_at_and_none_that_is_refused_or_has_ended(tmp_path, caplog):
+    parties, port = Parties(tmp_path, replace(RECIPE, heads=1)), free_port()
+    parties.consenting("acme")
+    parties.say(replace(parties.manifest, run="r2", recipe=replace(RECIPE, heads=2)))  # Which it goes with.
+    home = chosen(parties.founded.member("acme"), ledger=f"http://127.0.0.1:{port}", **CUT)
+
+    parties.log.close()
+
+    def told(*command: str) -> tuple[list[str], str, list[str]]:
+        """Of a daemon that is started anew, doctor, and who asks how each run stands."""
+        caplog.clear()
+        with serving(parties.founded.ledger, port):
+            assert not command or main([*command, "--home", str(home.path)]) == 0
+            refused(home)
+            (found,) = [each for each in Doctor(home).examine() if each.check == "next round"]
+            states = [each.state for each in runs.asked(home, home.ledger())]
+        return [each.getMessage() for each in caplog.records], f"{found.state}: {found.says}", states
+
+    other = "refused not_approved: run r2 is for bundle"
+    said, found, states = told()
+    assert [each.startswith(other) for each in said] == [False, True]
+    assert "tensor = true: processes = 2 do not divide the run's heads = 1" in said[0]
+    assert (found[:17], states) == ("fail: of r1: tens", ["consented", "asks"])
+
+    said, found, states = told("runs", "refuse", "r1", "--reason", "a move")
+    assert [each.startswith(other) for each in said] == [False, True]
+    assert "a move" in said[0]
+    assert (found[:15], states) == ("ok: of r2: how ", ["refused", "asks"])
+
+    parties.log = open_log(parties.founded.ledger)
+    for run in ("r1", "r2"):
+        checkpoint = parties.log.books.runs[run].checkpoint
+        parties.say(RunEnd(seq=0, prev=FIRST, run=run, checkpoint=checkpoint, status="failed", reason=""))
+    parties.log.close()
+    assert told() == ([], "ok: no run asks for you now", ["ended", "ended"])
 
 
 def test_a_daemon_does_not_start_with_what_does_not_go_together(tmp_path, capsys):

@@ -97,7 +97,7 @@ def test_proofs_by_http(ledger, world):
     last = world.books.chains["acme/compute"]
     assert ledger.last("acme/compute") == (last.seq, last.hash, last.at)
     assert ledger.last("nobody/compute") is None
-    assert ledger.runs() == [(world.leaves[1], world.members)]
+    assert ledger.runs() == [(world.leaves[1], world.members, "")]
 
 
 def test_a_period_is_closed_by_recomputing_the_log(ledger, world):

@@ -190,7 +190,7 @@ def test_a_run_of_several_machines_begins_with_it_too(before, tmp_path, capsys):
             assert main([*map(str, ["run", "r1", "--home", coordinator.path, *words, given])]) == 2
             assert f"error {code}" in capsys.readouterr().err
         main([*map(str, ["run", "r2", "--home", coordinator.path, "--consents", 0, "--from", tmp_path / "model"])])
-        manifests = [entries.peek(leaf) for leaf, _ in LedgerHttp(coordinator.settings.ledger).runs()]
+        manifests = [entries.peek(leaf) for leaf, *_ in LedgerHttp(coordinator.settings.ledger).runs()]
     assert [(each.start, each.base) for each in manifests] == [(file.stem, file.stem)] * 2
     assert [(each.recipe.width, each.recipe.context) for each in manifests] == [(16, 16), (16, SMALL.context)]
     assert (coordinator.path / "checkpoints" / file.name).is_file()

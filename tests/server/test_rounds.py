@@ -17,6 +17,7 @@ from server.outer import Outer
 from server.rounds import Coordinator
 from shared_models.bundle import Bundle
 from shared_models.folder import write_settings
+from shared_models.ledger_http import Announced
 from shared_models.processes import free_port
 from shared_models.records import tlog
 from shared_models.records.entry import peek
@@ -53,8 +54,8 @@ class Near:
     def read(self, path: str) -> bytes:
         return self._log.published(path)
 
-    def runs(self) -> list[tuple[bytes, list[str]]]:
-        return self._log.runs()
+    def runs(self) -> list[Announced]:
+        return [Announced(*each) for each in self._log.runs()]
 
 
 def refused(act, *arguments) -> Refused:
@@ -190,7 +191,7 @@ def test_a_launched_run_says_how_many_steps_each_member_trains(served, tmp_path)
     assert launched("r2", steps="birch=1", paced=True) is Refusal.INFEASIBLE
     assert launched("r3", steps="dogwood=1") is Refusal.WRONG_MEMBER
     assert launched("r4", steps="birch") is Refusal.BAD_FIELD
-    said = [peek(leaf) for leaf, _ in ledger.runs()]
+    said = [peek(leaf) for leaf, *_ in ledger.runs()]
     assert [(each.run, each.members, each.steps) for each in said] == [("r1", ("acme", "birch"), (3, 1))]
 
 
