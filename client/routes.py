@@ -43,14 +43,12 @@ def counted(
     what the run began with; `tokens`, the run's tokenizer. Raises `Refused`: NOT_FOUND, WRONG_BASE, WRONG_MODEL;
     BAD_FIELD for a run without members' experts, or a text that is too short.
     """
-    (experts, digest), (given, held) = weights.read(file), weights.read(base)
+    experts, digest = weights.read(file)
     found, left_out = models.partial(books, read, file) or (models.traced(books, read, digest), ())
     manifest = books.run(found["run"]).manifest
     if not manifest.recipe.member_experts:
         raise Refused(Refusal.BAD_FIELD, f"run {manifest.run} has no members' experts: nobody's are used")
-    if held != manifest.start:
-        cause = f"{base} is {held[:12]}…, and the run began with {manifest.start[:12]}…"
-        raise Refused(Refusal.WRONG_BASE, cause)
+    given, _ = weights.read_base(base, manifest.start)
     members = [name for name in manifest.members if name not in left_out]
     recipe = replace(manifest.recipe, member_experts=len(members))
     mixture = Mixture(experts, given, recipe, range(len(members)))

@@ -53,14 +53,16 @@ def sample(
     temperature: str,
     prompts: Path | None = None,
     text: Path | None = None,
+    base: Path | None = None,
 ) -> Sample:
     """Write `size` bytes of text, sampled from the model in a file, to one that is not there yet; what stands in the
     file beside that, TO.json.
 
-    It repeats nothing of the member's text; or of another's, `text`, for who samples again what that one did. It is
-    sampled on the CPU: the same words give the same bytes where the build is the same. Raises `Refused`: NOT_FOUND,
-    NO_ACCESS as `granted`; BAD_FIELD for what cannot be sampled from, or if hardly any of it is new; NO_TEXT for
-    prompts that are too short; as `audited`, `weights.read` and `tokenizer.held`.
+    It repeats nothing of the member's text; or of another's, `text`, for who samples again what that one did. `base` is
+    what an adapter or members' experts stand beside. It is sampled on the CPU: the same words give the same bytes where
+    the build is the same. Raises `Refused`: NOT_FOUND, NO_ACCESS as `granted`; BAD_FIELD for what cannot be sampled
+    from, or if hardly any of it is new; NO_TEXT for prompts that are too short; as `audited`, `_model` and
+    `tokenizer.held`.
     """
     home = Home(folder)
     if to.exists():
@@ -85,8 +87,8 @@ def sample(
     canonical.encode(said)  # What cannot be said is not begun.
     if not 0 < Fraction(temperature) <= HOTTEST:
         raise Refused(Refusal.BAD_FIELD, f"--temperature {temperature}: above 0, and up to {HOTTEST}")
-    recipe = _recipe(books, artefact)
-    model = _model(file, recipe)
+    recipe, start = _recipe(books, artefact)
+    model = _model(file, recipe, base, start)
     cut = tokenizer.held(recipe.tokenizer, recipe.vocabulary, home.tokenizers_path)
     begins = _prompts(prompts, recipe, cut)
     random = np.random.Generator(np.random.PCG64(seed))
@@ -156,27 +158,34 @@ def granted(books: Books, member: str, artefact: str) -> int:
     return taken[-1]
 
 
-def _recipe(books: Books, artefact: str) -> Recipe:
-    """What this artefact is a model of. Raises `Refused(BAD_FIELD)` if it is not one round's, whole."""
+def _recipe(books: Books, artefact: str) -> tuple[Recipe, str]:
+    """What this artefact is a model of, and the weights that its run began with, or `FIRST`.
+
+    Raises `Refused(BAD_FIELD)` if it is not one round's checkpoint, whole.
+    """
     record = books.library.held(artefact).record
     if len(record.checkpoints) != 1 or record.without or record.form != "safetensors":
         raise Refused(Refusal.BAD_FIELD, f"artefact {artefact[:12]}… is not the whole checkpoint of one round")
-    recipe = books.run(record.checkpoints[0].run).manifest.recipe
-    if recipe.beside:
-        raise Refused(
-            Refusal.BAD_FIELD, f"artefact {artefact[:12]}… stands beside given weights, and is no model alone"
-        )
-    return replace(recipe, teacher_layers=0, teacher_heads=0, teacher_width=0, temperature="0", taught="0")
+    manifest = books.run(record.checkpoints[0].run).manifest
+    if not manifest.recipe.ours:
+        raise Refused(Refusal.BAD_FIELD, f"artefact {artefact[:12]}… is a file's model, which nothing samples from")
+    recipe = replace(manifest.recipe, teacher_layers=0, teacher_heads=0, teacher_width=0, temperature="0", taught="0")
+    return recipe, manifest.start
 
 
-def _model(file: Path, recipe: Recipe) -> gpt.GPT:
-    """Raises `Refused`: WRONG_MODEL, as `weights.read`."""
+def _model(file: Path, recipe: Recipe, base: Path | None, start: str) -> gpt.GPT:
+    """Raises `Refused`: WRONG_MODEL; NOT_SET_UP without a base where there must be one; as `weights.read_base`."""
     stored, _ = weights.read(file)
     shape = gpt.Shape.of(recipe)
     if {name: tensor.shape for name, tensor in stored.items()} != gpt.shapes(shape):
         raise Refused(Refusal.WRONG_MODEL, f"{file} does not hold a model of the recipe that its run had")
+    given: weights.Tensors = {}
+    if recipe.beside:
+        if base is None:
+            raise Refused(Refusal.NOT_SET_UP, f"--base FILE: {file} stands beside the weights {start[:12]}…")
+        given, _ = weights.read_base(base, start)
     model = gpt.GPT(shape)
-    weights.put(stored, model)
+    weights.put({**given, **stored}, model)
     return model
 
 

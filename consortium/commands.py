@@ -223,14 +223,17 @@ def _simulate(args: Namespace) -> int:
     return WRONG if result.report.findings else RIGHT
 
 
+def _base_argument(parser: ArgumentParser, *, required: bool = False) -> None:
+    beside = "what an adapter or members' experts stand beside: the run's start"
+    parser.add_argument("--base", type=Path, required=required, metavar="FILE", help=beside)
+
+
 def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="weights as a round has left them: safetensors, float32")
     parser.add_argument(
         "--to", type=Path, required=True, metavar="PATH", help="made here: a folder, or with --gguf a file"
     )
-    parser.add_argument(
-        "--base", type=Path, metavar="FILE", help="what an adapter or members' experts stand beside: the run's start"
-    )
+    _base_argument(parser)
     parser.add_argument(
         "--without", action="append", default=[], metavar="MEMBER", help="leave its expert out; may be repeated"
     )
@@ -310,9 +313,7 @@ def _export(args: Namespace) -> int:
         if args.base is None:
             cause = f"--base FILE: {name} = {getattr(recipe, name)} is merged with what it is beside"
             raise Refused(Refusal.NOT_SET_UP, cause)
-        base, held = weights.read(args.base)
-        if wanted and held != wanted:
-            raise Refused(Refusal.WRONG_BASE, f"{args.base} is {held[:12]}…, and the run began with {wanted[:12]}…")
+        base, held = weights.read_base(args.base, wanted)
         origin["its base"] = held
         if recipe.adapter:
             checkpoint, model = huggingface.Merged(checkpoint, base, recipe), replace(recipe, adapter=0)
@@ -370,9 +371,7 @@ def _export_gguf(
 
 def _beside_arguments(parser: ArgumentParser) -> None:
     """What experts stand beside, and where it is said of which run they are."""
-    parser.add_argument(
-        "--base", type=Path, required=True, metavar="FILE", help="what they stand beside: the run's start"
-    )
+    _base_argument(parser, required=True)
     parser.add_argument("--log", required=True, help="the log that says of which run: its address, or a folder")
     parser.add_argument("--key", type=Path, help="ask by this key, such as keys/compute.key, a ledger for members only")
 
@@ -407,7 +406,7 @@ def _worth(args: Namespace) -> int:
     from shared_models.records.keys import SigningKey
     from shared_models.records.refusals import Refusal, Refused
 
-    (experts, digest), (base, held) = weights.read(args.file), weights.read(args.base)
+    experts, digest = weights.read(args.file)
     key = SigningKey.load(args.key) if args.key else None
     report = Auditor(key=key).run(args.log)
     if report.findings:
@@ -415,9 +414,7 @@ def _worth(args: Namespace) -> int:
         return WRONG
     found = models.traced(report.books, reader(args.log, key), digest)
     manifest = report.books.run(found["run"]).manifest
-    if held != manifest.start:
-        cause = f"{args.base} is {held[:12]}…, and the run began with {manifest.start[:12]}…"
-        raise Refused(Refusal.WRONG_BASE, cause)
+    base, _ = weights.read_base(args.base, manifest.start)
     cut = tokenizer.given(args.tokenizer, manifest.recipe.tokenizer, manifest.recipe.vocabulary)
     found_out = measure(experts, base, manifest, args.held_out, cut)
     said = [each for each in compare(report.books, found["run"], digest, found_out) if args.check]
@@ -587,6 +584,7 @@ def _sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same one, the same text; %(default)s")
     parser.add_argument("--temperature", default="1", metavar="T", help="above 0: how even chances are; %(default)s")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="go on from parts of this text")
+    _base_argument(parser)
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="repeat nothing of this instead of your member's text"
     )
@@ -609,6 +607,7 @@ def _sample(args: Namespace) -> int:
         temperature=args.temperature,
         prompts=args.prompts,
         text=args.text,
+        base=args.base,
     )
     print(f"{args.to} has {said.size:,} bytes, {said.documents:,} documents, sampled from artefact {said.artefact}")
     print(f"left out: {said.repeat_own:,} that repeat your text, {said.repeat_sampled:,} that repeat one of these")

@@ -220,6 +220,17 @@ def read(path: Path) -> tuple[Stored, str]:
         return found, digest(found)
 
 
+def read_base(path: Path, start: str) -> tuple[Stored, str]:
+    """The same of a file that shall be the weights with this digest, with which a run began; of any, if that is empty.
+
+    Raises `Refused`: WRONG_BASE; as `read`.
+    """
+    found, held = read(path)
+    if start and held != start:
+        raise Refused(Refusal.WRONG_BASE, f"{path} is {held[:12]}…, and the run began with {start[:12]}…")
+    return found, held
+
+
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     try:

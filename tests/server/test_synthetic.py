@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from world import TOY
 
 from client import begun, data, reexecute, work
@@ -15,6 +17,8 @@ from client.sample import _model, _recipe, granted
 from consortium.cli import main
 from consortium.simulate import Result, simulate
 from ledger.api import serving
+from shared_models import huggingface
+from shared_models.lm import gpt, weights
 from shared_models.published import fetch, reader
 from shared_models.records import canonical
 from shared_models.records import entry as entries
@@ -292,10 +296,66 @@ def test_only_one_round_s_whole_model_is_sampled_from(run, act):
     assert (code, "is not the whole checkpoint of one round" in err) == (2, True)
     books = run.result.report.books
     turn = books.run("teacher")
-    right, turn.manifest = turn.manifest, replace(turn.manifest, recipe=replace(turn.manifest.recipe, adapter=2))
-    with pytest.raises(Refused, match="stands beside given weights, and is no model alone"):
+    foreign = replace(turn.manifest.recipe, model="build:" + "0" * 64, model_flop=1)
+    right, turn.manifest = turn.manifest, replace(turn.manifest, recipe=foreign)
+    with pytest.raises(Refused, match="is a file's model, which nothing samples from"):
         _recipe(books, run.artefact)
     turn.manifest = right
-    assert _recipe(books, run.artefact) == RECIPE.teacher
+    assert _recipe(books, run.artefact) == (RECIPE.teacher, FIRST)
     with pytest.raises(Refused, match="wrong_model"):
-        _model(run.file, replace(RECIPE.teacher, width=32))
+        _model(run.file, replace(RECIPE.teacher, width=32), None, FIRST)
+
+
+def drawn(shapes, seed: int) -> weights.Tensors:
+    """Weights of which none is zero: a head of zeros would say the same whatever is before it."""
+    random = np.random.default_rng(seed)
+    return {name: 0.3 * random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+ADAPTER = {"adapter": 2, "inner": "adamw", "inner_rate": "0.05"}
+EXPERTS = {"member_experts": 2, "outer": "mean", "outer_momentum": "0"}
+
+
+@pytest.mark.parametrize("beside", [ADAPTER, EXPERTS], ids=["adapter", "experts"])
+def test_what_stands_beside_given_weights_is_sampled_from_with_them(tmp_path, capsys, beside):
+    plain = replace(TOY, context=32, inner_steps=4, segment=2, feed="swiglu")
+    base, other = (
+        tmp_path / f"{weights.keep(drawn(gpt.shapes(gpt.Shape.of(plain)), seed), tmp_path)}.safetensors"
+        for seed in (1, 2)
+    )
+    result = simulate(tmp_path / "parties", TWO, rounds=1, recipe=replace(plain, **beside), start=base)
+    coordinator, acme = result.founded.coordinator, result.founded.member("acme")
+    file = coordinator.path / "checkpoints" / f"{result.report.books.runs['r1'].checkpoint}.safetensors"
+    artefact = data.named(f"file:{file}").removeprefix("sha256:")
+    sample = ["model", "sample", file, "--home", acme.path, "--to", tmp_path / "made", "--bytes", 3_000]
+
+    def act(*words: object) -> tuple[int, str]:
+        return main([str(word) for word in words]), capsys.readouterr().err
+
+    with serving(result.founded.ledger, int(acme.settings.ledger.rpartition(":")[2])):
+        assert act("model", "publish", "--home", coordinator.path, file, "--checkpoint", "r1/1")[0] == 0
+        assert act("model", "get", artefact, "--home", acme.path, "--to", tmp_path / "fetched")[0] == 0
+        code, err = act(*sample)
+        assert (code, f"not_set_up: --base FILE: {file} stands beside the weights {base.name[:12]}" in err) == (2, True)
+        code, err = act(*sample, "--base", other)
+        assert (code, f"wrong_base: {other} is {other.name[:12]}" in err) == (2, True)
+        assert not (tmp_path / "made").exists()
+        assert act(*sample, "--base", base)[0] == 0
+    assert data.sampled(tmp_path / "made").size == (tmp_path / "made").stat().st_size == 3_000
+
+    stored, given = weights.read(file)[0], weights.read(base)[0]
+    whole = huggingface.Merged(stored, given, result.manifest.recipe) if "adapter" in beside else None
+    whole = whole or huggingface.Mixture(stored, given, result.manifest.recipe, [0, 1])
+    shape = gpt.Shape.of(plain) if "adapter" in beside else whole.shape
+    merged, before = gpt.GPT(shape), gpt.GPT(gpt.Shape.of(plain))
+    weights.put(whole, merged)
+    weights.put(given, before)
+    model = _model(file, result.manifest.recipe, base, result.manifest.start)
+    tokens = torch.arange(32)[None]
+    with torch.no_grad():
+        mine, right, old = (each(tokens)[0] for each in (model, merged, before))
+        past = [list[torch.Tensor]() for _ in range(model.depth)]
+        one_by_one = torch.cat([model(token[None, None], past)[0] for token in tokens[0]], 1)
+    assert torch.allclose(mine, right, atol=1e-5)
+    assert torch.allclose(mine, one_by_one, atol=1e-5)
+    assert not torch.allclose(mine, old, atol=1e-3)
