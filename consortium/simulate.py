@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from flwr.app import Context, RecordDict
 
+from client import data
 from client.app import app as client_app
 from client.door import Door
 from client.meter import ThreadMeter
@@ -133,7 +134,7 @@ def simulate(
         alive = [name for name in benefits if (misbehave or {}).get(name) != "dead"]
         quorum_of_witnesses = min(len(benefits) // 2 + 1, len(alive))
         uneven = "" if alpha is None else f",alpha={alpha:.6f},seed={recipe.seed}"
-        data = [f"python-stdlib:{number}/{len(benefits)}{uneven}" for number in range(len(benefits))]
+        shards = [f"python-stdlib:{number}/{len(benefits)}{uneven}" for number in range(len(benefits))]
         founded = found(
             folder,
             benefits,
@@ -141,7 +142,7 @@ def simulate(
             superlink="127.0.0.1:0",
             price=price,
             quorum=quorum_of_witnesses,
-            data=[f"file:{path.absolute()}" for path in texts] or data,
+            data=[f"file:{path.absolute()}" for path in texts] or shards,
             blobs="" if inline_bytes is None else f"127.0.0.1:{processes.free_port()}",
             inline_bytes=inline_bytes or 0,
         )
@@ -154,8 +155,8 @@ def simulate(
             recipe = replace(recipe, corpus=keep_text(held_out, texts_path))
         if cut is not None:
             recipe = replace(recipe, tokenizer=tokenizer.keep(cut, coordinator.tokenizers_path).name)
-            for name in founded.members:
-                tokenizer.keep(cut, founded.member(name).tokenizers_path)
+            for home in map(founded.member, founded.members):  # At once, so that no round waits for that.
+                tokenizer.keep(cut, home.tokenizers_path).kept(data.load(home.text), home.tokens_path)
         if model is not None:
             recipe = replace(recipe, model=models.keep(model, coordinator.models_path))
             recipe = models.stated(recipe, coordinator.models_path)

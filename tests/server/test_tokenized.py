@@ -28,7 +28,7 @@ from shared_models.bundle import build
 from shared_models.lm import corpus, gpt, hygiene, tokenizer, weights
 from shared_models.published import fetch, reader
 from shared_models.records import entry as entries
-from shared_models.records.kinds import Receipt
+from shared_models.records.kinds import Receipt, RoundOpen
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refusal, Refused
 
@@ -116,12 +116,13 @@ def test_a_byte_that_is_no_longer_one_token_weighs_what_it_did():
     )
 
 
-def test_a_member_s_text_is_cut_once_and_each_round_trains_on_what_it_gave(run, file, texts):
+def test_a_member_s_text_is_cut_once_and_before_any_round_and_each_trains_on_what_it_gave(run, file, texts):
     tokens = tokenizer.read(file)
+    began_ms = next(each.opened_ms for each in map(entries.peek, leaves(run)) if isinstance(each, RoundOpen))
     for name, text in zip(TWO, texts, strict=True):
         home = run.founded.member(name)
         (made,) = home.tokens_path.rglob("*.tokens")
-        assert made.stat().st_mtime_ns < min(each.stat().st_mtime_ns for each in home.begun_path.rglob("*.begun"))
+        assert made.stat().st_mtime_ns < began_ms * 1_000_000
         numbers = np.concatenate(list(tokens.encode(np.fromfile(text, np.uint8))))
         assert made.read_bytes() == numbers.astype("<u2").tobytes()
         batches = data.Batches(numbers, run.manifest.recipe, member=name, round_=1, rounds=3)
