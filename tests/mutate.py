@@ -380,7 +380,9 @@ def start(mutant: Mutant, copy: Path, first: str | None) -> int:
                 os.dup2(os.open(copy / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), each)
             target.write_text("\n".join(lines) + "\n")
             os.chdir(copy)
-            os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+            own = copy.with_name(f"{copy.name}-temporary")  # Two that clear away the same old folders would trip.
+            own.mkdir(exist_ok=True)
+            os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DEBUG_TEMPROOT": str(own)}
             sys.dont_write_bytecode = True
             sys.path.insert(0, str(copy))
             hypothesis.settings.register_profile("mutant", database=None, phases=PHASES)
