@@ -8,7 +8,7 @@ TORCH_ARGS ?=
 JOBS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint docs screenshots bench mutate compose-test clean
+.PHONY: demo test lint docs screenshots bench mutate long compose-test clean
 
 demo: $(VENV)/ready
 	@$(BIN)/consortium demo
@@ -36,6 +36,11 @@ bench: $(VENV)/ready
 # Delete each refusal in turn and see a test fail.
 mutate: $(VENV)/ready
 	@$(BIN)/python -m tests.mutate
+
+# All of what CI searches a part of: changed bytes, forged proofs, failing disks, kills, machines of several processes.
+long: $(VENV)/ready
+	@CONSORTIUM_LONG=1 $(BIN)/pytest tests/records/test_fuzz.py tests/records/test_merkle.py \
+		tests/ledger/test_faulty_disk.py tests/ledger/test_kill.py tests/test_kills.py tests/training/test_machine.py
 
 # The consortium of compose.yaml, for real; needs Docker.
 compose-test:

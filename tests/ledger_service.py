@@ -19,7 +19,7 @@ def send(
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """The answer to a request as it stands: (status, headers, body)."""
     where = urlsplit(ledger.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     try:
         connection.request(method, target, body, dict(headers))
         reply = connection.getresponse()

@@ -1,10 +1,10 @@
-"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [--new] [--twelfth] [FILE]`.
+"""Is each check tested? Delete it, and a test must fail: `python -m tests.mutate [--learn] [--new] [--part] [FILE]`.
 
 A mutant is this code without one refusal (a `raise` or a `yield` of one) or without one call of a check. What survives
 is a check that nothing would miss. Each mutant meets first the test that noticed it last time, as `noticed_by.json`
-says; --learn adds to that file, and --new takes only mutants of which it says nothing. --twelfth takes every twelfth
-mutant only: which, the mutated files themselves choose, so that one commit has one answer whenever it is asked, and the
-next change asks for another twelfth.
+says; --learn adds to that file, and --new takes only mutants of which it says nothing. --part takes one mutant in
+36 only: which, the mutated files themselves choose, so that one commit has one answer whenever it is asked, and the
+next change asks for others.
 """
 
 import ast
@@ -30,6 +30,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NOTICED_BY = Path(__file__).with_name("noticed_by.json")
 WORKERS = 2
+PART = 36
 LIMIT_S = 600.0
 PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # That it fails is enough; how simply does not matter.
 WARM = ("fastapi", "flwr.serverapp", "flwr.clientapp", "hypothesis.stateful", "psutil", "sqlmodel", "torch", "uvicorn")
@@ -406,8 +407,8 @@ def start(mutant: Mutant, copy: Path, first: str | None) -> int:
 def main(words: list[str]) -> int:
     paths = [word for word in words if not word.startswith("--")]
     todo = [mutant for path in paths or GUARDED for mutant in mutants(path)]
-    if "--twelfth" in words:
-        todo = todo[zlib.crc32(b"".join((ROOT / path).read_bytes() for path in GUARDED)) % 12 :: 12]
+    if "--part" in words:
+        todo = todo[zlib.crc32(b"".join((ROOT / path).read_bytes() for path in GUARDED)) % PART :: PART]
     names = {mutant.name for path in GUARDED for mutant in mutants(path)}
     noticed_by: dict[str, str] = json.loads(NOTICED_BY.read_text()) if NOTICED_BY.is_file() else {}
     noticed_by = {name: test for name, test in noticed_by.items() if name in names}

@@ -4,6 +4,7 @@ Keys come from seeds, so the same world has the same bytes on every run.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -74,6 +75,7 @@ from shared_models.rules.quotes import sealed
 from shared_models.rules.worth import ROUTES, SEQUENCES
 
 CONSORTIUM = "commons.example"
+LONG = os.environ.get("CONSORTIUM_LONG") == "1"  # Search all of what CI searches a part of: `make long`.
 BUILD = "2.13.0/AVX512/1/float32/x86_64"
 OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
 TOY = replace(recipes.TOY, seed=7)

@@ -1,39 +1,49 @@
 """A member that cheated opens something better than it had signed for; or somebody else opens something worse."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
-from bench.cheating import begin, play, skips_steps
+from bench.cheating import Played, begin, play, skips_steps
 from client import begun, reexecute
 from shared_models.records import canonical
 from shared_models.records.refusals import Refused
 
-HONEST = play(begin())
-CHEATED = play(begin(), skips_steps, 4)
+
+@cache
+def honest() -> Played:
+    return play(begin())
 
 
-def audit(shown: bytes, of=CHEATED) -> reexecute.Found:
+@cache
+def cheated() -> Played:
+    return play(begin(), skips_steps, 4)
+
+
+def audit(shown: bytes, of: Played) -> reexecute.Found:
     return reexecute.replay(shown, of.receipt, of.hashed, of.manifest, None)
 
 
 def test_a_training_that_was_made_afterwards_is_not_the_one_that_was_signed():
     """It trains honestly once it is asked, and shows that under the receipt of what it had sent."""
     shown = reexecute.write(
-        replace(HONEST.opening(1), receipt=CHEATED.hashed),
-        HONEST.turn.base,
+        replace(honest().opening(1), receipt=cheated().hashed),
+        honest().turn.base,
         {},
-        *HONEST.states[1:3],
-        HONEST.states[-1][0],
+        *honest().states[1:3],
+        honest().states[-1][0],
     )
     with pytest.raises(Refused, match="wrong_opening"):
-        audit(shown)
+        audit(shown, cheated())
 
 
 def test_right_states_under_the_signed_digests_are_refused():
-    shown = reexecute.write(CHEATED.opening(1), CHEATED.turn.base, {}, *HONEST.states[1:3], CHEATED.states[-1][0])
+    shown = reexecute.write(
+        cheated().opening(1), cheated().turn.base, {}, *honest().states[1:3], cheated().states[-1][0]
+    )
     with pytest.raises(Refused, match="wrong_opening"):
-        audit(shown)
+        audit(shown, cheated())
 
 
 def test_another_segment_than_was_asked_for_says_which_it_is():
@@ -45,8 +55,8 @@ def test_another_segment_than_was_asked_for_says_which_it_is():
 
 def test_nobody_can_make_an_honest_member_look_like_a_cheat():
     """Every change of an honest opening is refused: it is not held against the member who did not make it."""
-    line, groups = begun.split(HONEST.shown(1))
-    said = reexecute.read(HONEST.shown(1))
+    line, groups = begun.split(honest().shown(1))
+    said = reexecute.read(honest().shown(1))
     point = replace(said.trajectory.points[1], weights="0" * 64)
     points = (said.trajectory.points[0], point, *said.trajectory.points[2:])
     others = [
@@ -59,5 +69,5 @@ def test_nobody_can_make_an_honest_member_look_like_a_cheat():
     ]
     for other in others:
         with pytest.raises(Refused):
-            audit(other, HONEST)
-    assert audit(line + b"\n" + begun.pack(**groups), HONEST).verdict == "matches"
+            audit(other, honest())
+    assert audit(line + b"\n" + begun.pack(**groups), honest()).verdict == "matches"

@@ -67,7 +67,7 @@ def settled(live: Live) -> list[bytes]:
 
 def seen(page: Any, what: str, text: str) -> None:
     """Wait until this is there, and says that."""
-    page.locator(what).filter(has_text=re.compile(re.escape(text))).wait_for(state="attached", timeout=10_000)
+    page.locator(what).filter(has_text=re.compile(re.escape(text))).wait_for(state="attached", timeout=60_000)
 
 
 def test_a_page_moves_on_without_being_loaded_again(chromium, live):
@@ -184,7 +184,7 @@ def test_a_page_that_the_growth_is_not_about_stays_as_it_is(chromium, live):
     with looking(chromium, 1280, "light") as (page, wrong):
         page.goto(f"{live.ledger.url}/bills")
         page.evaluate("window.first = document.querySelector('main').firstElementChild")
-        with page.expect_response(lambda answer: re.search(r"/bills$", answer.url) is not None, timeout=10_000):
+        with page.expect_response(lambda answer: re.search(r"/bills$", answer.url) is not None, timeout=60_000):
             live.say(said(live, "acme"))
         page.wait_for_timeout(200)
         assert page.inner_text("#live") == ""

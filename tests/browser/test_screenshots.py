@@ -5,6 +5,7 @@ Else they are taken all the same, and thrown away. Somebody has to look at them;
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def founded_at(folder: Path) -> str:
             home.ledger().size()
             return home.settings.ledger
         except (OSError, Refused):
-            pass
+            time.sleep(0.1)
 
 
 def test_pictures_of_the_main_pages(chromium, tmp_path):
@@ -95,7 +96,7 @@ def test_pictures_of_the_main_pages(chromium, tmp_path):
         with camera.on("overview", until="[aria-label=Forecast]", width=880) as page:
             page.goto(f"{url}/overview")
             page.get_by_text(re.compile(rf"Round {SHOWN} of")).wait_for(timeout=300_000)
-            page.get_by_text("Waited for: cedar").wait_for(timeout=30_000)
+            page.get_by_text("Waited for: cedar").wait_for(timeout=120_000)
         founded = training.result().founded
     with serving(founded.ledger, free_port()) as ledger:
         model = published(founded, ledger)

@@ -40,4 +40,4 @@ def test_a_link_signs_in_and_the_session_verifies_reads_and_signs_out(chromium, 
         other.goto(f"{url}/open")
         other.get_by_role("button", name="Sign out").click()
         assert "not_signed_in" in other.locator("main").inner_text()
-        page.locator("#live", has_text="Your session has ended").wait_for(timeout=20_000)
+        page.locator("#live", has_text="Your session has ended").wait_for(timeout=60_000)

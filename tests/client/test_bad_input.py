@@ -61,7 +61,7 @@ def send(founded, method: str, path: str, body: bytes | None = None, key: Signin
         headers |= http_signatures.sign(
             {"@method": method, "@path": plain, "@query": f"?{query}"}, key, int(time.time())
         )
-    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=60)) as connection:
         connection.request(method, path, body, headers)
         reply = connection.getresponse()
         return Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
@@ -155,7 +155,7 @@ def signed_in(founded) -> dict[str, str]:
 def test_a_session_that_has_ended(founded, monkeypatch):
     assert send(founded, "GET", "/v1/runs", **signed_in(founded)).status == 200
     monkeypatch.setattr(guard, "SESSION_S", 0.3)
-    cookie, until = signed_in(founded), time.monotonic() + 10
+    cookie, until = signed_in(founded), time.monotonic() + 60
     while (answer := send(founded, "GET", "/v1/runs", **cookie)).status == 200:
         assert time.monotonic() < until
     assert (answer.status, answer.code) == (401, "not_signed_in")

@@ -62,7 +62,7 @@ class Asker:
             headers = http_signatures.sign(parts, self.key, int(time.time())) | headers
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310
         try:
-            reply = urllib.request.build_opener(_Stay).open(request, timeout=10)
+            reply = urllib.request.build_opener(_Stay).open(request, timeout=60)
         except urllib.error.HTTPError as error:
             reply = error
         with reply:
@@ -75,7 +75,7 @@ class Asker:
         """What it is told at /events, as it comes."""
         parts = {"@method": "GET", "@path": "/events", "@query": "?"}
         headers = self.headers if self.key is None else http_signatures.sign(parts, self.key, int(time.time()))
-        reply = urllib.request.urlopen(urllib.request.Request(f"{self.url}/events", None, headers), timeout=10)  # noqa: S310
+        reply = urllib.request.urlopen(urllib.request.Request(f"{self.url}/events", None, headers), timeout=60)  # noqa: S310
         assert reply.readline().startswith(b":")
         return reply
 

@@ -79,7 +79,7 @@ def watched(monkeypatch):
 
 
 def until(what) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not what():
         assert time.monotonic() < end
         time.sleep(0.01)

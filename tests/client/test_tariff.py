@@ -401,7 +401,7 @@ def test_the_daemon_fetches_in_the_background_and_says_what_came_of_it(published
     began = time.monotonic()
     fetcher.visit()
     fetcher.visit()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 15  # It would be 20.
     release.set()
     fetcher._thread.join(20)
     kept = tariff.kept_path(tmp_path, published.url)

@@ -47,7 +47,7 @@ def ledger(world, tmp_path_factory):
 
 def settled(folder: Path, size: int) -> None:
     """Wait until the folder has the head of this size: it follows what was answered."""
-    head, until = folder / "log" / "checkpoint", time.monotonic() + 10
+    head, until = folder / "log" / "checkpoint", time.monotonic() + 60
     while tlog.unsigned(head.read_bytes()).size < size:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -145,7 +145,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(ledger):
 def test_a_body_of_unknown_length_is_refused(ledger):
     where = urlsplit(ledger.url)
     asked = "POST /v1/entries HTTP/1.1\r\nHost: ledger\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
-    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
         connection.sendall(asked.encode())  # At once: the ledger answers before it has read it all.
         got = HTTPResponse(connection)
         got.begin()

@@ -72,7 +72,7 @@ def event(size: int) -> str:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end
         await asyncio.sleep(0.002)
@@ -216,7 +216,7 @@ def lines(reply: http.client.HTTPResponse, count: int) -> list[str]:
 
 
 def listening(ledger: LedgerHttp, **headers: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection(ledger.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(ledger.url.removeprefix("http://"), timeout=60)
     connection.request("GET", "/events", headers=headers)
     return connection, connection.getresponse()
 
@@ -232,7 +232,7 @@ def test_over_http_it_is_told_and_appends_wait_for_nobody_who_does_not_read(tmp_
         start = time.monotonic()
         for leaf in world.leaves[1:]:
             ledger.append(leaf)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 12  # A beat is 15 s.
         said = lines(reply, 4)
         assert said[1] == "event: head"
         assert 1 < int(said[0].removeprefix("id: ")) <= len(world.leaves)
@@ -248,7 +248,7 @@ def test_a_ledger_that_stops_waits_for_nobody_who_listens(tmp_path, world):
         for _, reply in found:
             lines(reply, 2)
         start = time.monotonic()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 12  # A beat is 15 s.
     for connection, reply in found:
         assert reply.read() == b""  # Whole: the last chunk has come.
         connection.close()

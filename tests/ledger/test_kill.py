@@ -23,7 +23,7 @@ from typing import Any
 import databases
 import pytest
 from ledger_service import write_key
-from world import CONSORTIUM, World, key
+from world import CONSORTIUM, LONG, World, key
 
 from ledger.api import serve
 from ledger.settings import Settings
@@ -35,7 +35,7 @@ from shared_models.records.kinds import FIRST
 from shared_models.records.merkle import Tree, leaf_hash, verify_consistency
 from shared_models.records.refusals import Refusal, Refused
 
-KILLS = 100  # Of each database.
+KILLS = 100 if LONG else 30  # Of each database.
 SENDERS = 4
 KEYS = note.known([key(f"{CONSORTIUM}/log").verify_key])
 LOCKED = 3  # PostgreSQL keeps a dead writer's lock until it has noticed.
@@ -69,14 +69,14 @@ class Service:
 
     def start(self) -> LedgerHttp:
         """Start it, until it answers."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             url = self.begin()
             assert self.process is not None
             while self.process.exitcode is None:
                 assert time.monotonic() < until
                 try:
-                    urllib.request.urlopen(f"{url}/healthz", timeout=10).close()  # noqa: S310
+                    urllib.request.urlopen(f"{url}/healthz", timeout=60).close()  # noqa: S310
                     return LedgerHttp(url, patience_s=0)
                 except (urllib.error.URLError, ConnectionError):
                     time.sleep(0.005)

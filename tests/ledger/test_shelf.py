@@ -110,7 +110,7 @@ def moto(tmp_path_factory):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", b"", method="PUT")
         for _ in range(200):
             try:
-                urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+                urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
                 break
             except OSError:
                 time.sleep(0.1)

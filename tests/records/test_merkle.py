@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import LONG
 
 from shared_models.records import merkle
 from shared_models.records.merkle import EMPTY_ROOT, Tree, leaf_hash, verify_consistency, verify_inclusion, verify_run
@@ -208,7 +208,7 @@ def count_of_forged_proofs_that_hold(residue: int, of: int = 2) -> tuple[int, in
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_proof_of_any_size_up_to_66_holds_with_a_single_bit_changed():
-    with ProcessPoolExecutor(2) as pool:
-        counts = list(pool.map(count_of_forged_proofs_that_hold, (0, 1)))
-    assert sum(held for held, _ in counts) == 0
-    assert sum(tried for _, tried in counts) > 3_000_000
+    of = 1 if LONG else 11  # Every size; or 11, 22, 33, 44, 55 and 66.
+    held, tried = count_of_forged_proofs_that_hold(of - 1, of)
+    assert held == 0
+    assert tried > 3_000_000 // of

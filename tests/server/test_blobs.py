@@ -55,7 +55,7 @@ class Served:
     def ask(self, method: str, path: str = f"/v1/blobs/{NAME}", body: bytes = b"", shown: str | None = None, **headers):
         """(status, headers, body) of one request, as anybody could send it."""
         context = ssl.create_default_context(cafile=self.home.path / "tls" / "ca.crt")
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
         fields = {"Authorization": f"Bearer {self.shown() if shown is None else shown}", "Content-Length": len(body)}
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -301,7 +301,7 @@ def test_who_was_cut_off_without_a_word_is_not_waited_for(served):
         head = f"PUT /v1/blobs/{NAME} HTTP/1.1\r\nAuthorization: Bearer {served.shown()}\r\nContent-Range: bytes 0-"
         head += f"{len(DATA) - 1}/{len(DATA)}\r\nContent-Length: {len(DATA)}\r\n\r\n"
         old.sendall(head.encode() + DATA[:MIB])
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not (part := served.round / "acme" / f"{NAME}.part").exists() or part.stat().st_size < MIB:
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -333,7 +333,7 @@ def test_who_cannot_be_reached_and_who_is_not_the_coordinator_are_named(served, 
         began = time.monotonic()
         way = replace(served.way(stranger.port), patience_s=60.0)
         assert refused(way.put, WHOLE, pieces()) is Refusal.UNREACHABLE
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 50
 
 
 def test_who_comes_too_early_waits_until_it_is_served(tmp_path):
@@ -361,7 +361,7 @@ def test_connections_beyond_the_most_are_closed_and_those_before_are_served(serv
     finally:
         for each in idle:
             each.close()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             assert served.here() == 0

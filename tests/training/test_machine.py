@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from world import TOY
+from world import LONG, TOY
 
 from client import data
 from client.half import Half
@@ -141,8 +141,9 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 @pytest.mark.parametrize(
     ("two", "recipe"),
     [
-        *((machine, recipe) for machine in (DDP, FSDP) for recipe in (RECIPE, EXPERTS, TIED, LION)),
-        *((DDP, recipe) for recipe in WHOLE),
+        *((DDP, recipe) for recipe in (RECIPE, EXPERTS)),
+        *((DDP, recipe) for recipe in (TIED, LION, *WHOLE) if LONG),  # There each process has all of the model.
+        *((FSDP, recipe) for recipe in (RECIPE, EXPERTS, TIED, LION)),
         *((TENSOR, recipe) for recipe in (RECIPE, TIED, ODD, TAUGHT, LION, replace(RECIPE, precision="bf16"))),
         (replace(TENSOR, recompute=True), replace(TIED, batch=7)),
     ],
@@ -156,8 +157,9 @@ def test_two_processes_come_to_what_one_does_and_go_on_from_a_state_to_the_bit(t
     assert (their_point.data, their_point.step) == (point.data, 4)
     assert their_point != point  # Sums in another order.
     assert distance_ppm((outer.first(recipe), {}), reached, their_state) < TOLERANCE_PPM
-    again = trained(two, 4, start=weights, memory=memory, step=2, recipe=recipe)
-    assert again[:2] == (theirs[2:], their_point)
+    if LONG or recipe in (RECIPE, EXPERTS, ODD):
+        again = trained(two, 4, start=weights, memory=memory, step=2, recipe=recipe)
+        assert again[:2] == (theirs[2:], their_point)
 
 
 def test_a_process_that_is_killed_ends_the_training_by_its_name_and_all_others():
@@ -199,7 +201,7 @@ def test_no_process_outlives_one_that_is_killed():
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.PIPE) as parent:
         pids = [int(each) for each in parent.stdout.readline().split()]
         parent.kill()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while any(map(psutil.pid_exists, pids)) and time.monotonic() < until:
         time.sleep(0.1)
     assert (len(pids), [pid for pid in pids if psutil.pid_exists(pid)]) == (3, [])
