@@ -18,7 +18,7 @@ from shared_models.messages import Answer, Task, from_error
 from shared_models.records.refusals import Refusal, Refused
 
 HOME = "CONSORTIUM_COORDINATOR"  # Where this process finds the coordinator's folder. Members never learn it.
-LOOK_S = 0.1  # Between looks for an answer,
+LOOK_S = 0.1, 1.0  # Between looks for an answer, at first and at last,
 NODES_S = 1.0  # and for who is online.
 SILENT_S = 5.0  # So long before Flower would call a node offline, nothing is asked for that it may be about to send.
 TIMES = 4  # So often a node is asked the same: who has lost it more often than that will lose it again.
@@ -171,6 +171,7 @@ class FlowerExchange:
 
         Whose node is offline is not asked for it: Flower would say that there is none, and refuse it when it comes.
         """
+        pause_s, longest_s = LOOK_S  # Every look is a request that the SuperLink decrypts and answers.
         while not question.over.is_set():
             node = self._nodes.get(member)
             if node is not None and time.time() < node.until - SILENT_S:
@@ -180,7 +181,8 @@ class FlowerExchange:
                     question.pulling.discard(number)
                     return
                 question.pulling.discard(number)
-            question.over.wait(LOOK_S)
+            question.over.wait(pause_s)
+            pause_s = min(1.1 * pause_s, longest_s)
 
 
 def _read(reply: Message, max_bytes: int) -> Answer | Refused:

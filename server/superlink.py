@@ -32,7 +32,6 @@ def start(home: Home) -> list[subprocess.Popen[bytes]]:
     env = processes.scrubbed(
         HOME=str(home.path),
         FLWR_HOME=str(home.path / "flwr"),
-        FLWR_SUPEREXEC_TASK_POLL_INTERVAL="0.1",
         OMP_NUM_THREADS="1",
         **{HOME: str(home.path)},
     )

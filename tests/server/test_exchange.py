@@ -225,6 +225,21 @@ def test_an_answer_that_is_being_fetched_is_waited_for_whoever_goes_offline(aski
     assert asking(Slow, cedar=honest).ask("one", "cedar") == {"cedar": "one"}
 
 
+def test_the_longer_an_answer_takes_the_seldomer_it_is_looked_for(asking, monkeypatch):
+    monkeypatch.setattr(server.app, "LOOK_S", (0.01, 0.2))
+    looks = []
+
+    class Counting(InProcessGrid):
+        def pull_messages(self, message_ids):
+            looks.append(message_ids)
+            return super().pull_messages(message_ids)
+
+    never = threading.Event()
+    assert asking(Counting, cedar=when(never)).ask("one", "cedar", wait_s=3.0) == {"cedar": Refusal.LATE}
+    never.set()
+    assert 3 < len(looks) < 60  # Of 300.
+
+
 def test_an_answer_that_was_fetched_counts_whoever_goes_offline(asking):
     """While the coordinator is busy with another one."""
     busy = threading.Event()
