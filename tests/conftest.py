@@ -1,7 +1,8 @@
-"""What every test has: tests/world.py to import, hypothesis set so that a slow machine is no failure, and an order."""
+"""What every test has: tests/world.py to import, hypothesis and limits for a slow machine, and an order."""
 
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # Two workers and the processes that they start share what cores there are, however many torch would take for each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SLOW_UNTIL = float(
+    os.environ.get("CONSORTIUM_SLOW_UNTIL", "inf")
+)  # In seconds since 1970; CI, which has 90 minutes, sets it.
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
@@ -24,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         may_take[item.path] += limit.args[0] if limit else 1
     items.sort(key=lambda item: -may_take[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """No slow test begins when their time is over: a run that is cut off says nothing of the others."""
+    if item.get_closest_marker("slow") and time.time() > SLOW_UNTIL:
+        pytest.skip(f"{item.nodeid}: the time for slow tests was over")
 
 
 class Failures:
