@@ -145,11 +145,10 @@ def shape(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_make_demo_prints_what_the_readme_says_again_in_the_same_folder():
+@pytest.mark.timeout(1500)
+def test_make_demo_prints_what_the_readme_says():
     from test_deployment import alive
 
-    subprocess.run([sys.executable, "-m", "consortium", "demo", "--rounds", "1"], cwd=ROOT, check=True)
     printed = made("demo")
     lines = printed.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("Three organisations"))
@@ -161,7 +160,7 @@ def test_make_demo_prints_what_the_readme_says_again_in_the_same_folder():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_make_test_prints_what_the_readme_says():
     printed = made("test", "JOBS=1", "ARGS=tests/records/test_keys.py tests/records/test_note.py").splitlines()
     said = shape(shown("make test"))

@@ -264,7 +264,7 @@ def published(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_pip_install_gives_the_auditor(wheel, tmp_path):
     python = environment(tmp_path / "venv", str(wheel))
     assert set(installed(python)) == {"cffi", "cryptography", "pip", "pycparser", "setuptools", "training-consortium"}
@@ -283,7 +283,7 @@ def test_pip_install_gives_the_auditor(wheel, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_ledger_runs_on_the_newest_web_stack_without_flower_and_torch(wheel, tmp_path):
     tools = ("pytest", "pytest-timeout", "hypothesis", "rfc8785", "pynacl")
     python = environment(tmp_path / "venv", f"{wheel}[ledger,postgres,s3]", *tools)

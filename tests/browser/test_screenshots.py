@@ -34,7 +34,7 @@ RECIPE = replace(TOY, width=32, context=32, batch=4, inner_steps=30)
 ROUNDS = 12
 SHOWN = 8  # The round that is open in the first picture.
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 
 
 class Camera:

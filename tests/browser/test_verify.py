@@ -362,7 +362,7 @@ DATA = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_each_datum_that_a_bill_follows_from_is_named_if_it_is_altered(bill):
     """What is altered is another number or another word, or is left out; everything around it is as it was."""
     found = bill.evaluate(

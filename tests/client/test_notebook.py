@@ -148,7 +148,7 @@ def test_a_notebook_shows_the_numbers_and_escapes_names(log):
     assert DECEMBER in seen(log.bill(DECEMBER).diff(log.bill(NOVEMBER))._repr_html_())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_code_of_the_page_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     shows = "print(result._repr_html_())"

@@ -361,7 +361,7 @@ def test_an_auditor_s_machine_computes_as_its_member_says():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_an_auditor_whose_processes_cut_the_model_finds_an_honest_member_close():
     given = FIRST_ROUND.shown(1), FIRST_ROUND.receipt, FIRST_ROUND.hashed, FIRST_ROUND.manifest, None
     found = reexecute.replay(*given, machine=Machine(processes=2, tensor=True))

@@ -38,7 +38,7 @@ OPEN = (*CHECKS, "unsupported_method", "allow_header_conformance")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("members_only", "examples", "checks"), [(False, 20, OPEN), (True, 5, CHECKS)], ids=["open", "members only"]
 )

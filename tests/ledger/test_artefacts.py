@@ -493,7 +493,7 @@ def test_an_artefact_whose_entry_is_not_on_the_disk_is_not_taken_in(failing):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
     size, port = 4 << 30, free_port()
     write_key(tmp_path)
@@ -520,7 +520,7 @@ def test_a_file_of_gigabytes_is_served_in_little_memory(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_file_of_a_gigabyte_is_taken_in_in_little_memory(tmp_path):
     size, port, hashed = 1 << 30, free_port(), hashlib.sha256()
     write_key(tmp_path)

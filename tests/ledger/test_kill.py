@@ -196,7 +196,7 @@ def test_an_answer_that_is_cut_is_no_answer(status):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", databases.KINDS)
 def test_a_ledger_that_is_killed_at_any_moment_keeps_what_it_has_said(kind, tmp_path):
     chance = random.Random(f"kill {kind}")

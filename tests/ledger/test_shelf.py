@@ -121,7 +121,7 @@ def moto(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_files_are_put_into_s3_and_served_from_there(moto, tmp_path, monkeypatch):
     """A file of several parts, so that it is put in parts; the ledger serves it in little memory."""
     for name, value in environment_of(moto).items():

@@ -127,7 +127,7 @@ def test_a_folder_that_was_written_out_leads_where_the_checkpoint_does(before, a
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_so_it_does_in_flower_s_own_engine(before, after, tmp_path):
     """By the command, in a process of its own: Ray leaves much behind."""
     changed = {name: value for name, value in asdict(RECIPE).items() if value != getattr(SMALL, name)}

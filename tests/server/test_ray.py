@@ -18,7 +18,7 @@ MEMBERS = dict.fromkeys(("acme", "birch", "cedar"), 1)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_run_on_ray_is_audited_and_comes_to_the_same_checkpoints_as_one_in_this_process(tmp_path):
     (tmp_path / "recipe.toml").write_text("inner_steps = 4\n")
     said = subprocess.run(

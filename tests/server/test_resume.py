@@ -123,7 +123,7 @@ def test_a_coordinator_that_was_killed_goes_on_to_the_same_checkpoints(whole, tm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_coordinator_can_be_killed_anywhere(whole, tmp_path, monkeypatch, behind):
     """Before every tenth thing that it does for good, and behind every tenth."""

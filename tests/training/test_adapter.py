@@ -160,7 +160,7 @@ def test_what_is_no_adapter_of_this_recipe_or_no_base_of_it_is_not_merged():
 
 
 @pytest.mark.parametrize("machine", [Machine(recompute=True), Machine(processes=2), Machine(processes=2, shard=True)])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_however_a_member_s_machine_trains_it_comes_to_the_same(machine):
     recipe = MIXES[-1]
     losses, reached, _ = trained(recipe, steps=3)

@@ -8,7 +8,7 @@ from bench import cheating
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:resource_tracker")  # That of this process may have been ended with a mutant.
 def test_every_cheat_is_found_as_often_as_the_formula_says_and_no_honest_member_is(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["cheating", "--quick", "--json"])

@@ -8,7 +8,7 @@ TOY = {"layers": 1, "heads": 2, "width": 16, "context": 16, "batch": 2, "inner_s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_figure_is_told_and_the_worths_sum_to_what_all_gain():
     found = experts.found(rounds=2, given_rounds=1, **TOY)
     assert set(experts.told(found)) == set(experts.MEANING)

@@ -8,7 +8,7 @@ from bench import paced
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_row_is_trained_and_each_update_counts_whole(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["paced", "--quick", "--json"])
     paced.main()

@@ -9,7 +9,7 @@ from bench import processes
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_figure_is_told():
     recipe = replace(TOY, layers=1, context=32, batch=4, inner_steps=6)
     found = processes.figures(recipe, recipe)

@@ -8,7 +8,7 @@ from bench import robust
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_row_is_trained_and_no_honest_update_is_touched(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["robust", "--quick", "--json"])
     robust.main()

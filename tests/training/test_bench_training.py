@@ -11,7 +11,7 @@ from shared_models.lm import corpus, weights
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:resource_tracker")  # That of this process may have been ended with a mutant.
 def test_every_row_is_trained_and_drawn_and_the_last_line_holds_every_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["training", "--quick", "--json", "--plot", str(tmp_path / "rows.svg")])

@@ -39,7 +39,7 @@ COMPILED = pytest.param(
     Machine(compile=True),
     marks=[
         pytest.mark.slow,
-        pytest.mark.timeout(300),
+        pytest.mark.timeout(900),
         pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for a C++ compiler"),
         pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
     ],

@@ -137,7 +137,7 @@ def test_a_model_and_what_its_optimiser_remembers_are_where_they_are_told_to_be(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("two", "recipe"),
     [
@@ -194,7 +194,7 @@ with at_work(outer.first(RECIPE), RECIPE, tokens, {}, machine=Machine(processes=
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_process_outlives_one_that_is_killed():
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "training")))
     command = [sys.executable, "-c", OUTLIVED]
@@ -208,7 +208,7 @@ def test_no_process_outlives_one_that_is_killed():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile asks for a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_compiled_training_comes_close_enough(monkeypatch):
@@ -221,7 +221,7 @@ def test_compiled_training_comes_close_enough(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("machine", [DDP, TENSOR])
 def test_several_processes_that_are_broken_off_go_on_to_the_end_of_a_segment_and_come_to_the_same_bits(machine):
     torch.set_num_threads(1)

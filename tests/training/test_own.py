@@ -158,7 +158,7 @@ def test_an_update_counts_whole_or_not_at_all():
 
 
 @pytest.mark.parametrize("machine", [Machine(recompute=True), Machine(processes=2), Machine(processes=2, shard=True)])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_however_a_member_s_machine_trains_it_comes_to_the_same(machine):
     losses, reached, _ = trained(RECIPE, steps=3)
     theirs, their_state, memory = trained(RECIPE, machine, steps=3)
