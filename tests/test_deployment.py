@@ -544,6 +544,7 @@ def test_a_coordinator_that_runs_other_code_than_its_manifest_says_runs_none(hom
         assert not mark.exists()
 
 
+@pytest.mark.timeout(1800)
 def test_the_page_that_does_it_by_hand(home):
     """Every block of docs/by-hand.md, as one shell script; only the ports are this machine's."""
     page = (ROOT / "docs" / "by-hand.md").read_text()
