@@ -428,13 +428,13 @@ def test_one_request_at_a_time_writes_a_file_and_the_others_are_told_to_come_aga
 
         def slow(self, name: str, file: Path, take=kind.take) -> None:
             entered.set()
-            assert go.wait(20)
+            assert go.wait(60)
             take(self, name, file)
 
         monkeypatch.setattr(kind, "take", slow)
     first = threading.Thread(target=lambda: answers.append(upload.put()))
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(60)
     assert upload.put() == (429, "busy")
     go.set()
     first.join()

@@ -195,4 +195,4 @@ def test_a_real_prometheus_answers_every_query_of_the_dashboard_and_every_rule(p
         assert {rule["name"] for rule in group["rules"] if rule["state"] == "firing"} <= {"RoundOverdue"}
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
