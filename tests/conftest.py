@@ -14,9 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Two workers and the processes that they start share what cores there are, however many torch would take for each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOW_UNTIL = float(
-    os.environ.get("CONSORTIUM_SLOW_UNTIL", "inf")
-)  # In seconds since 1970; CI, which has 90 minutes, sets it.
+# In seconds since 1970; CI, which has 90 minutes, sets it.
+SLOW_UNTIL = float(os.environ.get("CONSORTIUM_SLOW_UNTIL", "inf"))
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
