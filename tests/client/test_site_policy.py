@@ -108,7 +108,9 @@ def test_what_a_member_is_asked_for_are_its_own_steps(read, done):
     refused = "runs.tokens = 32: the run r1 has 96 tokens a round"
     assert refused in why(found.check_run, manifest, "acme")
     assert refused in why(found.check_now, [], WEDNESDAY, manifest, "acme")
-    asked = [runs.Asked(member, manifest, "", consented=False, word=None, refused="") for member in manifest.members]
+    asked = [
+        runs.Asked(each, manifest, "", consented=False, word=None, refused="", ended="") for each in manifest.members
+    ]
     assert [each.round_flop for each in asked] == [steps * 32 * manifest.flop_per_token for steps in (3, 1, 3)]
 
 
