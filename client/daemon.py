@@ -25,7 +25,7 @@ from client.attest import Attester
 from client.door import Door
 from client.energy import LOOK_S as METER_S
 from client.energy import Energy
-from client.executor import HOST, Executor, Task
+from client.executor import BEAT_S, HOST, Executor, Task
 from client.home import Home
 from client.limits import Turns, Watch
 from client.meter import ProcessMeter, Usage
@@ -84,8 +84,10 @@ class Daemon:
         self._compared = 0.0  # When other members' heads were last looked at.
         self._frozen = False
         self._stop = False
-        self._child: subprocess.Popen[bytes] | None = None  # The training process,
+        self._task: Task | None = None  # What was taken up last, unless it is finished;
+        self._child: subprocess.Popen[bytes] | None = None  # the training process,
         self._meter: ProcessMeter | None = None  # and its meter;
+        self._beat: tuple[float, int] = 0.0, 0  # when it was last seen to work, and its CPU time then;
         self._opened = ""  # the round that it works on, by the leaf hash of its opening.
         self._spot = policy.Spot(), -1  # How this machine is told that it is taken away, as of this time of the policy.
         self._asked_to_end = False  # By SIGTERM, which may say so.
@@ -120,12 +122,13 @@ class Daemon:
                         # Killed while it sent its answer, of which its SuperNode would wait for the rest for ever.
                         log.warning("the training process was killed while it sent: the SuperNode is started anew")
                         processes.end(supernode)
-                    self._child = self._meter = self._energy = None
+                    if self._child.returncode == 0:
+                        self._task = None
                     self._sent_by = time.monotonic() + SEND_S if self._claimed else 0.0
-                    self._opened, self._claimed = "", False
-                    self._watch_no_more()
+                    self._forget_child()
                     self._show(phase="waiting")
                 self._look_at_counters()
+                self._say_that_it_works()
                 due = time.monotonic() - asked > ASK_S
                 if self._leave_by is not None:
                     if self._left():
@@ -136,8 +139,11 @@ class Daemon:
                     if self._child is not None:
                         log.warning("the training process is ended: its task was given up, and another one came")
                         self._door.forget()
-                        processes.end(self._child)
-                        self._watch_no_more()
+                        self._end_child()
+                        self._forget_child()
+                    before, self._task = self._task, task
+                    if before is not None:
+                        self._executor.give_up(before)
                     self._child = self._begin(task)
                 if due and self._leave_by is None:
                     service.tell(WATCHDOG="1")
@@ -169,6 +175,12 @@ class Daemon:
         """End the training process unasked: asked, it says goodbye to its SuperNode, which then waits for ever."""
         if self._child is not None:
             processes.end(self._child, grace_s=0)
+
+    def _forget_child(self) -> None:
+        """What was of a training process that has ended."""
+        self._watch_no_more()
+        self._child = self._meter = self._energy = None
+        self._opened, self._claimed = "", False
 
     # A machine that is taken away.
 
@@ -258,6 +270,7 @@ class Daemon:
         self._watch, self._turns = (watch, rules), Turns(child.pid, rules.share)
         landlock, offline = confine.version(), confine.offline()
         self._meter = ProcessMeter(child.pid, energy, landlock, offline=offline, memory=watch.peak)
+        self._beat = time.monotonic(), 0
         self._opened, self._claimed = "", False
         self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
@@ -291,11 +304,23 @@ class Daemon:
             self._energy[0].look()
             self._energy = self._energy[0], time.monotonic()
 
+    def _say_that_it_works(self) -> None:
+        """Keep the task of a training process that works: it may take longer to start than its SuperNode waits for its
+        first word, and with a small share of the time any word of its own is late. What does nothing is soon given up.
+        """
+        if self._task is None or self._meter is None or time.monotonic() - self._beat[0] < BEAT_S:
+            return
+        cpu_ms = self._meter.read().cpu_ms
+        if cpu_ms > self._beat[1]:
+            self._executor.beat(self._task)
+        self._beat = time.monotonic(), cpu_ms
+
     def _refuse(self, task: Task, refused: Refused) -> None:
         try:
             self._executor.refuse(task, refused)
         except Exception:
-            log.exception("a task could not be refused")
+            if self._task is task:  # Else it was given up meanwhile.
+                log.exception("a task could not be refused")
 
     # The operator's word.
 

@@ -13,14 +13,15 @@ import io
 import os
 import secrets
 import subprocess
-from contextlib import redirect_stdout
+import threading
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from flwr.app import Message
 from flwr.cli.install import install_from_fab
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -38,6 +39,9 @@ from shared_models.messages import to_error
 from shared_models.records.refusals import Refused
 
 HOST = "127.0.0.1"  # Where a SuperNode listens for its executor.
+BEAT_S = (
+    10.0  # A task that is not heard of for 30 s after it was taken up is up again; later, after 60 s, it has failed.
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +114,43 @@ class Executor:
     def refuse(self, task: Task, refused: Refused) -> None:
         """Answer a task with an error instead of running it: one that nobody answers would hang the SuperNode.
 
-        It waits for the task's message to come whole; if its run has ended meanwhile, that may last two hours.
+        It waits for the task's message to come whole. If its run has ended meanwhile, that is never: until it is given
+        up, which raises `httpx.HTTPStatusError` here.
         """
-        runtime = self._connect(
-            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(task.token)
-        )
+        runtime, over = self._runtime(task), threading.Event()
+
+        def keep() -> None:
+            while not over.wait(BEAT_S):
+                self.beat(task)
+
+        keeping = threading.Thread(target=keep, daemon=True)
+        keeping.start()
         try:
             message, context, _, _ = pull_task_input(runtime)
             push_message(runtime, Message(to_error(refused), reply_to=message), context)
             push_task_output(runtime, context, "failed", str(refused))
         finally:
+            over.set()
+            keeping.join()
             runtime.close()
+
+    def beat(self, task: Task) -> None:
+        """Say that somebody is at this task; nothing happens if it is finished."""
+        runtime = self._runtime(task)
+        with suppress(httpx.HTTPError):
+            runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        runtime.close()
+
+    def give_up(self, task: Task) -> None:
+        """Finish a task at which nobody is any more, without an answer; nothing happens if it is finished.
+
+        Left, it counts as failed a minute later, and the SuperNode answers in its name. If it then waits for the answer
+        of the next task, it takes that one for it, and from then on sends each answer only when yet another task comes.
+        """
+        runtime = self._runtime(task)
+        with suppress(httpx.HTTPError):
+            runtime.PushTaskOutput(PushTaskOutputRequest(sub_status="failed", details="given up"))
+        runtime.close()
 
     def close(self) -> None:
         self._client.close()
@@ -128,6 +158,11 @@ class Executor:
     def _start(self, command: list[str], log: str, cores: int | None = None) -> subprocess.Popen[bytes]:
         home = self._home.path
         return processes.start(command, env=self._env, cwd=home / "work", log=home / log, cores=cores)
+
+    def _runtime(self, task: Task) -> RuntimeHttpClient:
+        return self._connect(
+            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(task.token)
+        )
 
     def _connect(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(

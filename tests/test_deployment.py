@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -74,10 +76,12 @@ def home(tmp_path):
 
 
 @contextmanager
-def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool = False, **more):
+def deployed(
+    folder: Path, python: dict[str, Path] | None = None, gateway: bool = False, way: "Way | None" = None, **more
+):
     """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout.
 
-    With a gateway, members know no other address.
+    With a gateway, members know no other address; with a way, acme has that one.
     """
     folder.mkdir(exist_ok=True)
     (folder / "logs").mkdir()
@@ -99,6 +103,10 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool 
             path = at.path / ("coordinator.toml" if name == "gateway" else "member.toml")
             write_settings(path, replace(at.settings, **{name: let_in}))
             at.__dict__.pop("settings")
+    if way is not None:
+        acme = founded.member("acme")
+        write_settings(acme.path / "member.toml", replace(acme.settings, superlink=way.to(superlink)))
+        acme.__dict__.pop("settings")
     with running(folder) as started:
         started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger", checkout=ROOT)
         started.start("coordinate", "--home", str(founded.coordinator.path), name="coordinator", checkout=ROOT)
@@ -112,6 +120,37 @@ def deployed(folder: Path, python: dict[str, Path] | None = None, gateway: bool 
             for log in (*folder.glob("logs/*"), *folder.glob("*/*.log")):  # Why, pytest shows with the failure.
                 print(f"--- {log.relative_to(folder)}", *log.read_text(errors="replace").splitlines()[-12:], sep="\n")
             raise
+
+
+class Way(socketserver.ThreadingTCPServer):
+    """A way to a SuperLink. While it is `narrow`, nothing large comes back; `stuck` says that something would have."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), None)
+        self.narrow, self.wide, self.stuck = threading.Event(), threading.Event(), threading.Event()
+
+    def to(self, superlink: str) -> str:
+        """Lead there from now on. The address of the way."""
+        host, _, port = superlink.rpartition(":")
+        self.end = host, int(port)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def finish_request(self, request: socket.socket, _) -> None:
+        with suppress(OSError), socket.create_connection(self.end) as far:
+            threading.Thread(target=self._carry, args=(request, far), daemon=True).start()
+            self._carry(far, request, back=True)
+
+    def _carry(self, source: socket.socket, sink: socket.socket, back: bool = False) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if back and len(data) > 8_000 and self.narrow.is_set():
+                    self.stuck.set()
+                    self.wide.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
 
 
 def recipe(folder: Path, what=TINY) -> Path:
@@ -193,25 +232,29 @@ def test_a_member_that_is_stopped_and_started_again_in_a_round_is_asked_again_an
 
 
 def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_would_have_come_to(home, tmp_path):
-    """Its ServerApp is killed while the members train. A simulation, where nothing is killed, says where it leads."""
-    slow = replace(TINY, inner_steps=200, up="int4", down="top64")
-    with deployed(home) as (founded, _):
-        folder = founded.coordinator.path
+    """Its ServerApp is killed while two members train and the third is still being sent the round, of which the rest
+    never comes: what it is asked anew, it answers. A simulation, where nothing is killed, says where it leads.
+    """
+    slow = replace(TINY, inner_steps=200, up="int4", down="int8")
+    with Way() as way, deployed(home, way=way) as (founded, _):
+        folder, acme = founded.coordinator.path, founded.member("acme")
 
         def kill() -> None:
-            status = folder / "status.json"
-            while True:
-                said = json.loads(status.read_text()) if status.is_file() else {}
-                if said.get("phase") == "training" and said["round"] == 2:
-                    break
-                time.sleep(0.02)
+            wait_for(lambda: told(acme).get("phase") == "sending")
+            way.narrow.set()
+            acme.policy_path.write_text("[machine]\nshare = 0.1\n")  # Its SuperNode has a minute to get it wrong.
+            wait_for(lambda: way.stuck.is_set() and told(acme).get("phase") == "starting")
+            wait_for(lambda: told(founded.member("birch")).get("phase") == "training")
             (app,) = [each for each in alive(folder) if "flwr-serverapp" in each]
             os.kill(int(app.partition(" ")[0]), signal.SIGKILL)
 
         threading.Thread(target=kill, daemon=True).start()
-        assert trained(founded, slow)[0] != "finished:completed"
+        assert trained(founded, slow, deadline_s=600)[0] != "finished:completed"
         assert report(founded).books.runs["r1"].ended is None
+        way.narrow.clear()
+        way.wide.set()
         assert resume(folder, "r1")[0] == "finished:completed"
+        assert "its task was given up" in (acme.path.parent / "logs" / "acme.log").read_text()
         said = report(founded)
         assert (said.findings, said.books.runs["r1"].ended.status) == ([], "completed")
         reached = [turn.checkpoint for turn in closed(founded)]

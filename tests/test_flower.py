@@ -8,7 +8,12 @@ from flwr.cli.install import install_from_fab
 from flwr.proto.control_pb2 import ListRunsRequest, RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    AcquireTaskResponse,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.proto.transport_pb2 import Scalar
 from flwr.serverapp import Grid
 from flwr.supercore.control import ControlHttpClient
@@ -33,7 +38,9 @@ def test_the_executor_s_parts():
         "root_certificates",
         "interceptors",
     ]
-    assert "AcquireTask" in dir(RuntimeHttpClient)
+    assert {"AcquireTask", "PushTaskOutput", "SendTaskHeartbeat"} <= set(dir(RuntimeHttpClient))
+    assert PushTaskOutputRequest(sub_status="failed", details="x")
+    assert SendTaskHeartbeatRequest()
     assert AcquireTaskRequest(supported_task_types=["flwr-clientapp"])
     assert {"task", "token"} <= set(AcquireTaskResponse.DESCRIPTOR.fields_by_name)
     assert "fab_hash" in AcquireTaskResponse().task.DESCRIPTOR.fields_by_name
