@@ -87,7 +87,7 @@ class Daemon:
         self._task: Task | None = None  # What was taken up last, unless it is finished;
         self._child: subprocess.Popen[bytes] | None = None  # the training process,
         self._meter: ProcessMeter | None = None  # and its meter;
-        self._beat: tuple[float, int] = 0.0, 0  # when it was last seen to work, and its CPU time then;
+        self._beat: tuple[float, int | None] = 0.0, None  # when its CPU time was last read, and that;
         self._opened = ""  # the round that it works on, by the leaf hash of its opening.
         self._spot = policy.Spot(), -1  # How this machine is told that it is taken away, as of this time of the policy.
         self._asked_to_end = False  # By SIGTERM, which may say so.
@@ -270,7 +270,7 @@ class Daemon:
         self._watch, self._turns = (watch, rules), Turns(child.pid, rules.share)
         landlock, offline = confine.version(), confine.offline()
         self._meter = ProcessMeter(child.pid, energy, landlock, offline=offline, memory=watch.peak)
-        self._beat = time.monotonic(), 0
+        self._beat = time.monotonic(), None
         self._opened, self._claimed = "", False
         self._door.expect(self._meter, lambda pid: _descends(pid, child.pid))
         self._show(phase="starting", since_ms=_now_ms())
@@ -310,8 +310,8 @@ class Daemon:
         """
         if self._task is None or self._meter is None or time.monotonic() - self._beat[0] < BEAT_S:
             return
-        cpu_ms = self._meter.read().cpu_ms
-        if cpu_ms > self._beat[1]:
+        before, cpu_ms = self._beat[1], self._meter.read().cpu_ms
+        if before is not None and cpu_ms > before:
             self._executor.beat(self._task)
         self._beat = time.monotonic(), cpu_ms
 

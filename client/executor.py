@@ -39,9 +39,8 @@ from shared_models.messages import to_error
 from shared_models.records.refusals import Refused
 
 HOST = "127.0.0.1"  # Where a SuperNode listens for its executor.
-BEAT_S = (
-    10.0  # A task that is not heard of for 30 s after it was taken up is up again; later, after 60 s, it has failed.
-)
+# Of a task nothing was heard for 30 s: it is up again. After its message was asked for, for 60 s: it has failed.
+BEAT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
