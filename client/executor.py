@@ -39,7 +39,7 @@ from shared_models.messages import to_error
 from shared_models.records.refusals import Refused
 
 HOST = "127.0.0.1"  # Where a SuperNode listens for its executor.
-# Of a task nothing was heard for 30 s: it is up again. After its message was asked for, for 60 s: it has failed.
+# A task of which nothing is heard for 30 s is up again; once its message was asked for, for 60 s: it has failed.
 BEAT_S = 5.0
 
 

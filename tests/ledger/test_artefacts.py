@@ -213,7 +213,7 @@ def test_only_a_compute_key_fetches(shared, at):
     assert shared.refusal(at, by=key("acme/admin")) == (422, "unknown_key")
 
 
-@pytest.mark.parametrize("age", [301, 86_400, -301])
+@pytest.mark.parametrize("age", [301, 86_400, -360])
 def test_an_old_signature_is_stale_and_so_is_one_of_tomorrow(shared, at, age):
     assert shared.refusal(at, created=int(time.time()) - age) == (422, "stale")
 
