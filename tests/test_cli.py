@@ -8,6 +8,7 @@ import time
 
 import pytest
 from cryptography import x509
+from world import slowness
 
 import client.home
 import server.home
@@ -66,7 +67,8 @@ def test_founded_behind_a_gateway_members_know_it_by_the_name_that_its_certifica
 def test_help_is_one_screen_in_groups_and_quick(run):
     began = time.process_time()
     code, out, _ = run("--help")
-    assert (code, time.process_time() - began < 0.5) == (0, True)
+    spent = time.process_time() - began
+    assert (code, spent < 0.5 * slowness()) == (0, True)
     assert len(out.splitlines()) < 40
     assert max(map(len, out.splitlines())) <= 100
     for group in ("Start here", "Your node", "Money and models", "Consortium admin", "ML engineers"):

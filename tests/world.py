@@ -5,6 +5,7 @@ Keys come from seeds, so the same world has the same bytes on every run.
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -79,6 +80,15 @@ LONG = os.environ.get("CONSORTIUM_LONG") == "1"  # Search all of what CI searche
 BUILD = "2.13.0/AVX512/1/float32/x86_64"
 OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
 TOY = replace(recipes.TOY, seed=7)
+
+
+def slowness() -> float:
+    """How many times a usual machine's CPU time Python takes here; 1 at least. Usual is 0.1 s for a million turns."""
+    began = time.process_time()
+    total = 0
+    for number in range(1_000_000):
+        total += number * number
+    return max(1.0, (time.process_time() - began) / 0.1)
 
 
 SEED = hashlib.sha256(b"seed").hexdigest()

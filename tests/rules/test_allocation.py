@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import slowness
 
 from shared_models.records.refusals import Refused
 from shared_models.rules.allocation import RULES, airport, bounded, equal, proportional, two_part
@@ -92,7 +93,8 @@ def test_thirteen_thousand_aircraft_land_within_a_second():
     sizes = {str(number): Fraction(number * number + 1) for number in range(13_000)}
     started = time.process_time()
     charges = airport(Fraction(10**12), sizes)
-    assert time.process_time() - started < 5  # A second on a quiet machine: `python -m bench.money`.
+    spent = time.process_time() - started
+    assert spent < 5 * slowness()  # A second on a quiet machine: `python -m bench.money`.
     assert charges["0"] == Fraction(10**12) / (12_999**2 + 1) / 13_000
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import slowness
 
 from shared_models.rules.netting import EXACT, net_transfers
 
@@ -120,5 +121,6 @@ def test_a_thousand_parties_settle_at_once():
     nets = balanced([draw.randint(-(10**8), 10**8) for _ in range(1000)])
     started = time.process_time()
     transfers = net_transfers(nets)
-    assert time.process_time() - started < 0.25  # 50 ms, with room for a busy machine: `python -m bench.money`.
+    spent = time.process_time() - started
+    assert spent < 0.25 * slowness()  # 50 ms, with room for a busy machine: `python -m bench.money`.
     assert len(transfers) <= 999

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from world import TOY
+from world import TOY, slowness
 
 from client import steps
 from consortium.faults import LIES, POISONS, Away, Slow, resigned
@@ -150,7 +150,7 @@ def test_it_is_quick_enough_to_be_used_by_the_hundred(tmp_path):
         before = time.process_time()  # Of a machine that does other things too, seconds say less.
         toy(tmp_path / str(n))
         spent.append(time.process_time() - before)
-    assert min(spent) < 1.5
+    assert min(spent) < 1.5 * slowness()
 
 
 def receipts(result: Result) -> list[Receipt]:
@@ -364,7 +364,7 @@ def test_who_lost_its_checkpoint_is_sent_it_whole_in_the_same_round(tmp_path):
 def test_who_says_it_has_no_checkpoint_whatever_it_is_sent_is_asked_once_more_and_left_out(tmp_path):
     result = toy(tmp_path, misbehave={"birch": "forgetful"}, rounds=3, deadline_s=20.0)
     assert result.excluded == ((2, "birch", "no_checkpoint"), (3, "birch", "no_checkpoint"))
-    assert result.seconds < 10
+    assert result.seconds < 20
 
 
 def test_after_a_round_that_changed_nothing_nothing_is_sent(tmp_path):
