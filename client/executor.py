@@ -14,7 +14,7 @@ import os
 import secrets
 import subprocess
 import threading
-from contextlib import redirect_stdout, suppress
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class Executor:
         It waits for the task's message to come whole. If its run has ended meanwhile, that is never: until it is given
         up, which raises `httpx.HTTPStatusError` here.
         """
-        runtime, over = self._runtime(task), threading.Event()
+        over = threading.Event()
 
         def keep() -> None:
             while not over.wait(BEAT_S):
@@ -125,20 +125,18 @@ class Executor:
         keeping = threading.Thread(target=keep, daemon=True)
         keeping.start()
         try:
-            message, context, _, _ = pull_task_input(runtime)
-            push_message(runtime, Message(to_error(refused), reply_to=message), context)
-            push_task_output(runtime, context, "failed", str(refused))
+            with closing(self._runtime(task)) as runtime:
+                message, context, _, _ = pull_task_input(runtime)
+                push_message(runtime, Message(to_error(refused), reply_to=message), context)
+                push_task_output(runtime, context, "failed", str(refused))
         finally:
             over.set()
             keeping.join()
-            runtime.close()
 
     def beat(self, task: Task) -> None:
         """Say that somebody is at this task; nothing happens if it is finished."""
-        runtime = self._runtime(task)
-        with suppress(httpx.HTTPError):
+        with closing(self._runtime(task)) as runtime, suppress(httpx.HTTPError):
             runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-        runtime.close()
 
     def give_up(self, task: Task) -> None:
         """Finish a task at which nobody is any more, without an answer; nothing happens if it is finished.
@@ -146,10 +144,8 @@ class Executor:
         Left, it counts as failed a minute later, and the SuperNode answers in its name. If it then waits for the answer
         of the next task, it takes that one for it, and from then on sends each answer only when yet another task comes.
         """
-        runtime = self._runtime(task)
-        with suppress(httpx.HTTPError):
+        with closing(self._runtime(task)) as runtime, suppress(httpx.HTTPError):
             runtime.PushTaskOutput(PushTaskOutputRequest(sub_status="failed", details="given up"))
-        runtime.close()
 
     def close(self) -> None:
         self._client.close()

@@ -6,7 +6,7 @@ Keys come from seeds, so the same world has the same bytes on every run.
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -80,6 +80,14 @@ LONG = os.environ.get("CONSORTIUM_LONG") == "1"  # Search all of what CI searche
 BUILD = "2.13.0/AVX512/1/float32/x86_64"
 OPEN = Tier(name="open", share=Fraction(0), right="download", lag=0, quota=10**9)
 TOY = replace(recipes.TOY, seed=7)
+
+
+def until(what: Callable[[], Any]) -> None:
+    """Return when this holds. Within a minute, or the test has failed."""
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def slowness() -> float:

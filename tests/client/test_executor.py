@@ -21,6 +21,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.start_client_internal import _pull_and_store_message, _push_messages
+from world import until
 
 from client import executor
 from client.executor import Executor, Task
@@ -95,13 +96,6 @@ class SuperNode:
     def _send(self, message: Message, tree, *_) -> tuple[set[str], str]:
         self.sent.put(message.metadata.run_id)
         return {each.object_id for each in iterate_object_tree(tree)}, ""  # It waits until it has them.
-
-
-def until(true) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import psutil
 import pytest
+from world import until
 
 from client import limits
 from client.limits import Turns, Watch, taken
@@ -76,13 +77,6 @@ def watched(monkeypatch):
     yield begin
     for each in watches:
         each.stop()
-
-
-def until(what) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_who_takes_too_much_is_told_once_and_ended_only_if_it_does_not_stop(watched, monkeypatch):

@@ -138,11 +138,12 @@ def test_a_coordinator_can_be_killed_anywhere(whole, tmp_path, monkeypatch, behi
 
 def test_a_round_whose_end_passed_while_the_coordinator_was_away_closes_with_what_had_come(tmp_path, monkeypatch):
     """Two answers were kept; the third member is not asked again, and the next round has all three."""
+    deadline_s = 6.0
 
     class Away(Killer):
         def __call__(self, coordinate) -> None:
             def late() -> None:
-                time.sleep(6.2)
+                time.sleep(deadline_s + 0.2)
                 coordinate()
 
             self.armed = True
@@ -160,7 +161,7 @@ def test_a_round_whose_end_passed_while_the_coordinator_was_away_closes_with_wha
             raise Killed
 
     monkeypatch.setattr(Turn, "keep", keep)
-    result = toy(tmp_path, attempt=killer, deadline_s=6.0, rounds=2)
+    result = toy(tmp_path, attempt=killer, deadline_s=deadline_s, rounds=2)
     assert [(round_, reason) for round_, _, reason in result.excluded] == [(1, "late")]
     assert (result.report.findings, result.report.accepted) == ([], 5)
 
