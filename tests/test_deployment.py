@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
 import ssl
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ from shared_models.records.keys import SigningKey
 from shared_models.records.kinds import FIRST, Receipt, RoundClose
 from shared_models.records.merkle import leaf_hash
 from shared_models.records.refusals import Refused
+from shared_models.relay import Relay
 from shared_models.rules.audit import audit
 from shared_models.rules.recipes import SMALL
 
@@ -77,11 +77,11 @@ def home(tmp_path):
 
 @contextmanager
 def deployed(
-    folder: Path, python: dict[str, Path] | None = None, gateway: bool = False, way: "Way | None" = None, **more
+    folder: Path, python: dict[str, Path] | None = None, gateway: bool = False, strait: "Strait | None" = None, **more
 ):
     """Three members, a coordinator and a ledger, each a process; `python` gives some members another checkout.
 
-    With a gateway, members know no other address; with a way, acme has that one.
+    With a gateway, members know no other address; with a strait, acme has that one.
     """
     folder.mkdir(exist_ok=True)
     (folder / "logs").mkdir()
@@ -103,9 +103,9 @@ def deployed(
             path = at.path / ("coordinator.toml" if name == "gateway" else "member.toml")
             write_settings(path, replace(at.settings, **{name: let_in}))
             at.__dict__.pop("settings")
-    if way is not None:
+    if strait is not None:
         acme = founded.member("acme")
-        write_settings(acme.path / "member.toml", replace(acme.settings, superlink=way.to(superlink)))
+        write_settings(acme.path / "member.toml", replace(acme.settings, superlink=strait.to(superlink)))
         acme.__dict__.pop("settings")
     with running(folder) as started:
         started.start("serve", "--dir", str(founded.ledger), "--port", str(port), name="ledger", checkout=ROOT)
@@ -122,35 +122,39 @@ def deployed(
             raise
 
 
-class Way(socketserver.ThreadingTCPServer):
+class Strait(Relay):
     """A way to a SuperLink. While it is `narrow`, nothing large comes back; `stuck` says that something would have."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), None)
         self.narrow, self.wide, self.stuck = threading.Event(), threading.Event(), threading.Event()
+        self._here = socket.create_server(("127.0.0.1", 0))
+        super().__init__(self._here, lambda _: self._far())
 
     def to(self, superlink: str) -> str:
         """Lead there from now on. The address of the way."""
         host, _, port = superlink.rpartition(":")
-        self.end = host, int(port)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return f"127.0.0.1:{self.server_address[1]}"
+        self._end = host, int(port)
+        self.start()
+        return f"127.0.0.1:{self._here.getsockname()[1]}"
 
-    def finish_request(self, request: socket.socket, _) -> None:
-        with suppress(OSError), socket.create_connection(self.end) as far:
-            threading.Thread(target=self._carry, args=(request, far), daemon=True).start()
-            self._carry(far, request, back=True)
+    def _far(self) -> socket.socket:
+        strait = self
 
-    def _carry(self, source: socket.socket, sink: socket.socket, back: bool = False) -> None:
-        with suppress(OSError):
-            while data := source.recv(65_536):
-                if back and len(data) > 8_000 and self.narrow.is_set():
-                    self.stuck.set()
-                    self.wide.wait()
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
+        class Far(socket.socket):
+            def recv(self, *sizes: int) -> bytes:
+                data = super().recv(*sizes)
+                if len(data) > 8_000 and strait.narrow.is_set():
+                    strait.stuck.set()
+                    strait.wide.wait()
+                return data
+
+        far = Far()
+        try:
+            far.connect(self._end)
+        except OSError:
+            far.close()
+            raise
+        return far
 
 
 def recipe(folder: Path, what=TINY) -> Path:
@@ -236,14 +240,14 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
     never comes: what it is asked anew, it answers. A simulation, where nothing is killed, says where it leads.
     """
     slow = replace(TINY, inner_steps=200, up="int4", down="int8")
-    with Way() as way, deployed(home, way=way) as (founded, _):
+    with closing(Strait()) as strait, deployed(home, strait=strait) as (founded, _):
         folder, acme = founded.coordinator.path, founded.member("acme")
 
         def kill() -> None:
             wait_for(lambda: told(acme).get("phase") == "sending")
-            way.narrow.set()
+            strait.narrow.set()
             acme.policy_path.write_text("[machine]\nshare = 0.1\n")  # Its SuperNode has a minute to get it wrong.
-            wait_for(lambda: way.stuck.is_set() and told(acme).get("phase") == "starting")
+            wait_for(lambda: strait.stuck.is_set() and told(acme).get("phase") == "starting")
             wait_for(lambda: told(founded.member("birch")).get("phase") == "training")
             (app,) = [each for each in alive(folder) if "flwr-serverapp" in each]
             os.kill(int(app.partition(" ")[0]), signal.SIGKILL)
@@ -251,8 +255,8 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_checkpoints_that_it_woul
         threading.Thread(target=kill, daemon=True).start()
         assert trained(founded, slow, deadline_s=600)[0] != "finished:completed"
         assert report(founded).books.runs["r1"].ended is None
-        way.narrow.clear()
-        way.wide.set()
+        strait.narrow.clear()
+        strait.wide.set()
         assert resume(folder, "r1")[0] == "finished:completed"
         assert "its task was given up" in (acme.path.parent / "logs" / "acme.log").read_text()
         said = report(founded)
